@@ -1,0 +1,1 @@
+"""Cross-domain sequential recommendation on a plain CPU."""

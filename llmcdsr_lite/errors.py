@@ -1,0 +1,34 @@
+"""The exceptions that this package raises on purpose, one tree under `LlmcdsrError`.
+
+Every message names the file and the line or field, what was found, what was expected, and where it
+helps, what to do. The command line prints the message alone and exits with status 1.
+"""
+
+from __future__ import annotations
+
+
+class LlmcdsrError(Exception):
+    """Base of all errors raised on purpose by `llmcdsr_lite` and `llmcdsr_tools`."""
+
+
+class DataError(LlmcdsrError):
+    """An input file (interactions, items, histories, a data set folder) is not as it must be."""
+
+
+class BundleError(LlmcdsrError):
+    """A bundle is incomplete, damaged, unsafe, or of a format that this version does not read."""
+
+
+class UnknownItemError(LlmcdsrError, KeyError):
+    """An item id is not in the catalogue."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class TrainingError(LlmcdsrError):
+    """Training cannot start or go on: unusable settings, a foreign checkpoint, a loss that is not finite."""
+
+
+class MissingDependencyError(LlmcdsrError, ImportError):
+    """An optional package is needed for what was asked and is not installed."""

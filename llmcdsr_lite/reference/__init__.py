@@ -1,0 +1,1 @@
+"""The NumPy models: each formula once, forward and backward beside each other."""

@@ -1,0 +1,1 @@
+"""How a bundle is made, one module a stage: ingest, train, evaluate, export."""

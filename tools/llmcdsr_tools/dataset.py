@@ -1,0 +1,267 @@
+"""The data set folder: what `ingest` writes and every later stage reads.
+
+================== ==========================================================================
+file               content
+================== ==========================================================================
+dataset.json       format version, domain names and sizes, where the data came from, summary
+item_ids.json      JSON array of the item ids, in row order (row 1 first)
+item_titles.json   JSON array of the titles, in the same order
+train_rows.npy     int32, the item rows of all histories one after the other, oldest item first
+train_offsets.npy  int64 (users + 1), history u is ``rows[offsets[u]:offsets[u + 1]]``
+train_users.json   JSON array of the user ids
+valid_*, test_*    the same three files for the held-out users; their last item is the target
+================== ==========================================================================
+
+Item rows: 0 is padding and never occurs, domain A is 1..|A|, domain B is |A|+1..|A|+|B|.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.files import atomic_folder
+
+FORMAT = "llmcdsr-dataset"
+FORMAT_VERSION = 1
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The histories of one split, packed.
+
+    Parameters
+    ----------
+    rows : int32 array (interactions,)
+        Item rows of all histories one after the other, each oldest item first.
+    offsets : int64 array (users + 1,)
+        History u is ``rows[offsets[u]:offsets[u + 1]]``.
+    users : sequence of str
+        User ids.
+    """
+
+    rows: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    users: Sequence[str]
+
+    @classmethod
+    def from_lists(cls, histories: Sequence[Sequence[int]], users: Sequence[str]) -> Histories:
+        """Pack a list of histories."""
+        offsets = np.zeros(len(histories) + 1, dtype=np.int64)
+        np.cumsum([len(h) for h in histories], out=offsets[1:])
+        rows = np.fromiter((row for h in histories for row in h), dtype=np.int32, count=int(offsets[-1]))
+        return cls(rows, offsets, list(users))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, user: int) -> npt.NDArray[np.int32]:
+        return self.rows[self.offsets[user] : self.offsets[user + 1]]
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
+        return (self[user] for user in range(len(self)))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Length of every history (users,)."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A catalogue of two domains and the histories of the three splits."""
+
+    catalogue: Catalogue
+    train: Histories
+    valid: Histories
+    test: Histories
+
+    def split(self, name: Split) -> Histories:
+        """Histories of a split by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Counts of one split."""
+
+    users_a: int
+    users_b: int
+    users_overlapped: int
+    interactions: int
+    interactions_a: int
+    interactions_b: int
+    length_min: int
+    length_median: float
+    length_mean: float
+    length_max: int
+
+    @property
+    def users(self) -> int:
+        """All users of the split."""
+        return self.users_a + self.users_b + self.users_overlapped
+
+
+def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
+    """Count users by kind, interactions by domain and lengths."""
+    n = len(histories)
+    if n == 0:
+        return SplitSummary(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
+    lengths = histories.lengths
+    in_b = histories.rows >= catalogue.domains[1].start
+    # prefix sums rather than reduceat: they are right for empty histories too
+    upto = np.concatenate([[0], np.cumsum(in_b)])
+    n_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    only_a = int(np.count_nonzero((n_b == 0) & (lengths > 0)))
+    only_b = int(np.count_nonzero((n_b == lengths) & (lengths > 0)))
+    total_b = int(in_b.sum())
+    return SplitSummary(
+        users_a=only_a,
+        users_b=only_b,
+        users_overlapped=n - only_a - only_b,
+        interactions=len(histories.rows),
+        interactions_a=len(histories.rows) - total_b,
+        interactions_b=total_b,
+        length_min=int(lengths.min()),
+        length_median=float(np.median(lengths)),
+        length_mean=float(lengths.mean()),
+        length_max=int(lengths.max()),
+    )
+
+
+def density(dataset: Dataset) -> float:
+    """Share of the user x item matrix that is filled by the interactions of all three splits."""
+    interactions = sum(len(dataset.split(s).rows) for s in SPLITS)
+    users = sum(len(dataset.split(s)) for s in SPLITS)
+    return interactions / max(1, users * len(dataset.catalogue))
+
+
+def save_dataset(
+    dataset: Dataset, folder: Path, *, source: dict[str, Any] | None = None, overwrite: bool = False
+) -> None:
+    """Write a data set folder atomically.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What to write.
+    folder : Path
+        Where; it must not exist, or be empty, unless `overwrite` is true.
+    source : dict, optional
+        JSON-able description of where the data came from, kept for the reader.
+    overwrite : bool
+        Replace a folder that is there.
+
+    Raises
+    ------
+    DataError
+        If the folder exists and must not be overwritten.
+    """
+    catalogue = dataset.catalogue
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "domains": [{"name": d.name, "items": d.n_items} for d in catalogue.domains],
+        "source": source or {},
+        "summary": {s: vars(summarize(dataset.split(s), catalogue)) for s in SPLITS},
+        "density": density(dataset),
+        "untitled_items": sum(not title for title in catalogue.titles),
+    }
+    with atomic_folder(folder, overwrite=overwrite) as out:
+        _write_json(out / "item_ids.json", list(catalogue.ids))
+        _write_json(out / "item_titles.json", list(catalogue.titles))
+        for split in SPLITS:
+            histories = dataset.split(split)
+            np.save(out / f"{split}_rows.npy", histories.rows.astype(np.int32, copy=False))
+            np.save(out / f"{split}_offsets.npy", histories.offsets.astype(np.int64, copy=False))
+            _write_json(out / f"{split}_users.json", list(histories.users))
+        (out / "dataset.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read a data set folder, checking that its parts fit together.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, of a newer format, or does not fit the others; the message names it.
+    """
+    header = _read_json(folder / "dataset.json")
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DataError(f"{folder / 'dataset.json'}: not a {FORMAT} file")
+    version = header.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise DataError(
+            f"{folder / 'dataset.json'}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
+        )
+    try:
+        (name_a, size_a), (name_b, size_b) = ((d["name"], d["items"]) for d in header["domains"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{folder / 'dataset.json'}: field 'domains' must list two domains with name and items"
+        ) from None
+    catalogue = Catalogue.from_sizes(
+        _read_strings(folder / "item_ids.json"),
+        _read_strings(folder / "item_titles.json"),
+        (name_a, name_b),
+        (size_a, size_b),
+    )
+    splits = {split: _load_histories(folder, split, len(catalogue)) for split in SPLITS}
+    return Dataset(catalogue, **splits)
+
+
+def _load_histories(folder: Path, split: Split, n_items: int) -> Histories:
+    rows = _read_array(folder / f"{split}_rows.npy", np.dtype(np.int32))
+    offsets = _read_array(folder / f"{split}_offsets.npy", np.dtype(np.int64))
+    users = _read_strings(folder / f"{split}_users.json")
+    where = folder / f"{split}_offsets.npy"
+    if len(offsets) != len(users) + 1:
+        raise DataError(f"{where}: {len(offsets)} offsets, expected {len(users) + 1} (users + 1)")
+    if offsets[0] != 0 or offsets[-1] != len(rows) or np.any(np.diff(offsets) < 0):
+        raise DataError(f"{where}: must rise from 0 to {len(rows)} (the number of rows)")
+    if len(rows) and not (rows.min() >= 1 and rows.max() <= n_items):
+        raise DataError(
+            f"{folder / f'{split}_rows.npy'}: rows from {rows.min()} to {rows.max()}, expected 1..{n_items}"
+        )
+    return Histories(rows, offsets, users)
+
+
+def _read_array(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as a NumPy array: {error}") from None
+    if array.ndim != 1 or array.dtype != dtype:
+        raise DataError(f"{path}: {array.dtype} array of shape {array.shape}, expected one {dtype} axis")
+    return array
+
+
+def _read_strings(path: Path) -> list[str]:
+    strings = _read_json(path)
+    if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
+        raise DataError(f"{path}: must be a JSON array of strings")
+    return strings
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
