@@ -105,7 +105,9 @@ class Catalogue:
         try:
             return self.row_of_id[item_id]
         except (KeyError, TypeError):
-            raise UnknownItemError(f"item {item_id!r} is not in the catalogue of {len(self):,} items") from None
+            raise UnknownItemError(
+                f"item {item_id!r} is not in the catalogue of {len(self):,} items"
+            ) from None
 
     def rows(self, item_ids: Iterable[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Rows of the known ids, in order, and the ids that are not in the catalogue."""

@@ -1,0 +1,112 @@
+"""User representations from item rows: an ONNX session, or NumPy and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import BundleError, MissingDependencyError
+from llmcdsr_lite.reference.packing import pack_lists
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.reference.sasrec import user_representations
+
+BackendName = Literal["onnx", "numpy"]
+Representations = npt.NDArray[np.floating[Any]]
+
+# The names in the ONNX graph that the exporter writes and `OnnxBackend` reads.
+INPUT_NAME = "item_rows"
+OUTPUT_NAME = "user_representation"
+ITEM_TABLE_NAME = "item_embedding"
+
+
+class Backend(Protocol):
+    """What turns histories into user representations."""
+
+    def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
+        """User representations.
+
+        Parameters
+        ----------
+        histories : sequence of n int arrays
+            Item rows, oldest first, none empty; each is cut to its newest `max_length` items.
+
+        Returns
+        -------
+        float array (n, H)
+        """
+
+
+class NumpyBackend:
+    """The reference model as it stands.
+
+    Parameters
+    ----------
+    parameters : SASRecParameters
+    """
+
+    def __init__(self, parameters: SASRecParameters) -> None:
+        self._parameters = parameters
+
+    def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
+        """User representations (n, H), see `Backend.represent`."""
+        batch = pack_lists(histories, self._parameters.config.max_length)
+        return user_representations(self._parameters, batch)
+
+
+class OnnxBackend:
+    """An ONNX session on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        The model, its item table left out.
+    item_embedding : float32 array (items + 1, H)
+        The item table, handed to the session without a copy; it must outlive the session.
+    max_length : int
+    threads : int
+        Threads inside one operator.
+
+    Raises
+    ------
+    MissingDependencyError
+        If onnxruntime is not installed.
+    BundleError
+        If the session refuses the model.
+    """
+
+    def __init__(
+        self, path: Path, item_embedding: npt.NDArray[np.float32], max_length: int, threads: int
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"backend 'onnx' needs onnxruntime ({error}): pip install onnxruntime, or use backend='numpy'"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
+        table = onnxruntime.OrtValue.ortvalue_from_numpy(item_embedding)
+        options.add_external_initializers([ITEM_TABLE_NAME], [table])
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no narrower base
+            raise BundleError(f"{path}: onnxruntime does not load it: {error}") from None
+        self._table = table
+        self._max_length = max_length
+
+    def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
+        """User representations (n, H), see `Backend.represent`."""
+        newest = [h[-self._max_length :] for h in histories]
+        padded = np.zeros((len(newest), max(map(len, newest))), dtype=np.int64)
+        for i, history in enumerate(newest):
+            padded[i, padded.shape[1] - len(history) :] = history
+        representations: Representations = self._session.run([OUTPUT_NAME], {INPUT_NAME: padded})[0]
+        return representations

@@ -1,0 +1,251 @@
+"""Check the NumPy models against numbers of the official implementation.
+
+``python -m llmcdsr_tools.conformance FILE...`` reads case files (.npz: parameters under PyTorch's names,
+inputs, outputs and gradients, float64, dropout off), prints the largest relative error of each group and
+exits with status 1 if one is out of tolerance. The relative error of an array is the largest absolute
+difference divided by the largest absolute value expected.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.reference import losses, sasrec
+from llmcdsr_lite.reference.packing import PackedSequences, pack
+from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+
+Array = npt.NDArray[Any]
+
+# Where each array of a block lives in the official model.
+_BLOCK_NAMES = {
+    "attention_norm_weight": "attention_layernorms.{}.weight",
+    "attention_norm_bias": "attention_layernorms.{}.bias",
+    "output_weight": "attention_layers.{}.out_proj.weight",
+    "output_bias": "attention_layers.{}.out_proj.bias",
+    "feed_forward_norm_weight": "forward_layernorms.{}.weight",
+    "feed_forward_norm_bias": "forward_layernorms.{}.bias",
+    "inner_weight": "forward_layers.{}.conv1.weight",
+    "inner_bias": "forward_layers.{}.conv1.bias",
+    "outer_weight": "forward_layers.{}.conv2.weight",
+    "outer_bias": "forward_layers.{}.conv2.bias",
+}
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """Outcome of one group of a case file.
+
+    Parameters
+    ----------
+    group : str
+    error : float or None
+        Largest relative error, None for a group that is not checked yet.
+    worst : str
+        The array it was found in.
+    tolerance : float
+    """
+
+    group: str
+    error: float | None = None
+    worst: str = ""
+    tolerance: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """False if the error is out of tolerance (or not a number)."""
+        return self.error is None or self.error <= self.tolerance
+
+
+class Case:
+    """Arrays of one case file, by name.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or an array that is asked for is not in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                self._arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: cannot be read as an .npz file: {error}") from None
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise DataError(f"{self.path}: has no array {name!r}") from None
+
+    def groups(self) -> list[str]:
+        """Groups in file order: the first part of the names, without the model itself."""
+        names = dict.fromkeys(name.partition("/")[0] for name in self._arrays)
+        return [n for n in names if n != "param" and not n.startswith("config.")]
+
+    def scalar(self, name: str) -> int:
+        """Value of an integer scalar."""
+        return int(self[name])
+
+
+def check(path: Path) -> list[GroupResult]:
+    """Check every group of a case file.
+
+    Parameters
+    ----------
+    path : Path
+        A case file.
+
+    Returns
+    -------
+    list of GroupResult
+        In file order.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or lacks an array.
+    """
+    case = Case(path)
+    results = []
+    for group in case.groups():
+        if group not in _CHECKS:
+            results.append(GroupResult(group))
+            continue
+        compare, tolerance = _CHECKS[group]
+        worst, error = "", 0.0
+        for name, actual, expected in compare(case):
+            this = relative_error(actual, expected)
+            if not this <= error:  # also true for nan
+                worst, error = name, this
+        results.append(GroupResult(group, error, worst, tolerance))
+    return results
+
+
+def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Largest absolute difference divided by the largest absolute value expected."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not actual.size:
+        return 0.0
+    scale = np.abs(expected).max()
+    return float(np.abs(actual - expected).max() / (scale if scale > 0 else 1.0))
+
+
+def parameters_of(case: Case, prefix: str = "param/") -> SASRecParameters:
+    """The model of a case file, or its gradient under another `prefix`."""
+    config = SASRecConfig(
+        n_items=case.scalar("config.items_a") + case.scalar("config.items_b"),
+        hidden=case.scalar("config.hidden"),
+        n_blocks=case.scalar("config.blocks"),
+        n_heads=case.scalar("config.heads"),
+        max_length=case.scalar("config.maxlen"),
+        dropout=0.0,
+        padding_keys=True,
+    )
+    parameters = SASRecParameters.zeros(config, np.float64)
+    parameters.item_embedding[:] = case[prefix + "item_emb.weight"]
+    for name, array in parameters.arrays.items():
+        array[:] = _official(case, prefix, name, config.hidden).reshape(array.shape)
+    return parameters
+
+
+def _official(case: Case, prefix: str, name: str, hidden: int) -> Array:
+    """The official array for one of ours; ``in_proj`` stacks query, key and value."""
+    if not name.startswith("blocks."):
+        return case[
+            prefix
+            + {
+                "position_embedding": "pos_emb.weight",
+                "norm_weight": "last_layernorm.weight",
+                "norm_bias": "last_layernorm.bias",
+            }[name]
+        ]
+    _, block, field = name.split(".")
+    if field in _BLOCK_NAMES:
+        return case[prefix + _BLOCK_NAMES[field].format(block)]
+    stacked = case[f"{prefix}attention_layers.{block}.in_proj_{field.rpartition('_')[2]}"]
+    return stacked[:hidden] if field.startswith("query") else stacked[hidden:]
+
+
+def _pack_padded(padded: Array) -> tuple[PackedSequences, Array]:
+    """Pack left-padded sequences (n, length); also the flat index of every token."""
+    lengths = np.count_nonzero(padded, axis=1)
+    starts = np.arange(1, len(padded) + 1) * padded.shape[1] - lengths
+    return pack(padded.ravel(), starts, lengths, padded.shape[1])
+
+
+def _check_forward(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    parameters = parameters_of(case)
+    batch, tokens = _pack_padded(case["forward/seq"])
+    features, cache = sasrec.forward(parameters, batch)
+    yield "features", features, case["forward/features"].reshape(-1, features.shape[1])[tokens]
+
+    positives, negatives = case["forward/pos"].ravel()[tokens], case["forward/neg"].ravel()[tokens]
+    loss = losses.binary_cross_entropy(features, parameters.item_embedding, positives, negatives)
+    yield "loss", np.array(loss.loss), case["forward/loss"]
+
+    gradients = SASRecParameters.zeros(parameters.config, np.float64)
+    d_inputs = sasrec.backward(parameters, loss.d_features, cache, gradients)
+    rows = sasrec.sum_rows(np.concatenate([batch.rows, loss.rows]), np.concatenate([d_inputs, loss.d_rows]))
+    gradients.item_embedding[rows.rows] = rows.values
+    expected = parameters_of(case, "forward/grad/")
+    yield "grad/item_embedding", gradients.item_embedding, expected.item_embedding
+    for name, array in gradients.arrays.items():
+        yield f"grad/{name}", array, expected.arrays[name]
+
+
+def _check_predict(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    parameters = parameters_of(case)
+    batch, _ = _pack_padded(case["forward/seq"])
+    users = sasrec.user_representations(parameters, batch)
+    candidates = parameters.item_embedding[case["predict/candidates"]]  # (n, candidates, H)
+    yield "scores", np.einsum("nh,nch->nc", users, candidates), case["predict/scores"]
+
+
+_CHECKS: dict[str, tuple[Callable[[Case], Iterator[tuple[str, Array, Array]]], float]] = {
+    "forward": (_check_forward, 1e-9),
+    "predict": (_check_predict, 1e-9),
+}
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def main(files: tuple[Path, ...]) -> None:
+    """Check case FILES of the official implementation's numbers against the NumPy models.
+
+    Example: python -m llmcdsr_tools.conformance ../shared/conformance/*.npz
+    """
+    passed = True
+    for path in files:
+        try:
+            results = check(path)
+        except DataError as error:
+            raise click.ClickException(str(error)) from None
+        click.echo(path)
+        for r in results:
+            passed &= r.passed
+            if r.error is None:
+                click.echo(f"  {r.group:<12} not checked: not built yet")
+                continue
+            verdict = "ok" if r.passed else "OUT OF TOLERANCE"
+            click.echo(
+                f"  {r.group:<12} {r.error:.1e} (tolerance {r.tolerance:.0e}, worst: {r.worst}) {verdict}"
+            )
+    if not passed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Evaluation: how well the held-out last item of each user is ranked within its own domain.
+
+Two protocols, side by side because sampled metrics alone can mislead: against 999 distinct uniform
+negatives of the target's domain (the official one), and against the whole domain. Two groups of users:
+all, and *cold cross-domain*: the same users with every item of the target's domain taken out of the
+history, kept where 3 items or more remain. Ties count against the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_tools.dataset import Dataset, Histories, Split
+
+CUTOFFS = (1, 3, 5, 10)
+N_NEGATIVES = 999
+COLD_MIN_HISTORY = 3
+_CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
+
+Protocol = Literal["sampled", "full"]
+Group = Literal["all", "cold"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics of one protocol, group of users and target domain.
+
+    Parameters
+    ----------
+    protocol : {"sampled", "full"}
+    group : {"all", "cold"}
+    domain : str
+        Name of the target's domain.
+    n_users : int
+    hr, ndcg : tuple of float
+        Hit rate and normalised discounted cumulative gain at `CUTOFFS`, in [0, 1]; nan without users.
+    """
+
+    protocol: Protocol
+    group: Group
+    domain: str
+    n_users: int
+    hr: tuple[float, ...]
+    ndcg: tuple[float, ...]
+
+    @property
+    def hr10(self) -> float:
+        """Hit rate at 10."""
+        return self.hr[CUTOFFS.index(10)]
+
+    @property
+    def ndcg10(self) -> float:
+        """NDCG at 10."""
+        return self.ndcg[CUTOFFS.index(10)]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Histories to rank for, with the items that came next.
+
+    Parameters
+    ----------
+    histories : list of int arrays
+        Item rows, oldest first, none empty.
+    targets : int64 array (n,)
+        Item rows.
+    """
+
+    histories: list[npt.NDArray[np.integer[Any]]]
+    targets: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_split(cls, histories: Histories) -> Queries:
+        """The last item of every history is its target; users with nothing before it are left out."""
+        usable = [h for h in histories if len(h) >= 2]
+        return cls([h[:-1] for h in usable], np.array([h[-1] for h in usable], dtype=np.int64))
+
+    def cold(self, catalogue: Catalogue) -> Queries:
+        """The cold cross-domain form: no item of the target's domain in the history."""
+        start = catalogue.domains[1].start
+        cold = [
+            history[(history >= start) != (target >= start)]
+            for history, target in zip(self.histories, self.targets, strict=True)
+        ]
+        kept = [i for i, history in enumerate(cold) if len(history) >= COLD_MIN_HISTORY]
+        return Queries([cold[i] for i in kept], self.targets[kept])
+
+    def into(self, domain: Domain) -> Queries:
+        """The queries whose target is in `domain`."""
+        kept = np.flatnonzero((self.targets >= domain.start) & (self.targets < domain.stop))
+        return Queries([self.histories[i] for i in kept], self.targets[kept])
+
+
+def evaluate(
+    backend: Backend,
+    item_embedding: npt.NDArray[np.floating[Any]],
+    dataset: Dataset,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    groups: tuple[Group, ...] = ("all", "cold"),
+    n_negatives: int = N_NEGATIVES,
+) -> list[Result]:
+    """Rank the last item of every user of a split.
+
+    Parameters
+    ----------
+    backend : Backend
+        Gives the user representations.
+    item_embedding : float array (items + 1, H)
+        A score is the dot product of a user representation with a row of it.
+    dataset : Dataset
+    split : {"test", "valid", "train"}
+    seed : int
+        Of the negatives. The same seed draws the same negatives for every model.
+    groups : tuple of {"all", "cold"}
+    n_negatives : int
+        Negatives of the sampled protocol; a domain that has fewer gives all it has.
+
+    Returns
+    -------
+    list of Result
+        For each group, domain and protocol.
+    """
+    everyone = Queries.from_split(dataset.split(split))
+    results = []
+    for group in groups:
+        queries = everyone if group == "all" else everyone.cold(dataset.catalogue)
+        for domain in dataset.catalogue.domains:
+            chosen = queries.into(domain)
+            negatives = draw_negatives(chosen.targets, domain, n_negatives, seed)
+            sampled, full = ranks(backend, item_embedding, chosen, domain, negatives)
+            results.append(_result("sampled", group, domain, sampled))
+            results.append(_result("full", group, domain, full))
+    return results
+
+
+def draw_negatives(
+    targets: npt.NDArray[np.int64], domain: Domain, n_negatives: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Distinct uniform negatives of a domain for every target, the target itself left out.
+
+    Returns
+    -------
+    int64 array (n, min(n_negatives, items - 1))
+        Item rows.
+    """
+    rng = np.random.default_rng([seed, domain.start])
+    others = domain.n_items - 1
+    size = min(n_negatives, others)
+    negatives = np.empty((len(targets), size), dtype=np.int64)
+    for i, target in enumerate(targets):
+        drawn = domain.start + rng.choice(others, size, replace=False, shuffle=False)
+        negatives[i] = drawn + (drawn >= target)
+    return negatives
+
+
+def ranks(
+    backend: Backend,
+    item_embedding: npt.NDArray[np.floating[Any]],
+    queries: Queries,
+    domain: Domain,
+    negatives: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Zero-based rank of every target among its negatives and in the whole domain.
+
+    An item that scores as high as the target, or whose score is not a number, ranks before it.
+
+    Returns
+    -------
+    sampled, full : int64 arrays (n,)
+    """
+    table = item_embedding[domain.start : domain.stop]
+    sampled = np.empty(len(queries.targets), dtype=np.int64)
+    full = np.empty_like(sampled)
+    for chunk in _chunks(len(sampled)):
+        scores = backend.represent(queries.histories[chunk]) @ table.T  # (chunk, items of the domain)
+        columns = queries.targets[chunk, None] - domain.start
+        ahead = ~(scores < np.take_along_axis(scores, columns, axis=1))
+        full[chunk] = ahead.sum(axis=1) - 1  # the target itself
+        sampled[chunk] = np.take_along_axis(ahead, negatives[chunk] - domain.start, axis=1).sum(axis=1)
+    return sampled, full
+
+
+def format_results(results: list[Result]) -> str:
+    """Readable table of results."""
+    head = f"{'ranked among':<14}{'users':<19}{'target':<14}{'n':>6}"
+    lines = [
+        head + "".join(f"{f'HR@{k}':>8}" for k in CUTOFFS) + "".join(f"{f'NDCG@{k}':>9}" for k in CUTOFFS)
+    ]
+    for r in results:
+        protocol = "999 negatives" if r.protocol == "sampled" else "whole domain"
+        group = "all" if r.group == "all" else "cold cross-domain"
+        numbers = "".join(f"{x:8.4f}" for x in r.hr) + "".join(f"{x:9.4f}" for x in r.ndcg)
+        lines.append(f"{protocol:<14}{group:<19}{r.domain:<14}{r.n_users:>6}{numbers}")
+    return "\n".join(lines)
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+
+
+def _result(protocol: Protocol, group: Group, domain: Domain, rank: npt.NDArray[np.int64]) -> Result:
+    n = len(rank)
+    gain = 1 / np.log2(rank + 2)
+    hr = tuple(float((rank < k).mean()) if n else float("nan") for k in CUTOFFS)
+    ndcg = tuple(float((gain * (rank < k)).mean()) if n else float("nan") for k in CUTOFFS)
+    return Result(protocol, group, domain.name, n, hr, ndcg)

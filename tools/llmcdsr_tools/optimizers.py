@@ -1,0 +1,91 @@
+"""Adam (Kingma and Ba, ICLR 2015) for a dense array and for a table of which a step touches few rows.
+
+`RowAdam` differs from dense Adam in rows that a step does not touch. Dense Adam decays their moments and
+goes on moving them by what is left of the first moment; `RowAdam` leaves both as they are until the row
+is touched again, so its cost is that of the rows touched. With a constant row of gradients the two agree.
+``benchmarks/row_adam.py`` measures what the difference costs on validation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.reference.sasrec import RowGradient
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Constants of Adam; `epsilon` is added to the root of the corrected second moment."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-8
+
+
+class Adam:
+    """Adam on an array that every step touches as a whole.
+
+    Parameters
+    ----------
+    values : float array
+        Updated in place by `step`.
+    settings : AdamSettings
+
+    Attributes
+    ----------
+    first, second : float arrays, the shape of `values`
+        Running means of the gradient and of its square.
+    n_steps : int
+        Steps taken.
+    """
+
+    def __init__(self, values: FloatArray, settings: AdamSettings) -> None:
+        self.values = values
+        self.settings = settings
+        self.first = np.zeros_like(values)
+        self.second = np.zeros_like(values)
+        self.n_steps = 0
+
+    def step(self, gradient: FloatArray) -> None:
+        """Take one step along a gradient of the shape of `values`."""
+        self.n_steps += 1
+        self.values -= _advance(self.first, self.second, gradient, self.n_steps, self.settings)
+
+
+class RowAdam(Adam):
+    """Adam on a table, moving only the rows that a step touches (see the module's text)."""
+
+    def step_rows(self, gradient: RowGradient) -> None:
+        """Take one step along the gradient of some rows."""
+        self.n_steps += 1
+        rows = gradient.rows
+        first, second = self.first[rows], self.second[rows]
+        self.values[rows] -= _advance(first, second, gradient.values, self.n_steps, self.settings)
+        self.first[rows], self.second[rows] = first, second
+
+
+def _advance(
+    first: FloatArray, second: FloatArray, gradient: FloatArray, n_steps: int, settings: AdamSettings
+) -> FloatArray:
+    """Update the moments in place and return what to subtract from the values.
+
+    ``m = b1 m + (1 - b1) g``; ``v = b2 v + (1 - b2) g^2``;
+    ``lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)``.
+    """
+    s = settings
+    first *= s.beta1
+    first += (1 - s.beta1) * gradient
+    second *= s.beta2
+    squared = gradient * gradient
+    squared *= 1 - s.beta2
+    second += squared
+    denominator = np.sqrt(second, out=squared)
+    denominator *= (1 - s.beta2**n_steps) ** -0.5
+    denominator += s.epsilon
+    change = first / denominator
+    change *= s.learning_rate / (1 - s.beta1**n_steps)
+    return change

@@ -1,0 +1,416 @@
+"""Training: SASRec on the histories of a data set, with early stopping on validation HR@10.
+
+A run is a folder:
+
+================ ==============================================================================
+file             content
+================ ==============================================================================
+run.json         settings, and the hashes of the data set and the text embeddings
+checkpoint.npz   parameters, optimiser state and early-stopping state after the last full epoch
+best.npz         the model of the epoch with the best mean of both domains' validation HR@10
+best_a.npz       the model that was best for target domain A; best_b.npz, for B
+metrics.jsonl    one line an epoch
+curves.svg       losses and validation HR@10 by epoch
+================ ==============================================================================
+
+Every random number of an epoch comes from (seed, epoch), so a resumed run repeats what an undisturbed
+one does, to the byte (on the same machine with the same number of BLAS threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import NumpyBackend
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.reference import losses, sasrec
+from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.batches import (
+    TrainingBatch,
+    TrainingSequences,
+    epoch_batches,
+    same_domain_negatives,
+    shared_negatives,
+)
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_model
+from llmcdsr_tools.curves import plot_curves
+from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.evaluate import Result, evaluate
+from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.text_initialization import initialize_from_text, load_text_embeddings
+
+Loss = Literal["bce", "sampled-softmax"]
+BEST = ("best", "best_a", "best_b")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run is trained with; the defaults are the official recipe.
+
+    Parameters
+    ----------
+    loss : {"bce", "sampled-softmax"}
+        Binary cross-entropy with one negative a position, or softmax with shared negatives.
+    n_negatives : int
+        Shared negatives of each domain, for the sampled softmax.
+    n_epochs : int
+        At most so many epochs.
+    patience : int
+        Training stops when neither domain's validation HR@10 has risen for so many epochs.
+    batch_size : int
+        Sequences a step.
+    learning_rate : float
+    hidden, n_blocks, n_heads, max_length, dropout
+        See `SASRecConfig`.
+    item_updates : {"rows", "dense"}
+        Whether Adam moves only the rows that a step touches (see `optimizers`) or the whole table.
+    text_deviation : float
+        Root mean square of item embeddings that start from text.
+    seed : int
+    """
+
+    loss: Loss = "bce"
+    n_negatives: int = 256
+    n_epochs: int = 200
+    patience: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    hidden: int = 64
+    n_blocks: int = 2
+    n_heads: int = 1
+    max_length: int = 50
+    dropout: float = 0.5
+    item_updates: Literal["rows", "dense"] = "rows"
+    text_deviation: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_negatives", "n_epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"learning_rate must be above 0, found {self.learning_rate}")
+
+    def model_config(self, n_items: int) -> SASRecConfig:
+        """Sizes of the model for a catalogue of `n_items`."""
+        try:
+            return SASRecConfig(
+                n_items, self.hidden, self.n_blocks, self.n_heads, self.max_length, self.dropout
+            )
+        except ValueError as error:
+            raise TrainingError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One line of metrics.jsonl.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1.
+    loss : float
+        Mean over the epoch's steps.
+    seconds : float
+        Training time, without validation.
+    hr10, ndcg10 : tuple of two float
+        Validation, 999 negatives, target domain A and B; nan for a domain without validation users.
+    """
+
+    epoch: int
+    loss: float
+    seconds: float
+    hr10: tuple[float, float]
+    ndcg10: tuple[float, float]
+
+    @property
+    def mean_hr10(self) -> float:
+        """Mean over the domains that have validation users."""
+        return float(np.nanmean(self.hr10))
+
+
+@dataclass
+class EarlyStopping:
+    """Best validation HR@10 so far: of the mean, of domain A, of domain B."""
+
+    best: list[float]
+    best_epoch: list[int]
+
+    @classmethod
+    def start(cls) -> EarlyStopping:
+        """Nothing seen yet."""
+        return cls([-math.inf] * 3, [0] * 3)
+
+    def update(self, metrics: EpochMetrics) -> list[str]:
+        """Take in an epoch; the names of `BEST` that it is now."""
+        improved = []
+        for i, value in enumerate((metrics.mean_hr10, *metrics.hr10)):
+            if value > self.best[i]:
+                self.best[i], self.best_epoch[i] = value, metrics.epoch
+                improved.append(BEST[i])
+        return improved
+
+    def finished(self, epoch: int, patience: int) -> bool:
+        """Whether neither domain has improved for `patience` epochs."""
+        return all(epoch - last >= patience for last in self.best_epoch[1:])
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    run: Path
+    epochs: tuple[EpochMetrics, ...]
+    best_epoch: int
+    best_hr10: float
+    stopped_early: bool
+
+
+class Observer:
+    """Told how training goes; does nothing, override what you need."""
+
+    def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """Take note of step `step` of `n_steps`, counted from 1."""
+
+    def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
+        """Take note of an epoch that is trained, validated and saved."""
+
+
+def train(
+    dataset: Path,
+    run: Path,
+    settings: TrainSettings | None = None,
+    *,
+    text_embeddings: Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> TrainResult:
+    """Train a recommender.
+
+    Parameters
+    ----------
+    dataset : Path
+        Data set folder.
+    run : Path
+        Folder for the run; it must not hold one yet, unless `resume` is true.
+    settings : TrainSettings, optional
+    text_embeddings : Path, optional
+        ``.npy`` matrix (items, E) that the item embeddings start from.
+    resume : bool
+        Go on after the last full epoch of the run in that folder, if there is one. The settings must
+        be those it was started with; only `n_epochs` and `patience` may change.
+    observer : Observer, optional
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    DataError
+        If the data set or the text embeddings cannot be read.
+    TrainingError
+        If the folder holds another run, or the loss is not finite.
+    """
+    settings = settings or TrainSettings()
+    observer = observer or Observer()
+    data = load_dataset(dataset)
+    header = {
+        "settings": asdict(settings),
+        "dataset": str(dataset.resolve()),
+        "dataset_sha256": _folder_hash(dataset),
+        "text_embeddings_sha256": _file_hash(text_embeddings) if text_embeddings else None,
+    }
+    _open_run(run, header, resume)
+    training = _Training(data, settings, text_embeddings)
+    done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
+    _rewrite_metrics(run, done)
+    epoch = len(done)
+    while epoch < settings.n_epochs and not (epoch and training.stopping.finished(epoch, settings.patience)):
+        epoch += 1
+        metrics = training.run_epoch(epoch, observer)
+        improved = training.stopping.update(metrics)
+        for name in improved:
+            save_model(run / f"{name}.npz", training.parameters, {"epoch": epoch})
+        done.append(metrics)
+        training.save(run, done)
+        _rewrite_metrics(run, done)
+        plot_curves(run / "curves.svg", done, tuple(d.name for d in data.catalogue.domains))
+        observer.epoch(metrics, improved)
+    stopping = training.stopping
+    return TrainResult(
+        run,
+        tuple(done),
+        stopping.best_epoch[0],
+        stopping.best[0],
+        stopping.finished(epoch, settings.patience),
+    )
+
+
+class _Training:
+    """The state of a run in memory."""
+
+    def __init__(self, data: Dataset, settings: TrainSettings, text_embeddings: Path | None) -> None:
+        self.data = data
+        self.settings = settings
+        self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
+        if not len(self.sequences):
+            raise TrainingError("the data set has no training history of two items or more")
+        config = settings.model_config(len(data.catalogue))
+        self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
+        if text_embeddings is not None:
+            text = load_text_embeddings(text_embeddings, config.n_items)
+            initialize_from_text(self.parameters.item_embedding, text, settings.text_deviation)
+        adam = AdamSettings(learning_rate=settings.learning_rate)
+        self.dense_adam = Adam(self.parameters.dense, adam)
+        self.item_adam = RowAdam(self.parameters.item_embedding, adam)
+        self.gradients = self.parameters.zeros_like()
+        self.stopping = EarlyStopping.start()
+
+    def run_epoch(self, epoch: int, observer: Observer) -> EpochMetrics:
+        """One pass over the training sequences, then validation."""
+        rng = np.random.default_rng([self.settings.seed, epoch])
+        n_steps = math.ceil(len(self.sequences) / self.settings.batch_size)
+        total = 0.0
+        start = time.perf_counter()
+        for step, batch in enumerate(epoch_batches(self.sequences, self.settings.batch_size, rng), 1):
+            loss = self.step(batch, rng)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"epoch {epoch}, step {step}: the loss is {loss}; the checkpoint of epoch {epoch - 1} "
+                    "is kept. A lower learning rate may help."
+                )
+            total += loss
+            observer.step(epoch, step, n_steps, loss)
+        seconds = time.perf_counter() - start
+        a, b = self.validate()
+        return EpochMetrics(epoch, total / n_steps, seconds, (a.hr10, b.hr10), (a.ndcg10, b.ndcg10))
+
+    def step(self, batch: TrainingBatch, rng: np.random.Generator) -> float:
+        """One optimiser step; the loss before it."""
+        table = self.parameters.item_embedding
+        features, cache = sasrec.forward(self.parameters, batch.inputs, rng)
+        catalogue = self.data.catalogue
+        if self.settings.loss == "bce":
+            negatives = same_domain_negatives(batch.targets, catalogue, rng)
+            loss = losses.binary_cross_entropy(features, table, batch.targets, negatives)
+        else:
+            shared = shared_negatives(catalogue, self.settings.n_negatives, rng)
+            loss = losses.sampled_softmax(features, table, batch.targets, shared, catalogue.domains[1].start)
+        d_inputs = sasrec.backward(self.parameters, loss.d_features, cache, self.gradients)
+        items = sasrec.sum_rows(
+            np.concatenate([batch.inputs.rows, loss.rows]), np.concatenate([d_inputs, loss.d_rows])
+        )
+        self.dense_adam.step(self.gradients.dense)
+        if self.settings.item_updates == "rows":
+            self.item_adam.step_rows(items)
+        else:
+            whole = np.zeros_like(table)
+            whole[items.rows] = items.values
+            self.item_adam.step(whole)
+        return loss.loss
+
+    def validate(self) -> tuple[Result, Result]:
+        """Sampled metrics of the validation users, target domain A and B."""
+        backend = NumpyBackend(self.parameters)
+        table = self.parameters.item_embedding
+        results = evaluate(backend, table, self.data, split="valid", groups=("all",))
+        a, b = (r for r in results if r.protocol == "sampled")
+        return a, b
+
+    def _state(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "item_embedding": self.parameters.item_embedding,
+            "dense": self.parameters.dense,
+            "item_first": self.item_adam.first,
+            "item_second": self.item_adam.second,
+            "dense_first": self.dense_adam.first,
+            "dense_second": self.dense_adam.second,
+        }
+
+    def save(self, run: Path, done: list[EpochMetrics]) -> None:
+        """Write the checkpoint."""
+        description = {
+            "n_steps": self.dense_adam.n_steps,
+            "stopping": asdict(self.stopping),
+            "epochs": [asdict(m) for m in done],
+        }
+        save_checkpoint(run / "checkpoint.npz", Checkpoint(self._state(), description))
+
+    def restore(self, run: Path) -> list[EpochMetrics]:
+        """Go back to the checkpoint; the epochs it has behind it."""
+        path = run / "checkpoint.npz"
+        checkpoint = load_checkpoint(path)
+        try:
+            for name, array in self._state().items():
+                if checkpoint.arrays[name].shape != array.shape:
+                    raise ValueError(f"{name} has shape {checkpoint.arrays[name].shape}")
+                array[:] = checkpoint.arrays[name]
+            description = checkpoint.description
+            self.dense_adam.n_steps = self.item_adam.n_steps = description["n_steps"]
+            self.stopping = EarlyStopping(**description["stopping"])
+            epochs = [EpochMetrics(**e) for e in description["epochs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{path}: does not fit this run: {error}") from None
+        return [replace(e, hr10=tuple(e.hr10), ndcg10=tuple(e.ndcg10)) for e in epochs]
+
+
+def _open_run(run: Path, header: dict[str, Any], resume: bool) -> None:
+    """Make the run folder, or check that the one there is the same run."""
+    path = run / "run.json"
+    if path.exists():
+        if not resume:
+            raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
+        before = _read_header(path)
+        for field in ("dataset_sha256", "text_embeddings_sha256"):
+            if before.get(field) != header[field]:
+                raise TrainingError(f"{path}: the run was started with other data ({field} differs)")
+        changed = [
+            f"{name} was {before['settings'].get(name)!r} and is now {value!r}"
+            for name, value in header["settings"].items()
+            if name not in ("n_epochs", "patience") and before["settings"].get(name) != value
+        ]
+        if changed:
+            raise TrainingError(f"{path}: settings differ from the run's: {'; '.join(changed)}")
+    elif run.exists() and any(run.iterdir()):
+        raise TrainingError(f"{run}: is not empty and holds no run (no run.json); choose another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(header["settings"], dict):
+            raise TypeError("settings is not an object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: damaged: {error}") from None
+    return dict(header)
+
+
+def _rewrite_metrics(run: Path, done: list[EpochMetrics]) -> None:
+    with atomic_file(run / "metrics.jsonl") as temporary:
+        lines = (json.dumps(asdict(m)) + "\n" for m in done)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _folder_hash(folder: Path) -> str:
+    """Hash of the data set's files, without the header that tells where they came from."""
+    names = sorted(p.name for p in folder.iterdir() if p.name != "dataset.json")
+    return hashlib.sha256("".join(n + _file_hash(folder / n) for n in names).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
