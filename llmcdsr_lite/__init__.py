@@ -1,1 +1,35 @@
-"""Cross-domain sequential recommendation on a plain CPU."""
+"""Cross-domain sequential recommendation on a plain CPU: no GPU, no PyTorch.
+
+>>> from llmcdsr_lite import Recommender
+>>> recommender = Recommender.load("models/demo")
+"""
+
+from llmcdsr_lite.errors import (
+    BundleError,
+    DataError,
+    LlmcdsrError,
+    MissingDependencyError,
+    UnknownItemError,
+    UsageError,
+)
+from llmcdsr_lite.recommender import (
+    BatchRecommendations,
+    Recommendation,
+    Recommendations,
+    Recommender,
+)
+from llmcdsr_lite.version import __version__
+
+__all__ = [
+    "BatchRecommendations",
+    "BundleError",
+    "DataError",
+    "LlmcdsrError",
+    "MissingDependencyError",
+    "Recommendation",
+    "Recommendations",
+    "Recommender",
+    "UnknownItemError",
+    "UsageError",
+    "__version__",
+]

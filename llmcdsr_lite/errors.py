@@ -32,3 +32,7 @@ class TrainingError(LlmcdsrError):
 
 class MissingDependencyError(LlmcdsrError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
+
+
+class UsageError(LlmcdsrError, ValueError):
+    """An argument of a call has a value that cannot be meant."""

@@ -1,0 +1,306 @@
+"""The bundle: a folder with everything a recommender needs. It is data; loading one runs no code.
+
+================== ==========================================================================
+file               content
+================== ==========================================================================
+config.json        format version, domains, model sizes, training summary, and for every other
+                   file its size and SHA-256
+recommender.onnx   item rows -> user representation; its item table is item_vectors.npy
+item_vectors.npy   float32 (items + 1, H), row 0 zero: input embedding and scoring table
+dense.npy          float32, all other parameters, for the NumPy backend
+item_counts.npy    int64 (items + 1,), training interactions of every item, for the fallback
+item_ids.json      JSON array of item ids in row order (row 1 first)
+item_titles.json   JSON array of titles, in the same order
+README.md          model card
+================== ==========================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import BundleError, DataError
+from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
+
+FORMAT = "llmcdsr-bundle"
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+ONNX = "recommender.onnx"
+ITEM_VECTORS = "item_vectors.npy"
+DENSE = "dense.npy"
+ITEM_COUNTS = "item_counts.npy"
+ITEM_IDS = "item_ids.json"
+ITEM_TITLES = "item_titles.json"
+MODEL_CARD = "README.md"
+REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL_CARD)
+
+# Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory; its arrays are memory-mapped where it was read from a folder.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    parameters : SASRecParameters
+        Its item embedding is the item vectors, float32.
+    item_counts : int64 array (items + 1,)
+        Training interactions of every item row.
+    training : mapping
+        JSON-able summary of how the model was trained and how well it ranks.
+    folder : Path or None
+        Where it was read from.
+    """
+
+    catalogue: Catalogue
+    parameters: SASRecParameters
+    item_counts: npt.NDArray[np.int64]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        """Item vectors (items + 1, H)."""
+        return self.parameters.item_embedding
+
+
+def write_bundle(
+    bundle: Bundle, folder: Path, *, onnx_model: bytes, model_card: str, overwrite: bool = False
+) -> None:
+    """Write a bundle folder atomically: it appears whole or not at all.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    folder : Path
+    onnx_model : bytes
+        The ONNX model, as `llmcdsr_tools.export.build_onnx` makes it.
+    model_card : str
+        Markdown.
+    overwrite : bool
+        Replace a folder that is there.
+
+    Raises
+    ------
+    DataError
+        If the folder is there and must not be overwritten.
+    """
+    config = bundle.parameters.config
+    with atomic_folder(folder, overwrite=overwrite) as out:
+        (out / ONNX).write_bytes(onnx_model)
+        np.save(out / ITEM_VECTORS, np.ascontiguousarray(bundle.item_vectors, dtype=np.float32))
+        np.save(out / DENSE, bundle.parameters.dense.astype(np.float32))
+        np.save(out / ITEM_COUNTS, bundle.item_counts.astype(np.int64))
+        for name, strings in ((ITEM_IDS, bundle.catalogue.ids), (ITEM_TITLES, bundle.catalogue.titles)):
+            (out / name).write_text(json.dumps(list(strings), ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / MODEL_CARD).write_text(model_card, encoding="utf-8")
+        description = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
+            "model": {name: getattr(config, name) for name in (*_MAX_SIZE, "epsilon")},
+            "training": dict(bundle.training),
+            "files": {
+                name: {"bytes": (out / name).stat().st_size, "sha256": _sha256(out / name)}
+                for name in REQUIRED
+            },
+        }
+        (out / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle, checking everything before any of it is used.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Bundle
+        Item vectors and the other arrays are memory-mapped, read-only.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, has another size or hash than config.json says, leads out of the folder,
+        is of a newer format, or holds arrays that do not fit or are not finite. The message names the
+        file and the reason.
+    """
+    config_path = folder / CONFIG
+    _check_path(folder, CONFIG)
+    if config_path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise BundleError(f"{config_path}: larger than {_MAX_CONFIG_BYTES:,} bytes")
+    description = _read_json(config_path)
+    _check_format(config_path, description)
+    _check_files(folder, description)
+    config, names, sizes = _read_sizes(config_path, description)
+    try:
+        catalogue = Catalogue.from_sizes(
+            _read_strings(folder / ITEM_IDS, config.n_items),
+            _read_strings(folder / ITEM_TITLES, config.n_items),
+            names,
+            sizes,
+        )
+        _ = catalogue.row_of_id  # refuses ids that occur twice
+    except DataError as error:
+        raise BundleError(f"{folder / ITEM_IDS}: {error}") from None
+    n_rows = config.n_items + 1
+    item_vectors = _read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
+    dense = _read_array(folder / DENSE, np.float32, (dense_size(config),))
+    item_counts = _read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
+    if item_vectors[0].any():
+        raise BundleError(f"{folder / ITEM_VECTORS}: row 0 is padding and must be zero")
+    if item_counts.min() < 0:
+        raise BundleError(f"{folder / ITEM_COUNTS}: holds a negative count")
+    training = description.get("training")
+    if not isinstance(training, dict):
+        raise BundleError(f"{config_path}: field 'training' must be an object")
+    return Bundle(catalogue, SASRecParameters(config, item_vectors, dense), item_counts, training, folder)
+
+
+def _check_format(path: Path, description: dict[str, Any]) -> None:
+    if description.get("format") != FORMAT:
+        raise BundleError(f"{path}: field 'format' is {description.get('format')!r}, expected {FORMAT!r}")
+    version = description.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BundleError(f"{path}: field 'format_version' is {version!r}, expected a number from 1")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {version} is newer than this package reads ({FORMAT_VERSION}); "
+            "upgrade llmcdsr-lite"
+        )
+
+
+def _check_files(folder: Path, description: dict[str, Any]) -> None:
+    """Every listed file is in the folder, with the size and hash that are listed."""
+    files = description.get("files")
+    if not isinstance(files, dict):
+        raise BundleError(f"{folder / CONFIG}: field 'files' must be an object")
+    for name in REQUIRED:
+        if name not in files:
+            raise BundleError(f"{folder / CONFIG}: field 'files' does not list {name}")
+    for name, entry in files.items():
+        _check_path(folder, name)
+        path = folder / name
+        if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
+            raise BundleError(f"{folder / CONFIG}: entry {name!r} of 'files' needs bytes and sha256")
+        if path.stat().st_size != entry["bytes"]:
+            raise BundleError(f"{path}: {path.stat().st_size} bytes, expected {entry['bytes']}")
+        found = _sha256(path)
+        if found != entry.get("sha256"):
+            raise BundleError(
+                f"{path}: SHA-256 is {found}, expected {entry.get('sha256')}: damaged or changed"
+            )
+
+
+def _check_path(folder: Path, name: str) -> None:
+    """Refuse names that are paths, files that are missing, and links that lead out of the folder."""
+    if not _FILE_NAME.fullmatch(name):
+        raise BundleError(f"{folder / CONFIG}: {name!r} is not a plain file name inside the bundle")
+    path = folder / name
+    try:
+        if not path.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
+            raise BundleError(f"{path}: is a link that leads out of the bundle")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path}: is not a regular file")
+    except FileNotFoundError:
+        raise BundleError(f"{path}: is missing; is {folder} a bundle?") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise BundleError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_sizes(
+    path: Path, description: dict[str, Any]
+) -> tuple[SASRecConfig, tuple[str, str], tuple[int, int]]:
+    domains = description.get("domains")
+    if not isinstance(domains, list) or len(domains) != 2:
+        raise BundleError(f"{path}: field 'domains' must list two domains")
+    names, sizes = [], []
+    for domain in domains:
+        if not isinstance(domain, dict) or not isinstance(domain.get("name"), str):
+            raise BundleError(f"{path}: each of 'domains' needs a name")
+        names.append(domain["name"])
+        sizes.append(_size(path, domain, "items", 1 << 31))
+    model = description.get("model")
+    if not isinstance(model, dict):
+        raise BundleError(f"{path}: field 'model' must be an object")
+    epsilon = model.get("epsilon")
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise BundleError(f"{path}: field 'model.epsilon' is {epsilon!r}, expected a number between 0 and 1")
+    hidden, n_blocks, n_heads, max_length = (
+        _size(path, model, name, limit) for name, limit in _MAX_SIZE.items()
+    )
+    try:
+        config = SASRecConfig(sum(sizes), hidden, n_blocks, n_heads, max_length, 0.0, epsilon)
+    except ValueError as error:
+        raise BundleError(f"{path}: field 'model': {error}") from None
+    return config, (names[0], names[1]), (sizes[0], sizes[1])
+
+
+def _size(path: Path, holder: dict[str, Any], name: str, limit: int) -> int:
+    value = holder.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+        raise BundleError(f"{path}: field {name!r} is {value!r}, expected a number from 1 to {limit}")
+    return value
+
+
+def _read_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
+        raise BundleError(f"{path}: cannot be read as a NumPy array: {error}") from None
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise BundleError(
+            f"{path}: {array.dtype} array of shape {array.shape}, "
+            f"expected {np.dtype(dtype)} {shape} in C order"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BundleError(f"{path}: holds values that are not finite")
+    return array
+
+
+def _read_strings(path: Path, n: int) -> list[str]:
+    strings = _read_value(path)
+    if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
+        raise BundleError(f"{path}: must be a JSON array of strings")
+    if len(strings) != n:
+        raise BundleError(f"{path}: {len(strings)} strings, expected {n} (the items of both domains)")
+    return strings
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value = _read_value(path)
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: must be a JSON object")
+    return value
+
+
+def _read_value(path: Path) -> Any:
+    """Parse a JSON file of a bundle."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON: {error}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
