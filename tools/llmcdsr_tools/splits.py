@@ -1,0 +1,188 @@
+"""From interactions to histories: k-core filter, order by time, and the hold-out splits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.dataset import Histories
+
+MIN_TRAIN = 2
+"""Items a training history needs: one to see and one to predict."""
+
+MIN_LEAVE_ONE_OUT = MIN_TRAIN + 2
+"""Items a history needs to give up two targets and still be of use in training."""
+
+Ints = npt.NDArray[np.int64]
+
+
+class Splits(NamedTuple):
+    """Histories of the three splits; the last item of those in `valid` and `test` is the target."""
+
+    train: Histories
+    valid: Histories
+    test: Histories
+
+
+def k_core(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], k: int) -> Ints:
+    """Drop users and items of fewer than `k` interactions, again and again until none is left to drop.
+
+    Interactions are counted, not distinct items: a repeated purchase counts each time. What remains is
+    the largest set in which every user and every item has `k`, so the order of dropping has no say.
+
+    Parameters
+    ----------
+    users, items : int32 array (interactions,)
+        Codes of user and item.
+    k : int
+        Least number of interactions; with 0 or 1 all of them remain.
+
+    Returns
+    -------
+    int64 array (kept,)
+        Positions of the interactions that remain, rising.
+    """
+    kept = np.arange(len(users))
+    while True:
+        user, item = users[kept], items[kept]
+        enough = np.bincount(user)[user] >= k
+        enough &= np.bincount(item)[item] >= k
+        if enough.all():
+            return kept
+        kept = kept[enough]
+
+
+def pack_histories(
+    users: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int32],
+    times: npt.NDArray[np.float64],
+    user_ids: list[str],
+) -> Histories:
+    """Gather each user's interactions, oldest first; those of one time keep their order.
+
+    Parameters
+    ----------
+    users : int32 array (interactions,)
+        User codes, ``0 <= code < len(user_ids)``.
+    rows : int32 array (interactions,)
+        Item rows.
+    times : float64 array (interactions,)
+        When.
+    user_ids : list of str
+        Id of every user code.
+    """
+    order = np.lexsort((times, users))  # stable
+    offsets = _offsets(np.bincount(users, minlength=len(user_ids)))
+    return Histories(rows[order], offsets, user_ids)
+
+
+def overlapped(histories: Histories, boundary: int) -> npt.NDArray[np.bool_]:
+    """Whether each user has items on both sides of `boundary`, the first row of domain B (users,)."""
+    upto = _offsets(histories.rows >= boundary)  # B items before each position
+    in_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    return (in_b > 0) & (in_b < histories.lengths)
+
+
+def take(histories: Histories, users: Ints, drop_last: int | Ints = 0) -> Histories:
+    """Histories of some users, each without its last items.
+
+    Parameters
+    ----------
+    histories : Histories
+        Where from.
+    users : int64 array (taken,)
+        Positions of the users.
+    drop_last : int or int64 array (taken,)
+        How many items to leave off at the end, at most the length of the history.
+    """
+    starts = histories.offsets[users]
+    lengths = histories.offsets[users + 1] - starts - drop_last
+    offsets = _offsets(lengths)
+    index = np.arange(offsets[-1])
+    index += np.repeat(starts - offsets[:-1], lengths)
+    return Histories(histories.rows[index], offsets, [histories.users[user] for user in users])
+
+
+def drop_short(histories: Histories) -> Histories:
+    """Training histories of at least `MIN_TRAIN` items: a shorter one has no next item to learn."""
+    long_enough = histories.lengths >= MIN_TRAIN
+    return histories if long_enough.all() else take(histories, np.flatnonzero(long_enough))
+
+
+def hold_out_overlapped(
+    histories: Histories, boundary: int, valid_share: float, test_share: float, seed: int
+) -> Splits:
+    """Hold out whole overlapped users for validation and test, as the official data does.
+
+    A share gives so many of the overlapped users, rounded, and at least one unless it is 0. Users keep
+    their order within each split; a user is in one split only.
+
+    Parameters
+    ----------
+    histories : Histories
+        All users.
+    boundary : int
+        First item row of domain B.
+    valid_share, test_share : float
+        Shares of the overlapped users.
+    seed : int
+        Chooses the users; the same seed chooses the same of the same histories.
+
+    Raises
+    ------
+    DataError
+        If there are too few overlapped users.
+    """
+    candidates = np.flatnonzero(overlapped(histories, boundary))
+    n_valid, n_test = (_share(len(candidates), share) for share in (valid_share, test_share))
+    if n_valid + n_test > len(candidates):
+        raise DataError(
+            f"hold-out split: {len(candidates)} users have items in both domains, "
+            f"{n_valid + n_test} are needed for validation and test; bring more data, "
+            "a smaller core or the leave-one-out split"
+        )
+    shuffled = np.random.default_rng(seed).permutation(candidates)
+    in_test = np.sort(shuffled[:n_test])
+    in_valid = np.sort(shuffled[n_test : n_test + n_valid])
+    in_train = np.setdiff1d(np.arange(len(histories)), shuffled[: n_test + n_valid])
+    return Splits(take(histories, in_train), take(histories, in_valid), take(histories, in_test))
+
+
+def leave_one_out(histories: Histories) -> Splits:
+    """Hold out the end of every history of `MIN_LEAVE_ONE_OUT` items or more.
+
+    Its last item is the test target, with all before it as history; the one before that is the
+    validation target, with all before it as history; the rest is for training. Shorter histories are
+    for training as they are.
+
+    Raises
+    ------
+    DataError
+        If no history is long enough.
+    """
+    enough = histories.lengths >= MIN_LEAVE_ONE_OUT
+    held_out = np.flatnonzero(enough)
+    if not len(held_out):
+        raise DataError(
+            f"leave-one-out split: no history has {MIN_LEAVE_ONE_OUT} items; the longest has "
+            f"{max(histories.lengths, default=0)}"
+        )
+    everyone = np.arange(len(histories))
+    return Splits(
+        take(histories, everyone, np.where(enough, 2, 0)),
+        take(histories, held_out, 1),
+        take(histories, held_out),
+    )
+
+
+def _share(n: int, share: float) -> int:
+    return max(1, round(n * share)) if share > 0 else 0
+
+
+def _offsets(lengths: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Ints:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
