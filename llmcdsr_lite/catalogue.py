@@ -122,6 +122,12 @@ class Catalogue:
                 found.append(row)
         return np.array(found, dtype=np.int64), unknown
 
+    def find_titles(self, text: str) -> npt.NDArray[np.int64]:
+        """Rows of the items whose title has every word of `text`, whatever the case."""
+        words = text.casefold().split()
+        matches = (i for i, title in enumerate(self.titles, 1) if words and _has_words(title, words))
+        return np.fromiter(matches, dtype=np.int64)
+
     def domain(self, name: str) -> Domain:
         """Domain by name.
 
@@ -139,3 +145,8 @@ class Catalogue:
     def domain_of_row(self, row: int) -> Domain:
         """Domain that an item row belongs to."""
         return self.domains[row >= self.domains[1].start]
+
+
+def _has_words(title: str, words: list[str]) -> bool:
+    title = title.casefold()
+    return all(word in title for word in words)

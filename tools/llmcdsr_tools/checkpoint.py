@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint (.npz); the same content gives the same bytes."""
     described = np.frombuffer(json.dumps(checkpoint.description, sort_keys=True).encode(), dtype=np.uint8)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{_DESCRIPTION: described, **checkpoint.arrays})
+        np.savez(file, allow_pickle=False, **{_DESCRIPTION: described}, **checkpoint.arrays)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

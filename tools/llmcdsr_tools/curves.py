@@ -10,7 +10,7 @@ from llmcdsr_lite.errors import MissingDependencyError
 from llmcdsr_lite.files import atomic_file
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.train import EpochMetrics
+    from llmcdsr_tools.run import EpochMetrics
 
 
 def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, ...]) -> None:

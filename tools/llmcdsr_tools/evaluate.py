@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
+from llmcdsr_lite.bundle import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, Split
 
 CUTOFFS = (1, 3, 5, 10)
@@ -140,6 +144,31 @@ def evaluate(
             results.append(_result("sampled", group, domain, sampled))
             results.append(_result("full", group, domain, full))
     return results
+
+
+def open_model(model: Path, dataset: Dataset) -> tuple[Backend, npt.NDArray[np.floating[Any]]]:
+    """Backend and item embedding of a bundle (through ONNX) or of a training run (its best model).
+
+    Raises
+    ------
+    DataError
+        If the folder is neither, or the model is not of the data set's items.
+    """
+    if (model / CONFIG).exists():
+        bundle = read_bundle(model)
+        if list(bundle.catalogue.ids) != list(dataset.catalogue.ids):
+            raise DataError(f"{model}: its items are not those of the data set")
+        vectors = bundle.item_vectors
+        return OnnxBackend(model / ONNX, vectors, bundle.parameters.config.max_length, 1), vectors
+    best = model / "best.npz"
+    if not best.exists():
+        raise DataError(f"{model}: is neither a bundle ({CONFIG}) nor a training run ({best.name})")
+    parameters, _ = load_model(best)
+    if parameters.config.n_items != len(dataset.catalogue):
+        raise DataError(
+            f"{best}: has {parameters.config.n_items} items, the data set {len(dataset.catalogue)}"
+        )
+    return NumpyBackend(parameters), parameters.item_embedding
 
 
 def draw_negatives(

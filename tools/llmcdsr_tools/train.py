@@ -1,29 +1,14 @@
 """Training: SASRec on the histories of a data set, with early stopping on validation HR@10.
 
-A run is a folder:
-
-================ ==============================================================================
-file             content
-================ ==============================================================================
-run.json         settings, and the hashes of the data set and the text embeddings
-checkpoint.npz   parameters, optimiser state and early-stopping state after the last full epoch
-best.npz         the model of the epoch with the best mean of both domains' validation HR@10
-best_a.npz       the model that was best for target domain A; best_b.npz, for B
-metrics.jsonl    one line an epoch
-curves.svg       losses and validation HR@10 by epoch
-================ ==============================================================================
-
 Every random number of an epoch comes from (seed, epoch), so a resumed run repeats what an undisturbed
 one does, to the byte (on the same machine with the same number of BLAS threads).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +17,6 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.reference import losses, sasrec
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.batches import (
@@ -47,10 +31,18 @@ from llmcdsr_tools.curves import plot_curves
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluate import Result, evaluate
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.run import (
+    EarlyStopping,
+    EpochMetrics,
+    RunHeader,
+    file_hash,
+    folder_hash,
+    open_run,
+    write_metrics,
+)
 from llmcdsr_tools.text_initialization import initialize_from_text, load_text_embeddings
 
 Loss = Literal["bce", "sampled-softmax"]
-BEST = ("best", "best_a", "best_b")
 
 
 @dataclass(frozen=True)
@@ -109,60 +101,6 @@ class TrainSettings:
             )
         except ValueError as error:
             raise TrainingError(str(error)) from None
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of metrics.jsonl.
-
-    Parameters
-    ----------
-    epoch : int
-        Counted from 1.
-    loss : float
-        Mean over the epoch's steps.
-    seconds : float
-        Training time, without validation.
-    hr10, ndcg10 : tuple of two float
-        Validation, 999 negatives, target domain A and B; nan for a domain without validation users.
-    """
-
-    epoch: int
-    loss: float
-    seconds: float
-    hr10: tuple[float, float]
-    ndcg10: tuple[float, float]
-
-    @property
-    def mean_hr10(self) -> float:
-        """Mean over the domains that have validation users."""
-        return float(np.nanmean(self.hr10))
-
-
-@dataclass
-class EarlyStopping:
-    """Best validation HR@10 so far: of the mean, of domain A, of domain B."""
-
-    best: list[float]
-    best_epoch: list[int]
-
-    @classmethod
-    def start(cls) -> EarlyStopping:
-        """Nothing seen yet."""
-        return cls([-math.inf] * 3, [0] * 3)
-
-    def update(self, metrics: EpochMetrics) -> list[str]:
-        """Take in an epoch; the names of `BEST` that it is now."""
-        improved = []
-        for i, value in enumerate((metrics.mean_hr10, *metrics.hr10)):
-            if value > self.best[i]:
-                self.best[i], self.best_epoch[i] = value, metrics.epoch
-                improved.append(BEST[i])
-        return improved
-
-    def finished(self, epoch: int, patience: int) -> bool:
-        """Whether neither domain has improved for `patience` epochs."""
-        return all(epoch - last >= patience for last in self.best_epoch[1:])
 
 
 @dataclass(frozen=True)
@@ -225,16 +163,16 @@ def train(
     settings = settings or TrainSettings()
     observer = observer or Observer()
     data = load_dataset(dataset)
-    header = {
-        "settings": asdict(settings),
-        "dataset": str(dataset.resolve()),
-        "dataset_sha256": _folder_hash(dataset),
-        "text_embeddings_sha256": _file_hash(text_embeddings) if text_embeddings else None,
-    }
-    _open_run(run, header, resume)
+    header = RunHeader(
+        asdict(settings),
+        dataset.resolve(),
+        folder_hash(dataset),
+        None if text_embeddings is None else file_hash(text_embeddings),
+    )
+    open_run(run, header, resume)
     training = _Training(data, settings, text_embeddings)
     done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
-    _rewrite_metrics(run, done)
+    write_metrics(run, done)
     epoch = len(done)
     while epoch < settings.n_epochs and not (epoch and training.stopping.finished(epoch, settings.patience)):
         epoch += 1
@@ -244,7 +182,7 @@ def train(
             save_model(run / f"{name}.npz", training.parameters, {"epoch": epoch})
         done.append(metrics)
         training.save(run, done)
-        _rewrite_metrics(run, done)
+        write_metrics(run, done)
         plot_curves(run / "curves.svg", done, tuple(d.name for d in data.catalogue.domains))
         observer.epoch(metrics, improved)
     stopping = training.stopping
@@ -359,58 +297,7 @@ class _Training:
             description = checkpoint.description
             self.dense_adam.n_steps = self.item_adam.n_steps = description["n_steps"]
             self.stopping = EarlyStopping(**description["stopping"])
-            epochs = [EpochMetrics(**e) for e in description["epochs"]]
+            epochs = [EpochMetrics.from_json(e) for e in description["epochs"]]
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path}: does not fit this run: {error}") from None
-        return [replace(e, hr10=tuple(e.hr10), ndcg10=tuple(e.ndcg10)) for e in epochs]
-
-
-def _open_run(run: Path, header: dict[str, Any], resume: bool) -> None:
-    """Make the run folder, or check that the one there is the same run."""
-    path = run / "run.json"
-    if path.exists():
-        if not resume:
-            raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
-        before = _read_header(path)
-        for field in ("dataset_sha256", "text_embeddings_sha256"):
-            if before.get(field) != header[field]:
-                raise TrainingError(f"{path}: the run was started with other data ({field} differs)")
-        changed = [
-            f"{name} was {before['settings'].get(name)!r} and is now {value!r}"
-            for name, value in header["settings"].items()
-            if name not in ("n_epochs", "patience") and before["settings"].get(name) != value
-        ]
-        if changed:
-            raise TrainingError(f"{path}: settings differ from the run's: {'; '.join(changed)}")
-    elif run.exists() and any(run.iterdir()):
-        raise TrainingError(f"{run}: is not empty and holds no run (no run.json); choose another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(header["settings"], dict):
-            raise TypeError("settings is not an object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: damaged: {error}") from None
-    return dict(header)
-
-
-def _rewrite_metrics(run: Path, done: list[EpochMetrics]) -> None:
-    with atomic_file(run / "metrics.jsonl") as temporary:
-        lines = (json.dumps(asdict(m)) + "\n" for m in done)
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def _folder_hash(folder: Path) -> str:
-    """Hash of the data set's files, without the header that tells where they came from."""
-    names = sorted(p.name for p in folder.iterdir() if p.name != "dataset.json")
-    return hashlib.sha256("".join(n + _file_hash(folder / n) for n in names).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return epochs

@@ -1,0 +1,254 @@
+"""The runtime's commands, thin skins over `Recommender` and `score_histories`.
+
+The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.cli`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from llmcdsr_lite.backend import BackendName
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError
+from llmcdsr_lite.recommender import Recommendation, Recommender
+from llmcdsr_lite.version import __version__
+
+FilePath = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """Turns the package's own errors into one line on stderr and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except LlmcdsrError as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            raise  # click ends quietly, as a reader such as head expects
+        except OSError as error:  # a full disk, a folder without permission: no traceback helps here
+            raise click.ClickException(str(error)) from None
+
+
+def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an example that is shown as it stands at the end of a command's help."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
+        return function
+
+    return add
+
+
+model_option = click.option("--model", required=True, type=FilePath, help="Bundle folder.")
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["onnx", "numpy"]),
+    default="onnx",
+    show_default=True,
+    help="What runs the model; numpy needs no onnxruntime.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the model."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmcdsr")
+def cli() -> None:
+    """Cross-domain recommendations on a plain CPU."""
+
+
+@cli.command()
+@click.argument("histories", type=FilePath)
+@model_option
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Items a user.")
+@click.option("-o", "--output", type=FilePath, default="-", help="Output file; standard output if not given.")
+@click.option("--domain", help="Recommend from this domain, where a record names none.")
+@click.option("--include-seen", is_flag=True, help="Recommend items of the history, too.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="Stop at a bad record, or report it and go on.",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted output.")
+@click.option("--titles", is_flag=True, help="Write titles and domains, too.")
+@click.option("--input-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default.")
+@click.option(
+    "--output-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default."
+)
+@click.option("--separator", default=" ", help="Between the items of a CSV history; a space by default.")
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Users at a time.")
+@backend_option
+@threads_option
+@example("llmcdsr score models/demo-histories.jsonl --model models/demo -k 5 -o out.jsonl")
+def score(
+    histories: Path,
+    model: Path,
+    k: int,
+    output: Path,
+    domain: str | None,
+    include_seen: bool,
+    on_error: Literal["fail", "skip"],
+    resume: bool,
+    titles: bool,
+    input_format: Literal["jsonl", "csv"] | None,
+    output_format: Literal["jsonl", "csv"] | None,
+    separator: str,
+    batch_size: int,
+    backend: BackendName,
+    threads: int,
+) -> None:
+    """Score every user of the file HISTORIES ("-": standard input).
+
+    Reads and writes JSON Lines, {"user": "u1", "history": ["item", "item"], "domain": "kitchenware"}
+    with the newest item last and the domain optional, or CSV with the columns user, history and,
+    optionally, domain. Names ending in .gz are gzip. The input's order is kept.
+    """
+    from llmcdsr_lite.score import ScoreSettings, ScoreSummary, score_histories
+
+    recommender = Recommender.load(model, backend=backend, threads=threads)
+    settings = ScoreSettings(
+        k, domain, not include_seen, on_error, titles, input_format, output_format, separator, batch_size
+    )
+    start = time.perf_counter()
+
+    def progress(done: ScoreSummary) -> None:
+        rate = done.users / (time.perf_counter() - start)
+        click.echo(f"\r{done.users:,} users, {rate:,.0f} a second ", nl=False, err=True)
+
+    on_terminal = sys.stderr.isatty()
+    try:
+        summary = score_histories(
+            recommender,
+            histories,
+            output,
+            settings,
+            resume=resume,
+            report=lambda message: click.echo(message, err=True),
+            progress=progress if on_terminal else None,
+        )
+    except (KeyboardInterrupt, LlmcdsrError):
+        if output.with_name(output.name + ".partial").exists():
+            click.echo(f"{output}.partial holds the part done; --resume continues", err=True)
+        raise
+    click.echo(
+        f"{summary.users:,} users scored, {summary.bad:,} bad records left out, "
+        f"{summary.unknown_items:,} unknown items skipped, {summary.fallbacks:,} users without a known item",
+        err=True,
+    )
+
+
+@cli.command()
+@click.argument("items", nargs=-1)
+@model_option
+@click.option(
+    "--title", "titles", multiple=True, metavar="TEXT", help="Add the item with these words in its title."
+)
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
+@click.option("--domain", help="Recommend from this domain; from both by default.")
+@backend_option
+@json_option
+@example('llmcdsr recommend --title "coffee beans" --domain kitchenware --model models/demo')
+def recommend(
+    items: tuple[str, ...],
+    model: Path,
+    titles: tuple[str, ...],
+    k: int,
+    domain: str | None,
+    backend: BackendName,
+    as_json: bool,
+) -> None:
+    """Recommend what follows a history: ITEMS are item ids, oldest first."""
+    recommender = Recommender.load(model, backend=backend)
+    found = [_find_title(recommender, text) for text in titles]
+    history = [*items, *found]
+    if not history:
+        raise click.UsageError("name at least one item, or --title TEXT")
+    answer = recommender.recommend(history, k=k, domain=domain, unknown="error")
+    catalogue = recommender.items
+    if as_json:
+        described = [vars(item) for item in answer]
+        click.echo(json.dumps({"history": history, "recommendations": described}, ensure_ascii=False))
+        return
+    click.echo("history")
+    click.echo(_table([_fields(catalogue, item) for item in history]))
+    click.echo("recommended")
+    click.echo(_table([(f"{item.score:8.3f}", *_described(item)) for item in answer]))
+
+
+@cli.command()
+@click.argument("item")
+@model_option
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
+@click.option("--domain", help="Items of this domain; of both by default.")
+@json_option
+@example("llmcdsr similar k-coffee-gooseneck-kettle --model models/demo")
+def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -> None:
+    """Show the items most similar to ITEM, by the cosine of their vectors."""
+    answer = Recommender.load(model, backend="numpy").similar(item, k, domain=domain)
+    if as_json:
+        click.echo(json.dumps([vars(found) for found in answer], ensure_ascii=False))
+        return
+    click.echo(_table([(f"{found.score:8.3f}", *_described(found)) for found in answer]))
+
+
+@cli.command()
+@click.argument("bundle", type=FilePath)
+@json_option
+@example("llmcdsr inspect models/demo")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Verify every file of BUNDLE and tell what it is."""
+    from llmcdsr_lite.bundle import CONFIG, read_bundle
+
+    contents = read_bundle(bundle)
+    description = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
+    if as_json:
+        click.echo(json.dumps({"verified": True, **description}, ensure_ascii=False))
+        return
+    config = contents.parameters.config
+    size = sum(entry["bytes"] for entry in description["files"].values())
+    click.echo(f"{bundle}: format version {description['format_version']}, verified, {size / 1e6:.2f} MB")
+    for letter, domain in zip("AB", contents.catalogue.domains, strict=True):
+        click.echo(f"domain {letter}: {domain.name}, {domain.n_items:,} items")
+    click.echo(
+        f"model: SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, "
+        f"histories up to {config.max_length} items"
+    )
+    click.echo(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
+
+
+def _find_title(recommender: Recommender, text: str) -> str:
+    """Id of the item whose title has all words of `text`; the most popular one of several."""
+    rows = recommender.items.find_titles(text)
+    if not len(rows):
+        raise UnknownItemError(f"no title has all the words of {text!r}")
+    counts = recommender.bundle.item_counts[rows]
+    return recommender.items.ids[int(rows[counts.argmax()]) - 1]
+
+
+def _described(item: Recommendation) -> tuple[str, str, str]:
+    return item.id, item.domain, item.title
+
+
+def _fields(catalogue: Catalogue, item_id: str) -> tuple[str, str, str]:
+    row = catalogue.row(item_id)
+    return item_id, catalogue.domain_of_row(row).name, catalogue.titles[row - 1]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest field, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(field.ljust(w) for field, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  " + line.rstrip() for line in lines)

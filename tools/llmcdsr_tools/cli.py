@@ -1,0 +1,291 @@
+"""The console command ``llmcdsr``: the runtime's commands and, loaded on use, those that make a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from llmcdsr_tools.evaluate import Result
+    from llmcdsr_tools.run import EpochMetrics
+    from llmcdsr_tools.train import Observer
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+def needs_train_extra(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Say which installation brings a package that is missing."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"this command needs {error.name}: pip install 'llmcdsr-lite[train]'"
+            ) from None
+
+    return run
+
+
+@cli.command()
+@click.argument("source", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help="Data set folder to write.")
+@click.option(
+    "--items", type=FilePath, help="Items file (item, domain, title); needed for an interactions file."
+)
+@click.option("--domains", nargs=2, metavar="A B", help="The two domains, as the domain column has them.")
+@click.option("--core", type=click.IntRange(0), default=5, show_default=True, help="k-core filter; 0: none.")
+@click.option(
+    "--split",
+    type=click.Choice(["overlapped", "leave-one-out"]),
+    default="overlapped",
+    show_default=True,
+    help="Hold out whole overlapped users, or the last items of every history.",
+)
+@click.option("--valid-share", type=float, default=0.1, show_default=True, help="Of the overlapped users.")
+@click.option("--test-share", type=float, default=0.1, show_default=True, help="Of the overlapped users.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
+@click.option("--user-column", default="user", show_default=True)
+@click.option("--item-column", default="item", show_default=True)
+@click.option("--domain-column", default="domain", show_default=True)
+@click.option("--timestamp-column", default="timestamp", show_default=True)
+@click.option("--title-column", default="title", show_default=True)
+@overwrite_option
+@json_option
+@example("llmcdsr ingest ratings.csv.gz --items items.csv --domains food kitchen -o dataset")
+@needs_train_extra
+def ingest(
+    source: Path,
+    output: Path,
+    items: Path | None,
+    domains: tuple[str, str] | None,
+    core: int,
+    split: Literal["overlapped", "leave-one-out"],
+    valid_share: float,
+    test_share: float,
+    seed: int,
+    user_column: str,
+    item_column: str,
+    domain_column: str,
+    timestamp_column: str,
+    title_column: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn SOURCE into a data set folder.
+
+    SOURCE is a folder in the official layout, or a CSV, TSV or JSON Lines file of interactions (gzip,
+    too) with the columns user, item and timestamp.
+    """
+    from llmcdsr_tools import ingest as stage
+    from llmcdsr_tools.dataset import SPLITS, format_summary, summarize
+
+    columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
+    settings = stage.IngestSettings(domains, columns, core, split, valid_share, test_share, seed)
+    progress = (
+        (lambda n: click.echo(f"\r{n:,} interactions read", nl=False, err=True))
+        if sys.stderr.isatty()
+        else None
+    )
+    result = stage.ingest(
+        source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
+    )
+    if progress is not None:
+        click.echo(err=True)
+    for warning in result.warnings:
+        click.echo(f"note: {warning}", err=True)
+    if as_json:
+        data = result.dataset
+        click.echo(json.dumps({s: asdict(summarize(data.split(s), data.catalogue)) for s in SPLITS}))
+    else:
+        click.echo(format_summary(result.dataset))
+
+
+@cli.command()
+@click.argument("dataset", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help="Folder of the run.")
+@click.option(
+    "--loss",
+    type=click.Choice(["bce", "sampled-softmax"]),
+    default="bce",
+    show_default=True,
+    help="bce is the official recipe; sampled-softmax ranks better.",
+)
+@click.option(
+    "--negatives",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Of each domain, for sampled-softmax.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many.")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Epochs without a better validation HR@10.",
+)
+@click.option("--text-embeddings", type=FilePath, help=".npy matrix (items, E) that the items start from.")
+@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
+@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
+@example("llmcdsr train dataset -o run --loss sampled-softmax --text-embeddings titles.npy")
+@needs_train_extra
+def train(
+    dataset: Path,
+    output: Path,
+    text_embeddings: Path | None,
+    resume: bool,
+    negatives: int,
+    epochs: int,
+    blocks: int,
+    heads: int,
+    **settings: Any,
+) -> None:
+    """Train a recommender on the data set folder DATASET.
+
+    Ctrl-C is safe: the run keeps its last full epoch, and --resume goes on from there.
+    """
+    from llmcdsr_tools import train as stage
+
+    chosen = stage.TrainSettings(
+        n_negatives=negatives, n_epochs=epochs, n_blocks=blocks, n_heads=heads, **settings
+    )
+    try:
+        result = stage.train(
+            dataset,
+            output,
+            chosen,
+            text_embeddings=text_embeddings,
+            resume=resume,
+            observer=_progress(),
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; {output} keeps the last full epoch, --resume goes on from there", err=True)
+        raise
+    reason = "stopped early" if result.stopped_early else "all epochs done"
+    click.echo(
+        f"{reason} after {len(result.epochs)} epochs; best mean validation HR@10 "
+        f"{result.best_hr10:.4f} at epoch {result.best_epoch}"
+    )
+
+
+@cli.command()
+@click.argument("model", type=FilePath)
+@click.argument("dataset", type=FilePath)
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives.")
+@json_option
+@example("llmcdsr evaluate run dataset --split valid")
+@needs_train_extra
+def evaluate(model: Path, dataset: Path, split: Literal["valid", "test"], seed: int, as_json: bool) -> None:
+    """Measure how well MODEL, a run or a bundle, ranks the held-out items of DATASET."""
+    from llmcdsr_tools import evaluate as stage
+    from llmcdsr_tools.dataset import load_dataset
+
+    data = load_dataset(dataset)
+    backend, item_embedding = stage.open_model(model, data)
+    _print_results(stage.evaluate(backend, item_embedding, data, split=split, seed=seed), as_json)
+
+
+@cli.command()
+@click.argument("run", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help="Bundle folder to write.")
+@click.option("--dataset", type=FilePath, help="The run's data set, if it has moved.")
+@click.option(
+    "--best-for",
+    type=click.Choice(["mean", "a", "b"]),
+    default="mean",
+    show_default=True,
+    help="The epoch that was best on both domains, or on one.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives in the model card."
+)
+@overwrite_option
+@json_option
+@example("llmcdsr export run -o bundle")
+@needs_train_extra
+def export(
+    run: Path,
+    output: Path,
+    dataset: Path | None,
+    best_for: Literal["mean", "a", "b"],
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the bundle of a training RUN, and its metrics on the test users."""
+    from llmcdsr_tools import export as stage
+
+    results = stage.export(run, output, dataset=dataset, best_for=best_for, seed=seed, overwrite=overwrite)
+    _print_results(results, as_json)
+
+
+@cli.command()
+@click.argument("dataset", type=FilePath)
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
+@click.option(
+    "-o", "--output", type=FilePath, default="-", help="JSON Lines file; standard output if not given."
+)
+@example("llmcdsr histories dataset --split test -o test-histories.jsonl")
+@needs_train_extra
+def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
+    """Write the histories of a split as a file for `score`, held-out targets left out."""
+    from llmcdsr_tools.dataset import load_dataset, write_histories
+
+    write_histories(load_dataset(dataset), split, output)
+
+
+def _progress() -> Observer:
+    """One line an epoch, and on a terminal a bar within it."""
+    from llmcdsr_tools.train import Observer
+
+    class Progress(Observer):
+        def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+            if sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
+                bar = "#" * (30 * step // n_steps)
+                click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
+
+        def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
+            a, b = metrics.hr10
+            start = "\r\033[K" if sys.stderr.isatty() else ""
+            click.echo(
+                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation HR@10 {a:.4f} (A) "
+                f"{b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
+                err=True,
+            )
+
+    return Progress()
+
+
+def _print_results(results: list[Result], as_json: bool) -> None:
+    from llmcdsr_tools.evaluate import CUTOFFS, format_results
+
+    if as_json:
+        click.echo(json.dumps({"cutoffs": CUTOFFS, "results": [asdict(r) for r in results]}))
+    else:
+        click.echo(format_results(results))
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,167 @@
+"""Export: a trained run becomes a bundle, its ONNX graph checked against the NumPy model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
+from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, write_bundle
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.version import __version__
+from llmcdsr_tools.checkpoint import load_model
+from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.evaluate import Result, evaluate, format_results
+from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
+from llmcdsr_tools.run import BEST, read_run
+
+AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
+
+
+def export(
+    run: Path,
+    output: Path,
+    *,
+    dataset: Path | None = None,
+    best_for: Literal["mean", "a", "b"] = "mean",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> list[Result]:
+    """Write the bundle of a run.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a training run.
+    output : Path
+        Folder of the bundle.
+    dataset : Path, optional
+        The run's data set, if it is not where it was.
+    best_for : {"mean", "a", "b"}
+        The model that was best on the mean of both domains' validation HR@10, or for one domain.
+    seed : int
+        Of the negatives of the metrics in the model card.
+    overwrite : bool
+        Replace a folder that is there.
+
+    Returns
+    -------
+    list of Result
+        Metrics of the exported model on the test users, as the model card shows them.
+
+    Raises
+    ------
+    TrainingError
+        If the run is incomplete or of another data set, or ONNX and NumPy disagree.
+    DataError
+        If the folder is there and must not be overwritten.
+    """
+    header = read_run(run, dataset)
+    parameters, description = load_model(run / f"{BEST[('mean', 'a', 'b').index(best_for)]}.npz")
+    data = load_dataset(header.dataset)
+    if parameters.config.n_items != len(data.catalogue):
+        raise TrainingError(f"{run}: the model has {parameters.config.n_items} items, not the data set's")
+    parameters.item_embedding[0] = 0  # padding: never trained, never read
+    backend = NumpyBackend(parameters)
+    metrics = {
+        split: evaluate(backend, parameters.item_embedding, data, split=split, seed=seed)
+        for split in ("valid", "test")
+    }
+    training = {
+        "llmcdsr_lite": __version__,
+        "settings": header.settings,
+        "text_initialization": header.text_embeddings_sha256 is not None,
+        "epoch": description["epoch"],
+        "best_for": best_for,
+        "training_users": len(data.train),
+        "training_interactions": len(data.train.rows),
+        "negatives_seed": seed,
+        **{f"{split}_metrics": [asdict(r) for r in results] for split, results in metrics.items()},
+    }
+    counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
+    bundle = Bundle(data.catalogue, parameters, counts, training)
+    onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
+    card = model_card(bundle, metrics["valid"], metrics["test"])
+    write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
+    return metrics["test"]
+
+
+def model_card(bundle: Bundle, valid: list[Result], test: list[Result]) -> str:
+    """The README of a bundle, in Markdown."""
+    a, b = bundle.catalogue.domains
+    config, training = bundle.parameters.config, bundle.training
+    settings = training["settings"]
+    start = "text embeddings" if training["text_initialization"] else "random embeddings"
+    return f"""# Cross-domain recommender: {a.name} and {b.name}
+
+Ranks the next item of a user with history in {a.name} ({a.n_items:,} items), {b.name} ({b.n_items:,} items)
+or both. SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, histories
+up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
+
+## Use
+
+```python
+from llmcdsr_lite import Recommender
+
+recommender = Recommender.load("path/to/this/folder")
+recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
+```
+
+## Training
+
+{training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
+{settings["loss"]}; items started from {start}; epoch {training["epoch"]} was best on validation
+({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
+
+## Metrics
+
+The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain, and
+among its whole domain; ties count against the model. Cold cross-domain: the same users with every item of the
+target's domain taken out of the history, kept where 3 items or more remain. Negatives: seed
+{training["negatives_seed"]}.
+
+Test users:
+
+```
+{format_results(test)}
+```
+
+Validation users, on whom the epoch was chosen:
+
+```
+{format_results(valid)}
+```
+"""
+
+
+def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:
+    """Histories of every length to compare the two forms of the model on, real and random."""
+    rng = np.random.default_rng(0)
+    n_items = len(data.catalogue)
+    made = [rng.integers(1, n_items + 1, length) for length in (1, 2, max_length, max_length + 3)]
+    return made + [h.astype(np.int64) for _, h in zip(range(200), data.train, strict=False) if len(h)]
+
+
+def _checked_onnx(parameters: SASRecParameters, histories: list[npt.NDArray[np.int64]]) -> bytes:
+    """Build the ONNX model, and compare it with the NumPy model before anyone relies on it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / ITEM_VECTORS, parameters.item_embedding)
+        offset = (folder / ITEM_VECTORS).stat().st_size - parameters.item_embedding.nbytes
+        onnx_model = build_onnx(parameters, ITEM_VECTORS, offset)
+        (folder / ONNX).write_bytes(onnx_model)
+        check_onnx(str(folder / ONNX))
+        onnx = OnnxBackend(folder / ONNX, parameters.item_embedding, parameters.config.max_length, 1)
+        expected = NumpyBackend(parameters).represent(histories)
+        difference = float(np.abs(onnx.represent(histories) - expected).max() / np.abs(expected).max())
+    if not difference <= AGREEMENT:
+        raise TrainingError(
+            f"the ONNX model differs from the NumPy model by {difference:.1e}, more than {AGREEMENT:.0e}"
+        )
+    return onnx_model

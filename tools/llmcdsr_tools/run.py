@@ -1,0 +1,188 @@
+"""The folder of a training run: what it was trained with and how it went.
+
+================ ==============================================================================
+file             content
+================ ==============================================================================
+run.json         settings, and the hashes of the data set and the text embeddings
+checkpoint.npz   parameters, optimiser state and early-stopping state after the last full epoch
+best.npz         the model of the epoch with the best mean of both domains' validation HR@10
+best_a.npz       the model that was best for target domain A; best_b.npz, for B
+metrics.jsonl    one line an epoch
+curves.svg       losses and validation HR@10 by epoch
+================ ==============================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.files import atomic_file
+
+BEST = ("best", "best_a", "best_b")
+_HEADER = "run.json"
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """Content of run.json: what a run is trained with."""
+
+    settings: dict[str, Any]
+    dataset: Path
+    dataset_sha256: str
+    text_embeddings_sha256: str | None
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One line of metrics.jsonl.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1.
+    loss : float
+        Mean over the epoch's steps.
+    seconds : float
+        Training time, without validation.
+    hr10, ndcg10 : tuple of two float
+        Validation, 999 negatives, target domain A and B; nan for a domain without validation users.
+    """
+
+    epoch: int
+    loss: float
+    seconds: float
+    hr10: tuple[float, float]
+    ndcg10: tuple[float, float]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> EpochMetrics:
+        """Read back what `asdict` and JSON made of one."""
+        (a, b), (ndcg_a, ndcg_b) = value["hr10"], value["ndcg10"]
+        return cls(value["epoch"], value["loss"], value["seconds"], (a, b), (ndcg_a, ndcg_b))
+
+    @property
+    def mean_hr10(self) -> float:
+        """Mean over the domains that have validation users."""
+        return float(np.nanmean(self.hr10))
+
+
+@dataclass
+class EarlyStopping:
+    """Best validation HR@10 so far: of the mean, of domain A, of domain B."""
+
+    best: list[float]
+    best_epoch: list[int]
+
+    @classmethod
+    def start(cls) -> EarlyStopping:
+        """Nothing seen yet."""
+        return cls([-math.inf] * 3, [0] * 3)
+
+    def update(self, metrics: EpochMetrics) -> list[str]:
+        """Take in an epoch; the names of `BEST` that it is now."""
+        improved = []
+        for i, value in enumerate((metrics.mean_hr10, *metrics.hr10)):
+            if value > self.best[i]:
+                self.best[i], self.best_epoch[i] = value, metrics.epoch
+                improved.append(BEST[i])
+        return improved
+
+    def finished(self, epoch: int, patience: int) -> bool:
+        """Whether neither domain has improved for `patience` epochs."""
+        return all(epoch - last >= patience for last in self.best_epoch[1:])
+
+
+def read_run(run: Path, dataset: Path | None = None) -> RunHeader:
+    """Read what a run was trained with, and check that its data set is still the same.
+
+    Parameters
+    ----------
+    run : Path
+    dataset : Path, optional
+        Where the data set is now, if not where it was.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds no run, or the data set is another one.
+    """
+    header = _read_header(run)
+    where = dataset or header.dataset
+    if not where.is_dir():
+        raise TrainingError(f"{run}: its data set is not at {where} any more; name its folder")
+    if folder_hash(where) != header.dataset_sha256:
+        raise TrainingError(f"{run}: {where} is not the data set that the run was trained on")
+    return replace(header, dataset=where)
+
+
+def open_run(run: Path, header: RunHeader, resume: bool) -> None:
+    """Make the run folder, or check that the one there is the same run."""
+    if (run / _HEADER).exists():
+        if not resume:
+            raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
+        _check_same(run, _read_header(run), header)
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise TrainingError(f"{run}: is not empty and holds no run (no {_HEADER}); choose another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    with atomic_file(run / _HEADER) as temporary:
+        content = {**asdict(header), "dataset": str(header.dataset)}
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
+    """Refuse to go on with other data or other settings."""
+    if before.dataset_sha256 != now.dataset_sha256:
+        raise TrainingError(f"{run}: the run was started with another data set")
+    if before.text_embeddings_sha256 != now.text_embeddings_sha256:
+        raise TrainingError(f"{run}: the run was started with other text embeddings, or none")
+    changed = [
+        f"{name} was {before.settings.get(name)!r} and is now {value!r}"
+        for name, value in now.settings.items()
+        if name not in ("n_epochs", "patience") and before.settings.get(name) != value
+    ]
+    if changed:
+        raise TrainingError(f"{run}: settings differ from the run's: {'; '.join(changed)}")
+
+
+def _read_header(run: Path) -> RunHeader:
+    path = run / _HEADER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        header = RunHeader(**{**content, "dataset": Path(content["dataset"])})
+        if not isinstance(header.settings, dict):
+            raise TypeError("settings is not an object")
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such file; is {run} the folder of a training run?") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: damaged: {error}") from None
+    return header
+
+
+def write_metrics(run: Path, done: list[EpochMetrics]) -> None:
+    """Write metrics.jsonl."""
+    with atomic_file(run / "metrics.jsonl") as temporary:
+        lines = (json.dumps(asdict(m)) + "\n" for m in done)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of the data set's files, without the header that tells where they came from."""
+    names = sorted(p.name for p in folder.iterdir() if p.name != "dataset.json")
+    return hashlib.sha256("".join(n + file_hash(folder / n) for n in names).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
