@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -102,8 +103,8 @@ def test_no_interaction_is_lost_or_changed(rows: list[tuple[str, str, int]]) -> 
         )
         table = read_interactions(path, items, Columns(), DOMAINS)
     found = [
-        (table.user_ids[user], items.ids[item], time)
-        for user, item, time in zip(table.users, table.items, table.times, strict=True)
+        (table.user_ids[user], items.ids[item], when)
+        for user, item, when in zip(table.users, table.items, table.times, strict=True)
     ]
     assert found == rows
 
@@ -190,6 +191,17 @@ def test_dates_are_seconds_since_1970(naive: datetime, offset: int) -> None:
     assert parse_time(naive.isoformat(" ") + "+00:00") == parse_time(naive.isoformat())
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a running process cannot be set here")
+def test_dates_without_a_zone_are_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        assert parse_time("1970-01-02") == 86400
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @given(st.integers(-(2**53), 2**53) | st.floats(-1e18, 1e18))
 def test_numbers_are_taken_as_they_are(number: float) -> None:
     assert parse_time(repr(number)) == number
@@ -198,10 +210,10 @@ def test_numbers_are_taken_as_they_are(number: float) -> None:
 @given(st.text(max_size=12))
 def test_any_other_text_is_refused_as_a_timestamp(text: str) -> None:
     try:
-        time = parse_time(text)
+        found = parse_time(text)
     except ValueError:
         return
-    assert math.isfinite(time)
+    assert math.isfinite(found)
 
 
 def test_digits_are_a_number_and_never_a_date() -> None:
