@@ -7,8 +7,10 @@ the hidden size. All work in the dtype of their inputs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ def layer_norm_backward(dy: FloatArray, cache: LayerNormCache) -> tuple[FloatArr
     normalized = cache.normalized
     hidden = dy.shape[1]
     d_weight = np.einsum("th,th->h", dy, normalized)
-    d_bias = dy.sum(axis=0)
+    d_bias = _column_sums(dy)
     dx = dy * cache.weight
     projection = np.einsum("th,th->t", dx, normalized)[:, None] / hidden
     dx -= dx @ np.full((hidden, 1), 1 / hidden, dtype=dx.dtype)
@@ -80,7 +82,12 @@ def linear_backward(
     dy: FloatArray, x: FloatArray, weight: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Gradients of `linear`: of x (T, I), of weight (O, I), of bias (O,)."""
-    return dy @ weight, dy.T @ x, dy.sum(axis=0)
+    return dy @ weight, dy.T @ x, _column_sums(dy)
+
+
+def _column_sums(x: FloatArray) -> FloatArray:
+    """Sum over the first axis; as a product it is several times faster than ``sum(axis=0)``."""
+    return np.ones(len(x), dtype=x.dtype) @ x
 
 
 def dropout_mask(
@@ -91,9 +98,10 @@ def dropout_mask(
     The probability is rounded to 1/256: one random byte decides an element, several times faster
     than a float.
     """
-    n = int(np.prod(shape))
-    threshold = round(rate * 256)
-    kept = np.frombuffer(rng.bytes(n), dtype=np.uint8).reshape(shape) >= threshold
+    n = math.prod(shape)
+    threshold = min(round(rate * 256), 255)
+    words = rng.integers(0, 2**64, -(-n // 8), dtype=np.uint64)  # the fastest source of random bytes
+    kept = words.view(np.uint8)[:n].reshape(shape) >= threshold
     mask: FloatArray = kept.astype(dtype)
     mask *= 256 / (256 - threshold)
     return mask
@@ -159,19 +167,16 @@ def causal_attention(
     cache : AttentionCache
     """
     output = np.empty_like(query)
-    cache = AttentionCache(query, key_value, groups, n_heads, padding, [], [])
-    for group in groups:
+    masks = _attention_masks(groups, n_heads, padding, rate, rng, query.dtype)
+    cache = AttentionCache(query, key_value, groups, n_heads, padding, [], masks)
+    for group, mask in zip(groups, masks, strict=True):
         q = _split_heads(query, group, n_heads)
         k, v = _keys_values(key_value, group, n_heads, padding)
         scores = q @ k.swapaxes(-1, -2)  # (count, heads, length, keys)
         scores *= _scale(query, n_heads)
         scores += _additive_mask(group, padding, scores.dtype)
         weights = softmax(scores)
-        mask = None
-        if rng is not None and rate > 0:
-            mask = dropout_mask(weights.shape, rate, rng, weights.dtype)
         cache.weights.append(weights)
-        cache.masks.append(mask)
         mixed = (weights if mask is None else weights * mask) @ v  # (count, heads, length, H / heads)
         output[group.start : group.stop] = _merge_heads(mixed)
     return output, cache
@@ -251,6 +256,26 @@ def softmax(scores: FloatArray) -> FloatArray:
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
+
+
+def _attention_masks(
+    groups: tuple[Group, ...],
+    n_heads: int,
+    padding: PaddingKey | None,
+    rate: float,
+    rng: np.random.Generator | None,
+    dtype: npt.DTypeLike,
+) -> list[FloatArray | None]:
+    """Dropout masks (count, heads, length, keys) of all groups, drawn at once; None for no dropout."""
+    if rng is None or rate == 0:
+        return [None] * len(groups)
+    n_extra = 0 if padding is None else 1
+    shapes = [(g.count, n_heads, g.length, g.length + n_extra) for g in groups]
+    stops = list(accumulate(map(math.prod, shapes)))
+    flat = dropout_mask((stops[-1] if stops else 0,), rate, rng, dtype)
+    return [
+        flat[stop - math.prod(shape) : stop].reshape(shape) for shape, stop in zip(shapes, stops, strict=True)
+    ]
 
 
 def _keys_values(

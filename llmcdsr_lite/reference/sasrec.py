@@ -263,8 +263,17 @@ def sum_rows(rows: npt.NDArray[np.int64], values: FloatArray) -> RowGradient:
     """
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return RowGradient(ordered[first], np.add.reduceat(values[order], first, axis=0))
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(rows) else order
+    counts = np.diff(first, append=len(rows))
+    total = values[order[first]]
+    # All second occurrences are added at once, then all third ones, and so on: few rows occur often,
+    # and this is several times faster than adding up row after row (np.add.reduceat).
+    occurrence, more = 1, np.flatnonzero(counts > 1)
+    while len(more):
+        total[more] += values[order[first[more] + occurrence]]
+        occurrence += 1
+        more = more[counts[more] > occurrence]
+    return RowGradient(ordered[first], total)
 
 
 def _last_block(

@@ -18,6 +18,7 @@ Item rows: 0 is padding and never occurs, domain A is 1..|A|, domain B is |A|+1.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.files import atomic_file, atomic_folder
 
 FORMAT = "llmcdsr-dataset"
 FORMAT_VERSION = 1
@@ -261,6 +262,35 @@ def load_dataset(folder: Path) -> Dataset:
     )
     splits = {split: _load_histories(folder, split, len(catalogue)) for split in SPLITS}
     return Dataset(catalogue, **splits)
+
+
+def write_histories(dataset: Dataset, split: Split, output: Path) -> None:
+    """Write the histories of a split as JSON Lines that ``llmcdsr score`` reads.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    split : {"train", "valid", "test"}
+        Of the held-out splits, the targets are left out.
+    output : Path
+        Written atomically; ``-`` is standard output.
+    """
+    ids = dataset.catalogue.ids
+    held_out = split != "train"
+    histories = dataset.split(split)
+    lines = (
+        json.dumps(
+            {"user": user, "history": [ids[row - 1] for row in (rows[:-1] if held_out else rows).tolist()]},
+            ensure_ascii=False,
+        )
+        + "\n"
+        for user, rows in zip(histories.users, histories, strict=True)
+    )
+    if output == Path("-"):
+        sys.stdout.writelines(lines)
+        return
+    with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def _load_histories(folder: Path, split: Split, n_items: int) -> Histories:
