@@ -147,6 +147,7 @@ def ingest(
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of matrix products.")
 @example("llmcdsr train dataset -o run --loss sampled-softmax --text-embeddings titles.npy")
 @needs_train_extra
 def train(
@@ -154,6 +155,7 @@ def train(
     output: Path,
     text_embeddings: Path | None,
     resume: bool,
+    threads: int,
     negatives: int,
     epochs: int,
     blocks: int,
@@ -176,6 +178,7 @@ def train(
             chosen,
             text_embeddings=text_embeddings,
             resume=resume,
+            threads=threads,
             observer=_progress(),
         )
     except KeyboardInterrupt:

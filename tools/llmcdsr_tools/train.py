@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
@@ -131,6 +132,7 @@ def train(
     *,
     text_embeddings: Path | None = None,
     resume: bool = False,
+    threads: int = 1,
     observer: Observer | None = None,
 ) -> TrainResult:
     """Train a recommender.
@@ -147,6 +149,9 @@ def train(
     resume : bool
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
+    threads : int
+        Threads of NumPy's matrix products. The products are small: a second thread gains little, and
+        loses much on a machine that is busy. Another number may change the last bits of the result.
     observer : Observer, optional
 
     Returns
@@ -170,28 +175,33 @@ def train(
         None if text_embeddings is None else file_hash(text_embeddings),
     )
     open_run(run, header, resume)
-    training = _Training(data, settings, text_embeddings)
-    done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
+    with threadpool_limits(threads, user_api="blas"):
+        training = _Training(data, settings, text_embeddings)
+        done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
+        return _run_epochs(training, run, done, observer)
+
+
+def _run_epochs(training: _Training, run: Path, done: list[EpochMetrics], observer: Observer) -> TrainResult:
+    """Train on from the epochs that are done, saving each, until a reason to stop."""
+    settings, stopping = training.settings, training.stopping
+    domains = tuple(d.name for d in training.data.catalogue.domains)
     write_metrics(run, done)
-    epoch = len(done)
-    while epoch < settings.n_epochs and not (epoch and training.stopping.finished(epoch, settings.patience)):
-        epoch += 1
-        metrics = training.run_epoch(epoch, observer)
-        improved = training.stopping.update(metrics)
+    while len(done) < settings.n_epochs and not stopping.finished(len(done), settings.patience):
+        metrics = training.run_epoch(len(done) + 1, observer)
+        improved = stopping.update(metrics)
         for name in improved:
-            save_model(run / f"{name}.npz", training.parameters, {"epoch": epoch})
+            save_model(run / f"{name}.npz", training.parameters, {"epoch": metrics.epoch})
         done.append(metrics)
         training.save(run, done)
         write_metrics(run, done)
-        plot_curves(run / "curves.svg", done, tuple(d.name for d in data.catalogue.domains))
+        plot_curves(run / "curves.svg", done, domains)
         observer.epoch(metrics, improved)
-    stopping = training.stopping
     return TrainResult(
         run,
         tuple(done),
         stopping.best_epoch[0],
         stopping.best[0],
-        stopping.finished(epoch, settings.patience),
+        stopping.finished(len(done), settings.patience),
     )
 
 
