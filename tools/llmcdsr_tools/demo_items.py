@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -97,7 +97,7 @@ class DemoCatalogue:
     neutral: tuple[tuple[int, ...], tuple[int, ...]]
     samples: tuple[SampleHistory, ...]
 
-    @property
+    @cached_property
     def n_groceries(self) -> int:
         """Number of items in domain A, which are the first of `items`."""
         return sum(item.domain == DOMAINS[0] for item in self.items)
