@@ -279,5 +279,5 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "  mean           2.00   0.00  3.00",
         "  longest           2      0     3",
         "",
-        "density 58.3333%",
+        "training density 50.0000%",
     ]

@@ -142,10 +142,8 @@ def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
 
 
 def density(dataset: Dataset) -> float:
-    """Share of the user x item matrix that is filled by the interactions of all three splits."""
-    interactions = sum(len(dataset.split(s).rows) for s in SPLITS)
-    users = sum(len(dataset.split(s)) for s in SPLITS)
-    return interactions / max(1, users * len(dataset.catalogue))
+    """Share of the user x item matrix that the training interactions fill."""
+    return len(dataset.train.rows) / max(1, len(dataset.train) * len(dataset.catalogue))
 
 
 def format_summary(dataset: Dataset) -> str:
@@ -176,7 +174,7 @@ def format_summary(dataset: Dataset) -> str:
         ("  mean", *(f"{s.length_mean:.2f}" for s in of)),
         ("  longest", *(f"{s.length_max:,}" for s in of)),
     ]
-    return f"{_table(items)}\n\n{_table(splits)}\n\ndensity {density(dataset):.4%}"
+    return f"{_table(items)}\n\n{_table(splits)}\n\ntraining density {density(dataset):.4%}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -214,6 +214,8 @@ class _Training:
         self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
         if not len(self.sequences):
             raise TrainingError("the data set has no training history of two items or more")
+        if not (data.valid.lengths >= 2).any():
+            raise TrainingError("the data set has no validation user to choose the best epoch on")
         config = settings.model_config(len(data.catalogue))
         self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
         if text_embeddings is not None:
