@@ -179,7 +179,7 @@ def train(
             text_embeddings=text_embeddings,
             resume=resume,
             threads=threads,
-            observer=_progress(),
+            observer=training_progress(),
         )
     except KeyboardInterrupt:
         click.echo(f"\nstopped; {output} keeps the last full epoch, --resume goes on from there", err=True)
@@ -258,7 +258,7 @@ def histories(dataset: Path, split: Literal["train", "valid", "test"], output: P
     write_histories(load_dataset(dataset), split, output)
 
 
-def _progress() -> Observer:
+def training_progress() -> Observer:
     """One line an epoch, and on a terminal a bar within it."""
     from llmcdsr_tools.train import Observer
 

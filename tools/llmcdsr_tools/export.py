@@ -121,10 +121,11 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 
 ## Metrics
 
-The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain, and
-among its whole domain; ties count against the model. Cold cross-domain: the same users with every item of the
-target's domain taken out of the history, kept where 3 items or more remain. Negatives: seed
-{training["negatives_seed"]}.
+The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain
+(all other items, where there are fewer), and among its whole domain; ties count against the model. As in the
+official protocol, items of the history are ranked, too; `recommend` leaves them out by default, so these
+figures understate it. Cold cross-domain: the same users with every item of the target's domain taken out of
+the history, kept where 3 items or more remain. Negatives: seed {training["negatives_seed"]}.
 
 Test users:
 

@@ -1,0 +1,41 @@
+# make demo   install the runtime, score the sample histories with the shipped model
+# make test   install everything, run the tests
+# make check  linters; make demo-model: make models/demo again
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check demo-model clean
+
+demo: $(VENV)/.runtime
+	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
+	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "biscotti" --domain kitchenware -k 5 --model models/demo
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.development
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo-model: $(VENV)/.development
+	$(BIN)/python -m llmcdsr_tools.demo_model models --overwrite
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	$(PIP) .
+	@touch $@
+
+# hnswlib is compiled on installation: where that fails, everything else is installed without it
+$(VENV)/.development: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e '.[train,hnsw,dev]' || { echo "hnswlib did not install: going on without approximate search"; \
+		$(PIP) -e '.[train,dev]'; }
+	@touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
