@@ -101,6 +101,8 @@ def write_bundle(
     ------
     DataError
         If the folder is there and must not be overwritten.
+    BundleError
+        If `read_bundle` would refuse the result, such as values that are not finite.
     """
     config = bundle.parameters.config
     with atomic_folder(folder, overwrite=overwrite) as out:
@@ -123,6 +125,7 @@ def write_bundle(
             },
         }
         (out / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        read_bundle(out)  # nothing takes its name that could not be loaded
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -200,7 +203,7 @@ def _check_files(folder: Path, description: dict[str, Any]) -> None:
     for name, entry in files.items():
         _check_path(folder, name)
         path = folder / name
-        if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
+        if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
             raise BundleError(f"{folder / CONFIG}: entry {name!r} of 'files' needs bytes and sha256")
         if path.stat().st_size != entry["bytes"]:
             raise BundleError(f"{path}: {path.stat().st_size} bytes, expected {entry['bytes']}")
@@ -235,9 +238,12 @@ def _read_sizes(
         raise BundleError(f"{path}: field 'domains' must list two domains")
     names, sizes = [], []
     for domain in domains:
-        if not isinstance(domain, dict) or not isinstance(domain.get("name"), str):
+        name = domain.get("name") if isinstance(domain, dict) else None
+        if not isinstance(name, str) or not name or not _is_utf8(name):
             raise BundleError(f"{path}: each of 'domains' needs a name")
-        names.append(domain["name"])
+        if name in names:
+            raise BundleError(f"{path}: both of 'domains' are named {name!r}")
+        names.append(name)
         sizes.append(_size(path, domain, "items", 1 << 31))
     model = description.get("model")
     if not isinstance(model, dict):
@@ -264,9 +270,11 @@ def _size(path: Path, holder: dict[str, Any], name: str, limit: int) -> int:
 
 def _read_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
-        raise BundleError(f"{path}: cannot be read as a NumPy array: {error}") from None
+        # unlike np.load this opens .npy alone: no archive of arrays, and never a pickle
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a crafted header makes NumPy's parser raise about anything
+        reason = str(error) or type(error).__name__
+        raise BundleError(f"{path}: cannot be read as a NumPy array: {reason}") from None
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise BundleError(
             f"{path}: {array.dtype} array of shape {array.shape}, "
@@ -281,9 +289,20 @@ def _read_strings(path: Path, n: int) -> list[str]:
     strings = _read_value(path)
     if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
         raise BundleError(f"{path}: must be a JSON array of strings")
+    if not _is_utf8("".join(strings)):
+        raise BundleError(f"{path}: holds text that is not valid Unicode")
     if len(strings) != n:
         raise BundleError(f"{path}: {len(strings)} strings, expected {n} (the items of both domains)")
     return strings
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be written: JSON escapes can name half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_json(path: Path) -> dict[str, Any]:
