@@ -101,7 +101,7 @@ class ExactSearch:
 class HnswSearch:
     """Approximate search in a graph of neighbours (hnswlib), one index a domain, built in memory.
 
-    Searches with an allow list, and users for whom the graph finds too few items, are answered exactly.
+    Searches with an allow list, and those for which the graph finds too few items, are answered exactly.
 
     Parameters
     ----------
@@ -134,6 +134,7 @@ class HnswSearch:
             index = hnswlib.Index(space="ip", dim=item_vectors.shape[1])
             index.init_index(domain.n_items, ef_construction=self._BUILD_WIDTH, M=self._LINKS, random_seed=0)
             index.set_num_threads(threads)
+            index.set_ef(self._SEARCH_WIDTH)  # once: searches of several threads share the index
             labels = np.arange(domain.start, domain.stop)
             index.add_items(item_vectors[domain.start : domain.stop], labels)
             self._indexes.append((domain, index))
@@ -154,9 +155,11 @@ class HnswSearch:
         found_rows, found_scores = [], []
         for domain, index in self._indexes:
             if start <= domain.start and domain.stop <= stop:
-                n = min(wanted, domain.n_items)
-                index.set_ef(max(self._SEARCH_WIDTH, 2 * n))
-                labels, distances = index.knn_query(users, k=n)
+                n = min(2 * wanted, domain.n_items)  # also the width of the search: twice as many as needed
+                try:
+                    labels, distances = index.knn_query(users, k=n)
+                except RuntimeError:  # the graph does not reach so many items
+                    return self._exact.search(users, k, start, stop, blocked, None)
                 found_rows.append(labels.astype(np.int64))
                 found_scores.append(1 - distances)
         rows, scores = np.concatenate(found_rows, axis=1), np.concatenate(found_scores, axis=1)
