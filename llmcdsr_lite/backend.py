@@ -21,10 +21,13 @@ Representations = npt.NDArray[np.floating[Any]]
 INPUT_NAME = "item_rows"
 OUTPUT_NAME = "user_representation"
 ITEM_TABLE_NAME = "item_embedding"
+_LONGEST_CHECK = 1024  # attention is quadratic in the length: the check at load must stay small
 
 
 class Backend(Protocol):
     """What turns histories into user representations."""
+
+    name: str
 
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations.
@@ -47,6 +50,8 @@ class NumpyBackend:
     ----------
     parameters : SASRecParameters
     """
+
+    name = "numpy"
 
     def __init__(self, parameters: SASRecParameters) -> None:
         self._parameters = parameters
@@ -75,8 +80,10 @@ class OnnxBackend:
     MissingDependencyError
         If onnxruntime is not installed.
     BundleError
-        If the session refuses the model.
+        If the session refuses the model, or it is not one that fits the item table.
     """
+
+    name = "onnx"
 
     def __init__(
         self, path: Path, item_embedding: npt.NDArray[np.float32], max_length: int, threads: int
@@ -101,6 +108,21 @@ class OnnxBackend:
             raise BundleError(f"{path}: onnxruntime does not load it: {error}") from None
         self._table = table
         self._max_length = max_length
+        self._check(path, item_embedding.shape[1])
+
+    def _check(self, path: Path, hidden: int) -> None:
+        """Run the longest histories once: a model that does not fit is refused now, not at a request."""
+        try:
+            found = self.represent([np.ones(min(self._max_length, _LONGEST_CHECK), dtype=np.int64)] * 2)
+        except Exception as error:  # as above: names, types, shapes, sizes inside the graph
+            raise BundleError(f"{path}: is not the recommender of this bundle: {error}") from None
+        if found.shape != (2, hidden) or found.dtype != np.float32:
+            raise BundleError(
+                f"{path}: gives a {found.dtype} array of shape {found.shape} for two users, "
+                f"expected float32 (2, {hidden})"
+            )
+        if not np.isfinite(found).all():
+            raise BundleError(f"{path}: gives values that are not finite")
 
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations (n, H), see `Backend.represent`."""
