@@ -177,6 +177,11 @@ class Recommender:
         return self._bundle
 
     @property
+    def backend_name(self) -> str:
+        """What runs the model: onnx or numpy."""
+        return self._backend.name
+
+    @property
     def search_name(self) -> str:
         """The search in use: exact or hnsw."""
         return self._search.name
@@ -224,10 +229,11 @@ class Recommender:
         UsageError
             If `k` is below 1, or the history is one string.
         """
-        batch, unknown_items = self._recommend([history], domain, k, exclude_seen, allow, exclude, unknown)
-        return Recommendations(
-            self._items(batch.rows[0], batch.scores[0]), tuple(unknown_items[0]), bool(batch.fallback[0])
-        )
+        known, missing = self._rows_of("history", history, unknown)
+        _positive(k)
+        k = min(k, len(self._catalogue))
+        rows, scores, fallback = self._rank([known], domain, k, exclude_seen, allow, exclude, unknown)
+        return Recommendations(self._items(rows[0], scores[0]), tuple(missing), bool(fallback[0]))
 
     def recommend_batch(
         self,
@@ -254,7 +260,11 @@ class Recommender:
         BatchRecommendations
             Arrays (n, k), aligned with `histories`.
         """
-        return self._recommend(histories, domain, k, exclude_seen, allow, exclude, unknown)[0]
+        found = [self._rows_of(f"history {n}", history, unknown) for n, history in enumerate(histories)]
+        known = [rows for rows, _ in found]
+        rows, scores, fallback = self._rank(known, domain, k, exclude_seen, allow, exclude, unknown)
+        n_unknown = np.array([len(missing) for _, missing in found], dtype=np.int64)
+        return BatchRecommendations(self._ids[rows], scores, rows, n_unknown, fallback)
 
     def similar(self, item: str, k: int = 10, *, domain: str | None = None) -> Recommendations:
         """Items whose vectors point the same way, by cosine.
@@ -279,6 +289,7 @@ class Recommender:
             If the id is not in the catalogue.
         """
         _positive(k)
+        k = min(k, len(self._catalogue))
         row = self._catalogue.row(item)
         if self._similar_search is None:  # two threads may both do this: they do the same
             vectors = self._bundle.item_vectors
@@ -290,22 +301,21 @@ class Recommender:
         rows, scores = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
         return Recommendations(self._items(rows[0], scores[0]))
 
-    def _recommend(
+    def _rank(
         self,
-        histories: Sequence[Sequence[str]],
+        known: list[Rows],
         domain: str | None,
         k: int,
         exclude_seen: bool,
         allow: Iterable[str] | None,
         exclude: Iterable[str] | None,
         unknown: UnknownPolicy,
-    ) -> tuple[BatchRecommendations, list[list[str]]]:
+    ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
+        """Rows and scores (n, k) for histories of item rows, and which of them are a fallback."""
         _positive(k)
-        _choice("unknown", unknown, get_args(UnknownPolicy))
         start, stop = self._range(domain)
-        known, unknown_items = self._rows_of(histories, unknown)
-        allowed = None if allow is None else np.unique(self._filter_rows("allow", allow, unknown))
-        excluded = self._filter_rows("exclude", exclude or (), unknown)
+        allowed = None if allow is None else np.unique(self._rows_of("allow", allow, unknown)[0])
+        excluded = self._rows_of("exclude", () if exclude is None else exclude, unknown)[0]
         blocked = [np.concatenate([rows, excluded]) if exclude_seen else excluded for rows in known]
         fallback = np.array([len(rows) == 0 for rows in known], dtype=bool)
         rows = np.zeros((len(known), k), dtype=np.int64)
@@ -319,8 +329,7 @@ class Recommender:
         if len(active) < len(known):
             # all of them have an empty history: one answer serves them all
             rows[fallback], scores[fallback] = self._popular(k, start, stop, excluded, allowed)
-        n_unknown = np.array([len(items) for items in unknown_items], dtype=np.int64)
-        return BatchRecommendations(self._ids[rows], scores, rows, n_unknown, fallback), unknown_items
+        return rows, scores, fallback
 
     def _popular(
         self, k: int, start: int, stop: int, excluded: Rows, allowed: Rows | None
@@ -331,27 +340,15 @@ class Recommender:
         one = np.ones((1, 1), dtype=np.float32)
         return ExactSearch(share).search(one, k, start, stop, [excluded], allowed)
 
-    def _rows_of(
-        self, histories: Sequence[Sequence[str]], unknown: UnknownPolicy
-    ) -> tuple[list[Rows], list[list[str]]]:
-        known, missing = [], []
-        for number, history in enumerate(histories):
-            if isinstance(history, str | bytes):
-                raise UsageError(f"history {number} is one string, expected a sequence of item ids")
-            rows, not_found = self._catalogue.rows(history)
-            if not_found and unknown == "error":
-                raise UnknownItemError(f"history {number}: item {not_found[0]!r} is not in the catalogue")
-            known.append(rows)
-            missing.append(not_found)
-        return known, missing
-
-    def _filter_rows(self, name: str, item_ids: Iterable[str], unknown: UnknownPolicy) -> Rows:
+    def _rows_of(self, name: str, item_ids: Iterable[str], unknown: UnknownPolicy) -> tuple[Rows, list[str]]:
+        """Rows of the known ids, and the unknown ids, of the argument `name`."""
+        _choice("unknown", unknown, get_args(UnknownPolicy))
         if isinstance(item_ids, str | bytes):
-            raise UsageError(f"{name} is one string, expected item ids")
+            raise UsageError(f"{name} is one string, expected a sequence of item ids")
         rows, missing = self._catalogue.rows(item_ids)
         if missing and unknown == "error":
             raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
-        return rows
+        return rows, missing
 
     def _range(self, domain: str | None) -> tuple[int, int]:
         if domain is None:
