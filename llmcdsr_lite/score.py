@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import io
 import json
 import os
 import sys
@@ -142,9 +141,12 @@ def score_histories(
     settings = settings or ScoreSettings()
     if settings.domain is not None:
         recommender.items.domain(settings.domain)
-    if resume and output == STREAM:
-        raise UsageError("standard output cannot be resumed; name an output file")
-    job = _fingerprint(recommender, source, output, settings)
+    if output == STREAM:
+        if resume:
+            raise UsageError("standard output cannot be resumed; name an output file")
+    else:
+        _check_output(source, output)
+    job = _fingerprint(recommender, source, settings)
     sink = _StreamSink() if output == STREAM else _FileSink(output, job, resume)
     summary = sink.summary
     lines = _Lines(recommender, settings, settings.output_format or file_format(output))
@@ -218,7 +220,7 @@ class _Lines:
             answers = self._recommender.recommend_batch(
                 [records[i].history for i in places],
                 domain=domain,
-                k=self._settings.k,
+                k=min(self._settings.k, len(self._recommender.items)),
                 exclude_seen=self._settings.exclude_seen,
             )
             summary.unknown_items += int(answers.n_unknown.sum())
@@ -253,9 +255,16 @@ class _Lines:
 
 
 def _csv_lines(rows: list[list[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    lines = _CsvLines()
+    csv.writer(lines).writerows(rows)
+    return "".join(lines)
+
+
+class _CsvLines(list[str]):
+    """Lines from csv.writer, whose own line end of two characters makes it quote both in a field."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
 
 
 class _Sink(Protocol):
@@ -331,6 +340,8 @@ class _FileSink:
             self._file = self._partial.open("r+b" if self._progress.size else "wb")
         except OSError as error:
             raise DataError(f"{self._partial}: cannot be written: {error.strerror}") from None
+        if self._progress.size == 0:
+            self._state_path.unlink(missing_ok=True)  # of an older job, whose lines are gone now
         self._file.truncate(self._progress.size)
         self._file.seek(self._progress.size)
         self._member = self._open_member()
@@ -373,13 +384,34 @@ class _FileSink:
         return gzip.GzipFile(fileobj=self._file, mode="wb", mtime=0)  # type: ignore[return-value]
 
 
-def _fingerprint(recommender: Recommender, source: Path, output: Path, settings: ScoreSettings) -> str:
-    """What must be the same for an interrupted output to be continued."""
+def _check_output(source: Path, output: Path) -> None:
+    """Refuse at once what could not be, or should not be, replaced at the end."""
+    if output.exists() and not output.is_file():
+        raise DataError(f"{output}: is not a regular file; name another, or - for standard output")
+    if output.exists() and source != STREAM and source.exists() and output.samefile(source):
+        raise DataError(f"{output}: is the input; name another output file")
+
+
+def _fingerprint(recommender: Recommender, source: Path, settings: ScoreSettings) -> str:
+    """What must be the same for an interrupted output to be continued.
+
+    The batch size is part of it, since the last digits of a score depend on it.
+    """
     folder = recommender.bundle.folder
     model = (folder / CONFIG).read_bytes() if folder is not None else b""
     job = {
         "model": hashlib.sha256(model).hexdigest(),
+        "engine": [recommender.backend_name, recommender.search_name],
         "source": str(source),
-        "settings": {**asdict(settings), "batch_size": None, "on_error": None},
+        "source_state": _state(source),
+        "settings": {**asdict(settings), "on_error": None},
     }
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def _state(source: Path) -> list[int]:
+    """Size and time of change of a file; nothing of what can be read only once."""
+    if source == STREAM or not source.is_file():
+        return []
+    status = source.stat()
+    return [status.st_size, status.st_mtime_ns]
