@@ -16,7 +16,7 @@ import click
 
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError
+from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.recommender import Recommendation, Recommender
 from llmcdsr_lite.version import __version__
 
@@ -24,14 +24,22 @@ FilePath = click.Path(path_type=Path)
 
 
 class Group(click.Group):
-    """Turns the package's own errors into one line on stderr and exit status 1."""
+    """Turns the package's own errors into one line on stderr and exit status 1, or 2 for usage."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from None
         except LlmcdsrError as error:
             raise click.ClickException(str(error)) from None
+        except UnicodeEncodeError as error:
+            character = error.object[error.start]
+            message = (
+                f"standard output is {error.encoding}, which lacks {character!a}; set PYTHONIOENCODING=utf-8"
+            )
+            raise click.ClickException(message) from None
         except BrokenPipeError:
             raise  # click ends quietly, as a reader such as head expects
         except OSError as error:  # a full disk, a folder without permission: no traceback helps here
@@ -129,6 +137,7 @@ def score(
         click.echo(f"\r{done.users:,} users, {rate:,.0f} a second ", nl=False, err=True)
 
     on_terminal = sys.stderr.isatty()
+    line_end = "\n" if on_terminal else ""  # of the counts
     try:
         summary = score_histories(
             recommender,
@@ -139,12 +148,12 @@ def score(
             report=lambda message: click.echo(message, err=True),
             progress=progress if on_terminal else None,
         )
-    except (KeyboardInterrupt, LlmcdsrError):
+    except (KeyboardInterrupt, LlmcdsrError, OSError):
         if output.with_name(output.name + ".partial").exists():
-            click.echo(f"{output}.partial holds the part done; --resume continues", err=True)
+            click.echo(f"{line_end}{output}.partial holds the part done; --resume continues", err=True)
         raise
     click.echo(
-        f"{summary.users:,} users scored, {summary.bad:,} bad records left out, "
+        f"{line_end}{summary.users:,} users scored, {summary.bad:,} bad records left out, "
         f"{summary.unknown_items:,} unknown items skipped, {summary.fallbacks:,} users without a known item",
         err=True,
     )
