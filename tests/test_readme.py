@@ -1,0 +1,72 @@
+"""The README's code and commands, run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmcdsr_tools.demo_world import write_demo_world
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(containing: str) -> list[list[str]]:
+    """The llmcdsr commands of the one shell block that contains a text."""
+    (block,) = (b for b in blocks("sh") if containing in b)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines() if line.startswith("llmcdsr ")]
+    assert lines
+    return lines
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    return done.stdout
+
+
+def test_python_block_recommends_coffee_kitchenware() -> None:
+    (code,) = blocks("python")
+    lines = run(["-c", code], ROOT).splitlines()
+    assert len(code.strip().splitlines()) <= 11
+    assert len([line for line in lines[:5] if " k-coffee-" in line]) >= 4
+    assert "[False  True]" in "\n".join(lines)
+
+
+def test_runtime_commands(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    output = [run(["-m", "llmcdsr_tools", *command[1:]], tmp_path) for command in commands("llmcdsr inspect")]
+    scored = [json.loads(line) for line in (tmp_path / "recommendations.jsonl").read_text().splitlines()]
+    wanted = (ROOT / "models" / "demo-histories.jsonl").read_text().splitlines()
+    assert [record["user"] for record in scored] == [json.loads(line)["user"] for line in wanted]
+    assert all(len(record["items"]) == 10 for record in scored)
+    assert "Espresso" in output[1]
+    assert "verified" in output[3]
+
+
+def test_training_commands(tmp_path: Path) -> None:
+    write_demo_world(tmp_path, n_users=1500)
+    for command in commands("llmcdsr ingest"):
+        quick = ["--epochs", "2"] if command[1] == "train" else []
+        run(["-m", "llmcdsr_tools", *command[1:], *quick], tmp_path)
+    n_users = len((tmp_path / "test-histories.jsonl").read_text().splitlines())
+    assert n_users > 20
+    assert len((tmp_path / "recommendations.jsonl").read_text().splitlines()) == n_users
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_targets_exist(target: str) -> None:
+    assert f"make {target} " in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
