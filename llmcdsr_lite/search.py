@@ -14,6 +14,7 @@ from llmcdsr_lite.errors import MissingDependencyError
 SearchName = Literal["auto", "exact", "hnsw"]
 AUTO_HNSW_ITEMS = 100_000  # below, the exact product is fast enough
 _CHUNK_SCORES = 1 << 22  # scores in memory at a time: 16 MB
+_GROUP = 32  # columns in a group of `_lower_bound`
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -203,13 +204,28 @@ def top_k(scores: npt.NDArray[Any], k: int) -> tuple[Rows, Scores]:
     columns = np.empty((n, k), dtype=np.int64)
     if k == 0:
         return columns, columns.astype(np.float32)
-    # the k-th highest value, then everything that reaches it: with ties these are more than k
-    threshold = np.partition(scores, m - k, axis=1)[:, m - k]
+    lower_bound = _lower_bound(scores, k)
     for i in range(n):
-        reached = np.flatnonzero(scores[i] >= threshold[i])
+        reached = np.flatnonzero(scores[i] >= lower_bound[i])
         order = np.argsort(-scores[i, reached], kind="stable")[:k]
         columns[i] = reached[order]
     return columns, np.take_along_axis(scores, columns, axis=1).astype(np.float32, copy=False)
+
+
+def _lower_bound(scores: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+    """A value for every row that at least k of its scores reach, and few more: (n,).
+
+    The k-th highest of the highest scores of groups of columns is one, and ten times faster to find than
+    the k-th highest score itself.
+    """
+    n, m = scores.shape
+    n_groups = m // _GROUP
+    if n_groups < k:
+        highest = scores
+    else:
+        highest = scores[:, : n_groups * _GROUP].reshape(n, _GROUP, n_groups).max(axis=1)
+    place = highest.shape[1] - k
+    return np.partition(highest, place, axis=1)[:, place]
 
 
 def _nothing(n: int, k: int) -> tuple[Rows, Scores]:
