@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from llmcdsr_tools.run import EpochMetrics
     from llmcdsr_tools.train import Observer
 
+best_for_option = click.option(
+    "--best-for",
+    type=click.Choice(["mean", "a", "b"]),
+    default="mean",
+    show_default=True,
+    help="The epoch that was best on both domains, or on one.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
@@ -195,17 +202,25 @@ def train(
 @click.argument("model", type=FilePath)
 @click.argument("dataset", type=FilePath)
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@best_for_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives.")
 @json_option
 @example("llmcdsr evaluate run dataset --split valid")
 @needs_train_extra
-def evaluate(model: Path, dataset: Path, split: Literal["valid", "test"], seed: int, as_json: bool) -> None:
+def evaluate(
+    model: Path,
+    dataset: Path,
+    split: Literal["valid", "test"],
+    best_for: Literal["mean", "a", "b"],
+    seed: int,
+    as_json: bool,
+) -> None:
     """Measure how well MODEL, a run or a bundle, ranks the held-out items of DATASET."""
     from llmcdsr_tools import evaluate as stage
     from llmcdsr_tools.dataset import load_dataset
 
     data = load_dataset(dataset)
-    backend, item_embedding = stage.open_model(model, data)
+    backend, item_embedding = stage.open_model(model, data, best_for)
     _print_results(stage.evaluate(backend, item_embedding, data, split=split, seed=seed), as_json)
 
 
@@ -213,13 +228,7 @@ def evaluate(model: Path, dataset: Path, split: Literal["valid", "test"], seed: 
 @click.argument("run", type=FilePath)
 @click.option("-o", "--output", required=True, type=FilePath, help="Bundle folder to write.")
 @click.option("--dataset", type=FilePath, help="The run's data set, if it has moved.")
-@click.option(
-    "--best-for",
-    type=click.Choice(["mean", "a", "b"]),
-    default="mean",
-    show_default=True,
-    help="The epoch that was best on both domains, or on one.",
-)
+@best_for_option
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives in the model card."
 )

@@ -22,6 +22,7 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, Split
+from llmcdsr_tools.run import BestFor, best_model
 
 CUTOFFS = (1, 3, 5, 10)
 N_NEGATIVES = 999
@@ -146,8 +147,19 @@ def evaluate(
     return results
 
 
-def open_model(model: Path, dataset: Dataset) -> tuple[Backend, npt.NDArray[np.floating[Any]]]:
-    """Backend and item embedding of a bundle (through ONNX) or of a training run (its best model).
+def open_model(
+    model: Path, dataset: Dataset, best_for: BestFor = "mean"
+) -> tuple[Backend, npt.NDArray[np.floating[Any]]]:
+    """Backend and item embedding of a bundle (through ONNX) or of a training run.
+
+    Parameters
+    ----------
+    model : Path
+        Folder of a bundle or of a run.
+    dataset : Dataset
+        What it will be evaluated on.
+    best_for : {"mean", "a", "b"}
+        Which of a run's models: the best on the mean of both domains, or for one.
 
     Raises
     ------
@@ -160,7 +172,7 @@ def open_model(model: Path, dataset: Dataset) -> tuple[Backend, npt.NDArray[np.f
             raise DataError(f"{model}: its items are not those of the data set")
         vectors = bundle.item_vectors
         return OnnxBackend(model / ONNX, vectors, bundle.parameters.config.max_length, 1), vectors
-    best = model / "best.npz"
+    best = best_model(model, best_for)
     if not best.exists():
         raise DataError(f"{model}: is neither a bundle ({CONFIG}) nor a training run ({best.name})")
     parameters, _ = load_model(best)

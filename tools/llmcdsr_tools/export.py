@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluate import Result, evaluate, format_results
 from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
-from llmcdsr_tools.run import BEST, read_run
+from llmcdsr_tools.run import BestFor, best_model, read_run
 
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
@@ -29,7 +28,7 @@ def export(
     output: Path,
     *,
     dataset: Path | None = None,
-    best_for: Literal["mean", "a", "b"] = "mean",
+    best_for: BestFor = "mean",
     seed: int = 0,
     overwrite: bool = False,
 ) -> list[Result]:
@@ -63,7 +62,7 @@ def export(
         If the folder is there and must not be overwritten.
     """
     header = read_run(run, dataset)
-    parameters, description = load_model(run / f"{BEST[('mean', 'a', 'b').index(best_for)]}.npz")
+    parameters, description = load_model(best_model(run, best_for))
     data = load_dataset(header.dataset)
     if parameters.config.n_items != len(data.catalogue):
         raise TrainingError(f"{run}: the model has {parameters.config.n_items} items, not the data set's")

@@ -19,7 +19,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import atomic_file
 
 BEST = ("best", "best_a", "best_b")
+BestFor = Literal["mean", "a", "b"]
 _HEADER = "run.json"
 
 
@@ -121,6 +122,11 @@ def read_run(run: Path, dataset: Path | None = None) -> RunHeader:
     if folder_hash(where) != header.dataset_sha256:
         raise TrainingError(f"{run}: {where} is not the data set that the run was trained on")
     return replace(header, dataset=where)
+
+
+def best_model(run: Path, best_for: BestFor) -> Path:
+    """Model file of the epoch that was best on the mean of both domains, or for one."""
+    return run / ("best.npz" if best_for == "mean" else f"best_{best_for}.npz")
 
 
 def open_run(run: Path, header: RunHeader, resume: bool) -> None:
