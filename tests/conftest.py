@@ -50,7 +50,6 @@ def build_bundle() -> Callable[[Bundle, Path], Path]:
     def build(bundle: Bundle, folder: Path) -> Path:
         from llmcdsr_tools.onnx_graph import build_onnx
 
-        offset = 128  # the header that np.save writes
         onnx_model = build_onnx(bundle.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
         write_bundle(bundle, folder, onnx_model=onnx_model, model_card="# A test\n")
         return folder
