@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,3 +137,14 @@ def history_lines(bundle_data: Bundle) -> Callable[[int], list[str]]:
         return made
 
     return lines
+
+
+@pytest.fixture
+def without_train_extra(tmp_path: Path) -> dict[str, str]:
+    """An environment in which onnx and matplotlib cannot be imported."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("onnx", "matplotlib"):
+        text = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
+        (blocked / f"{name}.py").write_text(text)
+    return {**os.environ, "PYTHONPATH": str(blocked)}
