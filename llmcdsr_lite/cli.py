@@ -36,9 +36,7 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from None
         except UnicodeEncodeError as error:
             character = error.object[error.start]
-            message = (
-                f"standard output is {error.encoding}, which lacks {character!a}; set PYTHONIOENCODING=utf-8"
-            )
+            message = f"standard output is {sys.stdout.encoding}, which lacks {character!a}; set PYTHONIOENCODING=utf-8"
             raise click.ClickException(message) from None
         except BrokenPipeError:
             raise  # click ends quietly, as a reader such as head expects
@@ -149,7 +147,7 @@ def score(
             progress=progress if on_terminal else None,
         )
     except (KeyboardInterrupt, LlmcdsrError, OSError):
-        if output.with_name(output.name + ".partial").exists():
+        if Path(f"{output}.partial").exists():
             click.echo(f"{line_end}{output}.partial holds the part done; --resume continues", err=True)
         raise
     click.echo(
