@@ -35,9 +35,8 @@ class Group(click.Group):
         except LlmcdsrError as error:
             raise click.ClickException(str(error)) from None
         except UnicodeEncodeError as error:
-            character = error.object[error.start]
-            message = f"standard output is {sys.stdout.encoding}, which lacks {character!a}; set PYTHONIOENCODING=utf-8"
-            raise click.ClickException(message) from None
+            lacks = f"is {sys.stdout.encoding}, which lacks {error.object[error.start]!a}"
+            raise click.ClickException(f"standard output {lacks}; set PYTHONIOENCODING=utf-8") from None
         except BrokenPipeError:
             raise  # click ends quietly, as a reader such as head expects
         except OSError as error:  # a full disk, a folder without permission: no traceback helps here
