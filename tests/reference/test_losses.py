@@ -1,0 +1,123 @@
+"""Both losses against scalar loops, their gradients against central differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from padded_sasrec import assert_gradient, numerical_gradient
+
+from llmcdsr_lite.reference.losses import LossGradients, binary_cross_entropy, sampled_softmax
+
+Array = npt.NDArray[np.float64]
+
+SECOND = 6  # rows 1..5 are of domain A, 6..12 of B
+TABLE_SHAPE = (13, 3)
+
+
+def example() -> tuple[Array, Array]:
+    rng = np.random.default_rng(4)
+    return rng.normal(size=(7, 3)), rng.normal(size=TABLE_SHAPE)
+
+
+POSITIVES = np.array([1, 6, 12, 1, 5, 7, 2])
+NEGATIVES = np.array([2, 6, 8, 2, 1, 12, 1])  # also one that is the positive itself
+SHARED = (np.array([2, 5, 3]), np.array([12, 9, 6, 7]))
+
+
+def scalar_softmax(
+    features: Array, table: Array, positives: npt.NDArray[np.int64], shared: tuple[npt.ArrayLike, ...]
+) -> float:
+    total = 0.0
+    for feature, positive in zip(features, positives.tolist(), strict=True):
+        negatives = np.asarray(shared[positive >= SECOND]).tolist()
+        rows = [positive] + [n for n in negatives if n != positive]
+        scores = [sum(feature * table[row]) for row in rows]
+        total += math.log(sum(map(math.exp, scores))) - scores[0]
+    return total / len(positives)
+
+
+def check_gradients(compute: Callable[[Array, Array], LossGradients], features: Array, table: Array) -> None:
+    def objective() -> float:
+        return compute(features, table).loss
+
+    found = compute(features, table)
+    d_table = np.zeros_like(table)
+    for row, gradient in zip(found.rows.tolist(), found.d_rows, strict=True):
+        d_table[row] += gradient
+    assert_gradient(found.d_features, numerical_gradient(objective, features), "features")
+    assert_gradient(d_table, numerical_gradient(objective, table), "item_embedding")
+
+
+def test_binary_cross_entropy_is_its_formula() -> None:
+    features, table = example()
+    expected = 0.0
+    for f, p, n in zip(features, POSITIVES, NEGATIVES, strict=True):
+        expected += math.log(1 + math.exp(-sum(f * table[p]))) + math.log(1 + math.exp(sum(f * table[n])))
+    found = binary_cross_entropy(features, table, POSITIVES, NEGATIVES)
+    assert found.loss == pytest.approx(expected / 7, rel=1e-12)
+
+
+def test_binary_cross_entropy_gradients() -> None:
+    check_gradients(lambda f, e: binary_cross_entropy(f, e, POSITIVES, NEGATIVES), *example())
+
+
+def test_sampled_softmax_is_its_formula() -> None:
+    features, table = example()
+    found = sampled_softmax(features, table, POSITIVES, SHARED, SECOND)
+    assert found.loss == pytest.approx(scalar_softmax(features, table, POSITIVES, SHARED), rel=1e-12)
+
+
+def test_sampled_softmax_gradients() -> None:
+    check_gradients(lambda f, e: sampled_softmax(f, e, POSITIVES, SHARED, SECOND), *example())
+
+
+@pytest.mark.parametrize("kept", [[0, 3, 4, 6], [1, 2, 5]])
+def test_sampled_softmax_of_one_domain(kept: list[int]) -> None:
+    features, table = example()
+    features, positives = features[kept], POSITIVES[kept]
+    found = sampled_softmax(features, table, positives, SHARED, SECOND)
+    assert found.loss == pytest.approx(scalar_softmax(features, table, positives, SHARED), rel=1e-12)
+    check_gradients(lambda f, e: sampled_softmax(f, e, positives, SHARED, SECOND), features, table)
+
+
+def test_sampled_softmax_boundary_row_is_of_the_second_domain() -> None:
+    features, table = example()
+    positives = np.array([SECOND, SECOND - 1])
+    found = sampled_softmax(features[:2], table, positives, SHARED, SECOND)
+    assert found.loss == pytest.approx(scalar_softmax(features[:2], table, positives, SHARED))
+
+
+def test_nothing_to_tell_the_positive_from_costs_nothing() -> None:
+    features, table = example()
+    only = (np.array([1]), np.array([6]))
+    found = sampled_softmax(features[:2], table, np.array([1, 6]), only, SECOND)
+    assert found.loss == 0
+    assert not found.d_features.any()
+    assert not found.d_rows.any()
+
+
+def test_scores_of_a_thousand_stay_finite() -> None:
+    features, table = np.array([[1000.0], [-1000.0]]), np.array([[0.0], [1.0], [-1.0]])
+    bce = binary_cross_entropy(features, table, np.array([1, 1]), np.array([2, 2]))
+    assert bce.loss == pytest.approx(1000)  # the second token alone: 1000 + 1000, over two tokens
+    assert bce.d_features.tolist() == [[0.0], [-1.0]]
+    softmax = sampled_softmax(features, table, np.array([1, 1]), (np.array([2]), np.array([3])), 3)
+    assert softmax.loss == pytest.approx(1000)
+    assert softmax.d_features.tolist() == [[0.0], [-1.0]]
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_float32_stays_float32(loss: str) -> None:
+    features, table = (a.astype(np.float32) for a in example())
+    if loss == "bce":
+        found = binary_cross_entropy(features, table, POSITIVES, NEGATIVES)
+    else:
+        found = sampled_softmax(features, table, POSITIVES, SHARED, SECOND)
+    assert found.d_features.dtype == np.float32
+    assert found.d_rows.dtype == np.float32
+    assert isinstance(found.loss, float)
+    assert len(found.rows) == len(found.d_rows)
