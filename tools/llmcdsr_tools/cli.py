@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -173,6 +174,8 @@ def train(
 
     Ctrl-C is safe: the run keeps its last full epoch, and --resume goes on from there.
     """
+    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+
     from llmcdsr_tools import train as stage
 
     chosen = stage.TrainSettings(
@@ -293,9 +296,15 @@ def _print_results(results: list[Result], as_json: bool) -> None:
     from llmcdsr_tools.evaluate import CUTOFFS, format_results
 
     if as_json:
-        click.echo(json.dumps({"cutoffs": CUTOFFS, "results": [asdict(r) for r in results]}))
+        described = [{**asdict(r), "hr": _json_numbers(r.hr), "ndcg": _json_numbers(r.ndcg)} for r in results]
+        click.echo(json.dumps({"cutoffs": CUTOFFS, "results": described}))
     else:
         click.echo(format_results(results))
+
+
+def _json_numbers(values: Sequence[float]) -> list[float | None]:
+    """JSON knows no nan, which a measure of no users is."""
+    return [None if math.isnan(value) else value for value in values]
 
 
 def main() -> None:
