@@ -122,9 +122,14 @@ def test_items_are_found_by_title(bundle_folder: Path) -> None:
 
 
 def test_of_several_titles_the_most_popular_is_taken(recommender: Recommender, bundle_folder: Path) -> None:
-    counts = recommender.bundle.item_counts[1:13].tolist()
-    output = ok("recommend", "--title", "beans", "--json", "--model", bundle_folder)
-    assert json.loads(output)["history"] == [f"f{counts.index(max(counts))}"]
+    food, kitchen = (
+        recommender.bundle.item_counts[1:13].tolist(),
+        recommender.bundle.item_counts[13:].tolist(),
+    )
+    expected = [f"f{food.index(max(food))}", f"k{kitchen.index(max(kitchen))}"]
+    output = ok("recommend", "--title", "beans", "--title", "pan", "--json", "--model", bundle_folder)
+    assert json.loads(output)["history"] == expected
+    assert expected != ["f0", "k0"]
 
 
 def test_nothing_left_to_recommend(bundle_folder: Path) -> None:

@@ -346,7 +346,7 @@ def test_a_killed_job_is_resumed_to_the_same_bytes(
     before = json.loads(state.read_text())["summary"]["records"]
     assert 0 < before < 4000
     with (tmp_path / f"out{suffix}.partial").open("ab") as file:
-        file.write(b"half a line that was never saved")
+        file.write(b"lines that were never saved" * 50_000)
     reports: list[str] = []
     assert score_histories(recommender, source, output, job, resume=True, report=reports.append) == expected
     unpack = gzip.decompress if suffix.endswith(".gz") else bytes
