@@ -17,7 +17,7 @@ import click
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
-from llmcdsr_lite.recommender import Recommendation, Recommender
+from llmcdsr_lite.recommender import MAX_THREADS, Recommendation, Recommender
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -62,7 +62,11 @@ backend_option = click.option(
     help="What runs the model; numpy needs no onnxruntime.",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the model."
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=1,
+    show_default=True,
+    help="Threads of the model.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

@@ -17,6 +17,7 @@ from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
+MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ class Recommender:
         """
         _choice("backend", backend, get_args(BackendName))
         _choice("search", search, get_args(SearchName))
-        if threads < 1:
-            raise UsageError(f"threads must be at least 1, found {threads}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {threads}")
         path = Path(folder)
         bundle = read_bundle(path)
         parameters = bundle.parameters

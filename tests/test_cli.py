@@ -225,6 +225,7 @@ BAD_USAGE = [
     ["score", "in.jsonl", "--model", M, "--on-error", "ignore"],
     ["score", "in.jsonl", "--model", M, "--separator", ""],
     ["score", "in.jsonl", "--model", M, "--resume"],
+    ["score", "in.jsonl", "--model", M, "--threads", "20000"],
     ["score", "in.jsonl", "--model", M, "--output-format", "xml"],
     ["recommend", "--model", M],
     ["recommend", "f1"],

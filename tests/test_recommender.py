@@ -258,7 +258,8 @@ def test_arguments_that_cannot_be_meant(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"backend": "torch"}, {"search": "fast"}, {"threads": 0}, {"threads": -1}]
+    "arguments",
+    [{"backend": "torch"}, {"search": "fast"}, {"threads": 0}, {"threads": -1}, {"threads": 20_000}],
 )
 def test_load_refuses_what_it_does_not_know(bundle_folder: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(arguments))):
