@@ -241,23 +241,25 @@ def load_dataset(folder: Path) -> Dataset:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(f"{folder / 'dataset.json'}: not a {FORMAT} file")
     version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise DataError(
             f"{folder / 'dataset.json'}: format_version is {version!r}, "
             f"this version reads up to {FORMAT_VERSION}"
         )
     try:
         (name_a, size_a), (name_b, size_b) = ((d["name"], d["items"]) for d in header["domains"])
+        if [type(v) for v in (name_a, size_a, name_b, size_b)] != [str, int, str, int]:
+            raise TypeError("a name is text, a number of items is a number")
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{folder / 'dataset.json'}: field 'domains' must list two domains with name and items"
         ) from None
-    catalogue = Catalogue.from_sizes(
-        _read_strings(folder / "item_ids.json"),
-        _read_strings(folder / "item_titles.json"),
-        (name_a, name_b),
-        (size_a, size_b),
-    )
+    ids, titles = _read_strings(folder / "item_ids.json"), _read_strings(folder / "item_titles.json")
+    try:
+        catalogue = Catalogue.from_sizes(ids, titles, (name_a, name_b), (size_a, size_b))
+        _ = catalogue.row_of_id  # refuses ids that occur twice
+    except DataError as error:
+        raise DataError(f"{folder}: dataset.json, item_ids.json and item_titles.json: {error}") from None
     splits = {split: _load_histories(folder, split, len(catalogue)) for split in SPLITS}
     return Dataset(catalogue, **splits)
 
@@ -309,7 +311,8 @@ def _load_histories(folder: Path, split: Split, n_items: int) -> Histories:
 
 def _read_array(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # .npy alone
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a NumPy array: {error}") from None
     if array.ndim != 1 or array.dtype != dtype:

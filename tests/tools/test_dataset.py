@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llmcdsr_tools.dataset import (
+    SPLITS,
+    Dataset,
+    Histories,
+    density,
+    format_summary,
+    load_dataset,
+    save_dataset,
+    summarize,
+    write_histories,
+)
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import DataError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> Dataset:
+    sizes = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    n = sum(sizes)
+    ids = draw(st.lists(TEXT, min_size=n, max_size=n, unique=True))
+    titles = draw(st.lists(TEXT, min_size=n, max_size=n))
+    names = draw(st.lists(TEXT, min_size=2, max_size=2, unique=True))
+    splits = {}
+    for split in SPLITS:
+        histories = draw(st.lists(st.lists(st.integers(1, n), max_size=5), max_size=5))
+        users = draw(st.lists(TEXT, min_size=len(histories), max_size=len(histories)))
+        splits[split] = Histories.from_lists(histories, users)
+    return Dataset(Catalogue.from_sizes(ids, titles, (names[0], names[1]), sizes), **splits)
+
+
+def contents(dataset: Dataset) -> Any:
+    catalogue = dataset.catalogue
+    histories = [
+        [(user, h.tolist()) for user, h in zip(part.users, part, strict=True)]
+        for part in map(dataset.split, SPLITS)
+    ]
+    return list(catalogue.ids), list(catalogue.titles), catalogue.domains, histories
+
+
+@given(datasets())
+@settings(max_examples=30, deadline=None)
+def test_round_trip(dataset: Dataset) -> None:
+    with TemporaryDirectory() as name:
+        save_dataset(dataset, Path(name) / "d", source={"from": "é"})
+        found = load_dataset(Path(name) / "d")
+    assert contents(found) == contents(dataset)
+    assert found.train.rows.dtype == np.int32
+    assert found.train.offsets.dtype == np.int64
+
+
+def small() -> Dataset:
+    """Rows 1..3 are of food, 4..5 of tools."""
+    catalogue = Catalogue.from_sizes(list("abcde"), ["A", "", "C", "D", "E"], ("food", "tools"), (3, 2))
+    train = Histories.from_lists([[1, 2], [4, 5, 4], [1, 4], [], [3]], list("vwxyz"))
+    valid = Histories.from_lists([[1, 4, 2]], ["p"])
+    test = Histories.from_lists([[5, 1], [2]], ["q", "é"])
+    return Dataset(catalogue, train, valid, test)
+
+
+def test_histories_are_a_sequence() -> None:
+    train = small().train
+    assert len(train) == 5
+    assert train[1].tolist() == [4, 5, 4]
+    assert [h.tolist() for h in train] == [[1, 2], [4, 5, 4], [1, 4], [], [3]]
+    assert train.lengths.tolist() == [2, 3, 2, 0, 1]
+
+
+def test_summary_by_hand() -> None:
+    data = small()
+    found = summarize(data.train, data.catalogue)
+    assert (found.users, found.users_a, found.users_b) == (5, 2, 1)
+    assert (found.interactions, found.interactions_a, found.interactions_b) == (8, 4, 4)
+    assert (found.length_min, found.length_median, found.length_max) == (0, 2.0, 3)
+    assert found.length_mean == pytest.approx(1.6)
+    assert density(data) == pytest.approx(8 / 25)
+    nobody = summarize(Histories.from_lists([], []), data.catalogue)
+    assert (nobody.users, nobody.interactions, nobody.length_max) == (0, 0, 0)
+
+
+@given(datasets())
+@settings(deadline=None)
+def test_summary_is_a_count(dataset: Dataset) -> None:
+    second = dataset.catalogue.domains[1].start
+    for split in SPLITS:
+        histories = [h.tolist() for h in dataset.split(split) if len(h)]
+        kinds = [{row >= second for row in h} for h in histories]
+        found = summarize(dataset.split(split), dataset.catalogue)
+        assert found.users_a == kinds.count({False})
+        assert found.users_b == kinds.count({True})
+        assert found.interactions_b == sum(row >= second for h in histories for row in h)
+
+
+def test_readable_summary_has_the_numbers() -> None:
+    lines = format_summary(small()).splitlines()
+    assert lines[0].split() == ["items", "all", "untitled"]
+    assert lines[1].split() == ["food", "3", "1"]
+    assert lines[2].split() == ["tools", "2", "0"]
+    assert ["interactions", "8", "3", "3"] in [line.split() for line in lines]
+    assert lines[-1] == "training density 32.0000%"
+
+
+def test_histories_of_held_out_users_come_without_the_target(tmp_path: Path) -> None:
+    data = small()
+    write_histories(data, "test", tmp_path / "test.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text("utf-8").splitlines()]
+    assert lines == [{"user": "q", "history": ["e"]}, {"user": "é", "history": []}]
+    write_histories(data, "train", tmp_path / "train.jsonl")
+    first = json.loads((tmp_path / "train.jsonl").read_text("utf-8").splitlines()[0])
+    assert first == {"user": "v", "history": ["a", "b"]}
+
+
+def test_histories_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    write_histories(small(), "valid", Path("-"))
+    assert json.loads(capsys.readouterr().out) == {"user": "p", "history": ["a", "d"]}
+
+
+def test_overwriting_must_be_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    save_dataset(small(), folder)
+    before = (folder / "dataset.json").read_bytes()
+    with pytest.raises(DataError, match="exists already"):
+        save_dataset(small(), folder)
+    assert (folder / "dataset.json").read_bytes() == before
+    save_dataset(small(), folder, source={"second": True}, overwrite=True)
+    assert json.loads((folder / "dataset.json").read_text())["source"] == {"second": True}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "d"
+    save_dataset(small(), folder)
+    return folder
+
+
+def _header(**changes: Any) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return damage
+
+
+def _array(values: Any, dtype: type = np.int64) -> Callable[[Path], None]:
+    return lambda path: np.save(path, np.array(values, dtype=dtype))
+
+
+def _text(text: str) -> Callable[[Path], None]:
+    return lambda path: Path(path).write_text(text)
+
+
+def _archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, rows=np.ones(3, dtype=np.int32))
+
+
+DOMAINS = [{"name": "food", "items": 3}, {"name": "tools", "items": 2}]
+DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
+    *((name, Path.unlink, "cannot be read") for name in ("dataset.json", "item_ids.json", "test_users.json")),
+    *(
+        (name, Path.unlink, "cannot be read as a NumPy array")
+        for name in ("train_rows.npy", "valid_offsets.npy")
+    ),
+    ("dataset.json", _text("{"), "not valid JSON"),
+    ("dataset.json", _text("[]"), "not a llmcdsr-dataset file"),
+    ("dataset.json", _header(format="other"), "not a llmcdsr-dataset file"),
+    ("dataset.json", _header(format_version=2), "format_version is 2, this version reads up to 1"),
+    ("dataset.json", _header(format_version="1"), "format_version is '1'"),
+    ("dataset.json", _header(format_version=0), "format_version is 0"),
+    ("dataset.json", _header(domains=DOMAINS[:1]), "field 'domains' must list two domains"),
+    ("dataset.json", _header(domains=3), "field 'domains' must list two domains"),
+    ("dataset.json", _header(domains=[{"name": "food"}, DOMAINS[1]]), "field 'domains'"),
+    ("dataset.json", _header(domains=[{"name": "food", "items": "3"}, DOMAINS[1]]), "field 'domains'"),
+    ("dataset.json", _header(domains=[{"name": 1, "items": 3}, DOMAINS[1]]), "field 'domains'"),
+    ("dataset.json", _header(domains=[{"name": "food", "items": 4}, DOMAINS[1]]), "expected 1..5"),
+    (
+        "dataset.json",
+        _header(domains=[{"name": "food", "items": 5}, {"name": "b", "items": 0}]),
+        "at least one",
+    ),
+    ("dataset.json", _header(domains=[{"name": "tools", "items": 3}, DOMAINS[1]]), "both domains are named"),
+    ("item_ids.json", _text("{}"), "must be a JSON array of strings"),
+    ("item_ids.json", _text('["a", 1]'), "must be a JSON array of strings"),
+    ("item_ids.json", _text('["a", "b", "c", "d", "a"]'), "item id 'a' occurs more than once"),
+    ("item_titles.json", _text('["A"]'), "5 item ids but 1 titles"),
+    ("train_users.json", _text('["v"]'), r"train_offsets\.npy: 6 offsets, expected 2"),
+    ("train_rows.npy", _array([1, 2, 4, 5, 4, 1, 4, 3]), "expected one int32 axis"),
+    ("train_rows.npy", _array([[1, 2]], np.int32), "expected one int32 axis"),
+    ("train_rows.npy", _array([0, 2, 4, 5, 4, 1, 4, 3], np.int32), r"rows from 0 to 5, expected 1\.\.5"),
+    ("train_rows.npy", _array([1, 2, 4, 6, 4, 1, 4, 3], np.int32), r"rows from 1 to 6, expected 1\.\.5"),
+    ("train_rows.npy", _text("hello"), "cannot be read as a NumPy array"),
+    ("train_rows.npy", _text(""), "cannot be read as a NumPy array"),
+    ("train_rows.npy", _archive, "cannot be read as a NumPy array"),
+    ("train_offsets.npy", _array([0, 2, 5, 7, 8]), r"5 offsets, expected 6 \(users \+ 1\)"),
+    ("train_offsets.npy", _array([0, 2, 5, 7, 7, 9]), "must rise from 0 to 8"),
+    ("train_offsets.npy", _array([1, 2, 5, 7, 7, 8]), "must rise from 0 to 8"),
+    ("train_offsets.npy", _array([0, 5, 2, 7, 7, 8]), "must rise from 0 to 8"),
+    ("train_offsets.npy", _array([]), "0 offsets, expected 6"),
+    ("train_offsets.npy", _array([0, 2, 5, 7, 7, 8], np.int32), "expected one int64 axis"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGE)
+def test_every_refusal_names_its_file(
+    saved: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
+) -> None:
+    folder = tmp_path / "d"
+    shutil.copytree(saved, folder)
+    damage(folder / name)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(folder)
+    assert str(caught.value).startswith(str(folder))
+    if name != "train_users.json":  # any of the two files that do not fit
+        assert name in str(caught.value)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset\.json: cannot be read"):
+        load_dataset(tmp_path)
