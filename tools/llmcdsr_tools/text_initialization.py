@@ -32,7 +32,7 @@ def load_text_embeddings(path: Path, n_items: int) -> npt.NDArray[np.float32]:
         If it cannot be read, has another shape, or holds a value that is not finite.
     """
     try:
-        matrix: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # .npy alone, never a pickle
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a NumPy array: {error}") from None
     if matrix.ndim != 2 or len(matrix) != n_items or matrix.dtype.kind != "f":
@@ -40,7 +40,8 @@ def load_text_embeddings(path: Path, n_items: int) -> npt.NDArray[np.float32]:
             f"{path}: {matrix.dtype} array of shape {matrix.shape}, expected floats, one row for each of "
             f"the {n_items} items"
         )
-    embeddings = matrix.astype(np.float32)
+    with np.errstate(over="ignore"):  # refused below
+        embeddings = matrix.astype(np.float32)
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise DataError(f"{path}: row {int(np.argmin(finite))} holds a value that is not finite")
