@@ -43,12 +43,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         If the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # TypeError below: a single array (.npy)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         description = json.loads(arrays.pop(_DESCRIPTION).tobytes())
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file; is this the folder of a training run?") from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path}: damaged checkpoint: {error}") from None
     return Checkpoint(arrays, description)
 
