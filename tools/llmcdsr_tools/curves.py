@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,16 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, 
     left.plot(numbers, [e.loss for e in epochs], color="tab:gray", marker=".")
     left.set(xlabel="epoch", ylabel="training loss")
     for i, name in enumerate(domains):
-        right.plot(numbers, [e.hr10[i] for e in epochs], marker=".", label=name)
+        label = name.replace("$", r"\$")  # not the start of a formula
+        right.plot(numbers, [e.hr10[i] for e in epochs], marker=".", label=label)
     right.set(xlabel="epoch", ylabel="validation HR@10, 999 negatives")
     right.legend(title="target domain")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    with matplotlib.rc_context({"svg.hashsalt": "llmcdsr"}), atomic_file(path) as temporary:
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "llmcdsr"}),
+        warnings.catch_warnings(),
+        atomic_file(path) as temporary,
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box
         figure.savefig(temporary, format="svg", metadata={"Date": None})
