@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llmcdsr_tools.batches import (
+    TrainingSequences,
+    epoch_batches,
+    same_domain_negatives,
+    shared_negatives,
+)
+from llmcdsr_tools.dataset import Histories
+
+from llmcdsr_lite.catalogue import Catalogue
+
+CATALOGUE = Catalogue.from_sizes([str(i) for i in range(12)], [""] * 12, ("a", "b"), (5, 7))
+
+
+def packed(histories: list[list[int]]) -> Histories:
+    return Histories.from_lists(histories, [f"u{n}" for n in range(len(histories))])
+
+
+def test_sequences_by_hand() -> None:
+    histories = packed([[1, 2, 3, 4, 5], [6], [], [7, 8]])
+    sequences = TrainingSequences.from_histories(histories, 3)
+    assert len(sequences) == 2
+    inputs = [
+        sequences.rows[s : s + n].tolist() for s, n in zip(sequences.starts, sequences.lengths, strict=True)
+    ]
+    assert inputs == [[2, 3, 4], [7]]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 12), max_size=9), max_size=15),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 3),
+)
+def test_an_epoch_has_every_sequence_once_with_what_came_next(
+    histories: list[list[int]], max_length: int, batch_size: int, seed: int
+) -> None:
+    sequences = TrainingSequences.from_histories(packed(histories), max_length)
+    batches = list(epoch_batches(sequences, batch_size, np.random.default_rng(seed)))
+    found, sizes = [], []
+    for batch in batches:
+        sizes.append(len(batch.inputs.order))
+        start = 0
+        for last in batch.inputs.last.tolist():
+            sequence = slice(start, last + 1)
+            found.append((batch.inputs.rows[sequence].tolist(), batch.targets[sequence].tolist()))
+            start = last + 1
+    expected = [(h[:-1][-max_length:], h[1:][-max_length:]) for h in histories if len(h) >= 2]
+    assert sorted(found) == sorted(expected)
+    assert sizes == [batch_size] * (len(expected) // batch_size) + (
+        [len(expected) % batch_size] if len(expected) % batch_size else []
+    )
+
+
+def test_epochs_come_in_another_order() -> None:
+    histories = packed([[i % 12 + 1, i % 12 + 1] for i in range(40)])
+    sequences = TrainingSequences.from_histories(histories, 5)
+
+    def order(seed: int) -> list[int]:
+        (batch,) = epoch_batches(sequences, 40, np.random.default_rng(seed))
+        return batch.inputs.rows.tolist()
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sorted(order(1)) == sorted(order(2))
+
+
+def test_same_domain_negatives_are_uniform_over_the_domain() -> None:
+    targets = np.repeat([1, 5, 6, 12], 5000)
+    negatives = same_domain_negatives(targets, CATALOGUE, np.random.default_rng(0))
+    assert negatives.dtype == np.int64
+    counts = np.bincount(negatives[targets <= 5], minlength=13)
+    assert counts[1:6] == pytest.approx(2000, rel=0.1)
+    assert counts.sum() == counts[1:6].sum()
+    counts = np.bincount(negatives[targets >= 6], minlength=13)
+    assert counts[6:] == pytest.approx(10_000 / 7, rel=0.1)
+    assert counts.sum() == counts[6:].sum()
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 6, 100])
+def test_shared_negatives_are_distinct_items_of_each_domain(n: int) -> None:
+    for seed in range(20):
+        first, second = shared_negatives(CATALOGUE, n, np.random.default_rng(seed))
+        assert len(set(first.tolist())) == len(first) == min(n, 5)
+        assert len(set(second.tolist())) == len(second) == min(n, 7)
+        assert set(first.tolist()) <= set(range(1, 6))
+        assert set(second.tolist()) <= set(range(6, 13))
+
+
+def test_shared_negatives_reach_every_item() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [row for _ in range(60) for part in shared_negatives(CATALOGUE, 2, rng) for row in part.tolist()]
+    assert set(drawn) == set(range(1, 13))
