@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from llmcdsr_tools.run import (
 from llmcdsr_tools.text_initialization import initialize_from_text, load_text_embeddings
 
 Loss = Literal["bce", "sampled-softmax"]
+ItemUpdates = Literal["rows", "dense"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class TrainSettings:
     n_heads: int = 1
     max_length: int = 50
     dropout: float = 0.5
-    item_updates: Literal["rows", "dense"] = "rows"
+    item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
     seed: int = 0
 
@@ -91,8 +92,16 @@ class TrainSettings:
         for name in ("n_negatives", "n_epochs", "patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"learning_rate must be above 0, found {self.learning_rate}")
+        for name in ("learning_rate", "text_deviation"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise TrainingError(f"seed must be at least 0, found {self.seed}")
+        for name, choices in (("loss", get_args(Loss)), ("item_updates", get_args(ItemUpdates))):
+            if getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}"
+                )
 
     def model_config(self, n_items: int) -> SASRecConfig:
         """Sizes of the model for a catalogue of `n_items`."""
@@ -174,9 +183,9 @@ def train(
         folder_hash(dataset),
         None if text_embeddings is None else file_hash(text_embeddings),
     )
-    open_run(run, header, resume)
     with threadpool_limits(threads, user_api="blas"):
-        training = _Training(data, settings, text_embeddings)
+        training = _Training(data, settings, text_embeddings)  # what it refuses leaves no run behind
+        open_run(run, header, resume)
         done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
         return _run_epochs(training, run, done, observer)
 
@@ -211,12 +220,12 @@ class _Training:
     def __init__(self, data: Dataset, settings: TrainSettings, text_embeddings: Path | None) -> None:
         self.data = data
         self.settings = settings
+        config = settings.model_config(len(data.catalogue))
         self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
         if not len(self.sequences):
             raise TrainingError("the data set has no training history of two items or more")
         if not (data.valid.lengths >= 2).any():
             raise TrainingError("the data set has no validation user to choose the best epoch on")
-        config = settings.model_config(len(data.catalogue))
         self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
         if text_embeddings is not None:
             text = load_text_embeddings(text_embeddings, config.n_items)
@@ -236,9 +245,11 @@ class _Training:
         for step, batch in enumerate(epoch_batches(self.sequences, self.settings.batch_size, rng), 1):
             loss = self.step(batch, rng)
             if not math.isfinite(loss):
+                kept = (
+                    f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
+                )
                 raise TrainingError(
-                    f"epoch {epoch}, step {step}: the loss is {loss}; the checkpoint of epoch {epoch - 1} "
-                    "is kept. A lower learning rate may help."
+                    f"epoch {epoch}, step {step}: the loss is {loss}; {kept}. A lower learning rate may help."
                 )
             total += loss
             observer.step(epoch, step, n_steps, loss)
