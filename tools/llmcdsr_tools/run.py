@@ -135,12 +135,19 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
         if not resume:
             raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
         _check_same(run, _read_header(run), header)
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(p not in _leftovers(run) for p in run.iterdir())):
         raise TrainingError(f"{run}: is not empty and holds no run (no {_HEADER}); choose another folder")
     run.mkdir(parents=True, exist_ok=True)
+    for path in _leftovers(run):
+        path.unlink()
     with atomic_file(run / _HEADER) as temporary:
         content = {**asdict(header), "dataset": str(header.dataset)}
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _leftovers(run: Path) -> list[Path]:
+    """Files half written by a process that was killed."""
+    return list(run.glob(".*.tmp"))
 
 
 def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
@@ -180,9 +187,14 @@ def write_metrics(run: Path, done: list[EpochMetrics]) -> None:
 
 
 def folder_hash(folder: Path) -> str:
-    """Hash of the data set's files, without the header that tells where they came from."""
+    """Hash of the data set's files; of its header, only the domains, not where the data came from."""
     names = sorted(p.name for p in folder.iterdir() if p.name != "dataset.json")
-    return hashlib.sha256("".join(n + file_hash(folder / n) for n in names).encode()).hexdigest()
+    try:
+        domains = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["domains"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'dataset.json'}: cannot be read: {error}") from None
+    content = [json.dumps(domains, sort_keys=True), *(n + file_hash(folder / n) for n in names)]
+    return hashlib.sha256("".join(content).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

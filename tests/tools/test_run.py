@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from llmcdsr_tools.run import (
+    EarlyStopping,
+    EpochMetrics,
+    RunHeader,
+    best_model,
+    file_hash,
+    folder_hash,
+    open_run,
+    read_run,
+    write_metrics,
+)
+
+from llmcdsr_lite.errors import DataError, TrainingError
+
+NAN = math.nan
+
+
+def epoch(number: int, a: float, b: float) -> EpochMetrics:
+    return EpochMetrics(number, 0.5, 0.1, (a, b), (0.0, 0.0))
+
+
+def test_early_stopping_by_hand() -> None:
+    stopping = EarlyStopping.start()
+    steps = [  # HR@10 of A and of B, what improves, whether patience 2 is over
+        ((0.10, 0.30), ["best", "best_a", "best_b"], False),
+        ((0.20, 0.10), ["best_a"], False),  # mean .15, below .20
+        ((0.20, 0.25), ["best"], False),  # mean .225; equal to the best of A is no improvement
+        ((0.05, 0.30), [], True),  # A was best at 2, B at 1
+        ((0.05, 0.60), ["best", "best_b"], False),
+        ((0.04, 0.60), [], False),  # A has not improved for four epochs, B for one
+        ((0.03, 0.60), [], True),
+    ]
+    for number, ((a, b), improved, finished) in enumerate(steps, 1):
+        assert stopping.update(epoch(number, a, b)) == improved, number
+        assert stopping.finished(number, patience=2) is finished, number
+    assert stopping.best == pytest.approx([0.325, 0.20, 0.60])
+    assert stopping.best_epoch == [5, 2, 5]
+
+
+def test_a_domain_without_validation_users_does_not_count() -> None:
+    stopping = EarlyStopping.start()
+    assert stopping.update(epoch(1, NAN, 0.2)) == ["best", "best_b"]
+    assert stopping.update(epoch(2, NAN, 0.1)) == []
+    assert not stopping.finished(2, patience=2)
+    assert stopping.update(epoch(3, NAN, 0.1)) == []
+    assert stopping.finished(3, patience=2)
+    assert stopping.best_epoch == [1, 0, 1]
+    assert epoch(1, NAN, 0.2).mean_hr10 == 0.2
+    assert epoch(1, 0.1, 0.2).mean_hr10 == pytest.approx(0.15)
+
+
+def test_an_hr_of_zero_is_better_than_nothing() -> None:
+    stopping = EarlyStopping.start()
+    assert stopping.update(epoch(1, 0.0, 0.0)) == ["best", "best_a", "best_b"]
+
+
+def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
+    done = [epoch(1, 0.25, 0.5), epoch(2, 0.5, 0.75)]
+    write_metrics(tmp_path, done)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["hr10"] for line in lines] == [[0.25, 0.5], [0.5, 0.75]]
+    assert [EpochMetrics.from_json(json.loads(line)) for line in lines] == done
+
+
+def test_best_model_names() -> None:
+    assert [best_model(Path("r"), b).name for b in ("mean", "a", "b")] == [
+        "best.npz",
+        "best_a.npz",
+        "best_b.npz",
+    ]
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+    assert file_hash(tmp_path / "x") == hashlib.sha256(b"hello").hexdigest()
+    with pytest.raises(DataError, match="missing: cannot be read: No such file"):
+        file_hash(tmp_path / "missing")
+
+
+@pytest.fixture
+def dataset(small_world: object, tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset"
+    shutil.copytree(small_world.folder, folder)  # type: ignore[attr-defined]
+    return folder
+
+
+def test_the_hash_of_a_data_set_is_of_what_training_sees(dataset: Path) -> None:
+    before = folder_hash(dataset)
+    header = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**header, "source": {"from": "elsewhere"}}))
+    assert folder_hash(dataset) == before
+    rows = (dataset / "test_rows.npy").read_bytes()
+    (dataset / "test_rows.npy").write_bytes(rows[:-4] + rows[-8:-4])
+    assert folder_hash(dataset) != before
+    (dataset / "test_rows.npy").write_bytes(rows)
+    assert folder_hash(dataset) == before
+
+
+def test_the_hash_sees_where_the_second_domain_starts(dataset: Path) -> None:
+    before = folder_hash(dataset)
+    header = json.loads((dataset / "dataset.json").read_text())
+    header["domains"][0]["items"] += 1
+    header["domains"][1]["items"] -= 1
+    (dataset / "dataset.json").write_text(json.dumps(header))
+    assert folder_hash(dataset) != before
+
+
+def header_of(dataset: Path) -> RunHeader:
+    return RunHeader({"hidden": 8, "n_epochs": 5, "patience": 2}, dataset, folder_hash(dataset), None)
+
+
+def test_a_run_is_read_back(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+    open_run(run, header_of(dataset), resume=False)
+    assert read_run(run) == header_of(dataset)
+
+
+def test_a_data_set_that_moved_must_be_named(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    open_run(run, header_of(dataset), resume=False)
+    moved = tmp_path / "moved"
+    shutil.move(dataset, moved)
+    with pytest.raises(TrainingError, match=r"its data set is not at .*dataset any more; name its folder"):
+        read_run(run)
+    assert read_run(run, moved).dataset == moved
+    (moved / "item_titles.json").write_text("[]")
+    with pytest.raises(TrainingError, match="moved is not the data set that the run was trained on"):
+        read_run(run, moved)
+
+
+def test_only_the_same_run_is_resumed(dataset: Path, tmp_path: Path) -> None:
+    run, header = tmp_path / "run", header_of(dataset)
+    open_run(run, header, resume=True)  # nothing there yet: a new run
+    with pytest.raises(TrainingError, match="holds a run already; resume it, or choose another folder"):
+        open_run(run, header, resume=False)
+    with pytest.raises(TrainingError, match="started with another data set"):
+        open_run(run, replace(header, dataset_sha256="0"), resume=True)
+    with pytest.raises(TrainingError, match="started with other text embeddings, or none"):
+        open_run(run, replace(header, text_embeddings_sha256="0"), resume=True)
+    with pytest.raises(TrainingError, match="settings differ from the run's: hidden was 8 and is now 16"):
+        open_run(run, replace(header, settings={**header.settings, "hidden": 16}), resume=True)
+    assert read_run(run) == header  # as it was
+    longer = replace(header, settings={**header.settings, "n_epochs": 9, "patience": 3})
+    open_run(run, longer, resume=True)
+    assert read_run(run) == longer
+
+
+def test_other_folders_are_left_alone(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is not empty and holds no run"):
+        open_run(dataset, header_of(dataset), resume=True)
+    with pytest.raises(TrainingError, match="is not empty and holds no run"):
+        open_run(dataset / "item_ids.json", header_of(dataset), resume=False)
+    assert (dataset / "item_ids.json").exists()
+    (tmp_path / "empty").mkdir()
+    open_run(tmp_path / "empty", header_of(dataset), resume=False)
+
+
+def test_what_a_killed_process_half_wrote_is_removed(dataset: Path, tmp_path: Path) -> None:
+    run, header = tmp_path / "run", header_of(dataset)
+    run.mkdir()
+    (run / ".run.json.x1.tmp").write_text("{")
+    open_run(run, header, resume=False)
+    (run / ".checkpoint.npz.x2.tmp").write_text("half")
+    open_run(run, header, resume=True)
+    assert [p.name for p in run.iterdir()] == ["run.json"]
+
+
+def test_what_is_no_run_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"run.json: no such file; is .* the folder of a training run\?"):
+        read_run(tmp_path)
+    for content in ("{", "[]", "{}", '{"settings": 1, "dataset": "d"}', "\xff"):
+        (tmp_path / "run.json").write_text(content, encoding="latin-1")
+        with pytest.raises(TrainingError, match=r"run\.json: damaged"):
+            read_run(tmp_path)
