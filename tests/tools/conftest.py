@@ -25,13 +25,14 @@ class SmallWorld:
 
 
 def walks(n_users: int, rng: np.random.Generator) -> list[list[int]]:
-    """Histories of both domains in turns; what comes next in a domain is the next row, round a circle."""
+    """Histories of one domain, then the other; what comes next in a domain is the next row, in a circle."""
     histories = []
     for _ in range(n_users):
         places = [int(rng.integers(N_A)), int(rng.integers(N_B))]
         history = []
-        for step in range(int(rng.integers(6, 12))):
-            domain = step % 2
+        length, first = int(rng.integers(6, 12)), int(rng.integers(2))
+        for step in range(length):
+            domain = first if 2 * step < length else 1 - first
             history.append(1 + places[0] if domain == 0 else 1 + N_A + places[1])
             places[domain] = (places[domain] + 1) % (N_A, N_B)[domain]
         histories.append(history)
