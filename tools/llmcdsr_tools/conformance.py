@@ -8,6 +8,7 @@ difference divided by the largest absolute value expected.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,10 +78,12 @@ class Case:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # TypeError below: a single array (.npy)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 self._arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: cannot be read as an .npz file: {error}") from None
+        _ = self["config.hidden"]  # another archive has no group to check, and must not pass
 
     def __getitem__(self, name: str) -> Array:
         try:
@@ -114,7 +117,7 @@ def check(path: Path) -> list[GroupResult]:
     Raises
     ------
     DataError
-        If the file cannot be read or lacks an array.
+        If the file cannot be read, lacks an array, or its arrays do not fit together.
     """
     case = Case(path)
     results = []
@@ -122,14 +125,24 @@ def check(path: Path) -> list[GroupResult]:
         if group not in _CHECKS:
             results.append(GroupResult(group))
             continue
-        compare, tolerance = _CHECKS[group]
-        worst, error = "", 0.0
-        for name, actual, expected in compare(case):
-            this = relative_error(actual, expected)
-            if not this <= error:  # also true for nan
-                worst, error = name, this
-        results.append(GroupResult(group, error, worst, tolerance))
+        try:
+            with np.errstate(all="ignore"):  # what is not finite fails the comparison
+                results.append(_check_group(case, group))
+        except (ValueError, IndexError, TypeError) as error:
+            raise DataError(f"{path}: arrays of group {group!r} do not fit together: {error}") from None
     return results
+
+
+def _check_group(case: Case, group: str) -> GroupResult:
+    compare, tolerance = _CHECKS[group]
+    worst, error = "", 0.0
+    for name, actual, expected in compare(case):
+        this = relative_error(actual, expected)
+        if math.isnan(this):  # nothing is worse, and no later array may hide it
+            return GroupResult(group, this, name, tolerance)
+        if this > error:
+            worst, error = name, this
+    return GroupResult(group, error, worst, tolerance)
 
 
 def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
