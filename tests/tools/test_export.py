@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from llmcdsr_tools import export as stage
+from llmcdsr_tools.checkpoint import load_model, save_model
+from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.export import export
+from llmcdsr_tools.train import TrainResult
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle import read_bundle
+from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
+
+
+@pytest.fixture(scope="module")
+def exported(small_run: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    return folder, export(small_run.run, folder)
+
+
+@pytest.fixture
+def run(small_run: TrainResult, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(small_run.run, tmp_path / "run"))
+
+
+def test_the_bundle_is_the_best_model(
+    exported: tuple[Path, list[Any]], small_run: TrainResult, small_world: Any
+) -> None:
+    bundle = read_bundle(exported[0])
+    model, description = load_model(small_run.run / "best.npz")
+    assert np.array_equal(bundle.parameters.dense, model.dense)
+    assert np.array_equal(bundle.item_vectors[1:], model.item_embedding[1:])
+    assert list(bundle.catalogue.ids) == list(small_world.data.catalogue.ids)
+    assert bundle.catalogue.domains == small_world.data.catalogue.domains
+    counts = [0] * 67
+    for history in small_world.data.train:
+        for row in history.tolist():
+            counts[row] += 1
+    assert bundle.item_counts.tolist() == counts
+    assert bundle.training["epoch"] == description["epoch"] == small_run.best_epoch
+    assert bundle.training["settings"]["hidden"] == 16
+
+
+def test_the_metrics_are_those_of_the_bundle(exported: tuple[Path, list[Any]], small_world: Any) -> None:
+    folder, results = exported
+    backend, table = open_model(folder, small_world.data)
+    again = evaluate(backend, table, small_world.data, split="test")
+    for found, expected in zip(results, again, strict=True):
+        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
+        assert (found.protocol, found.group, found.domain, found.n_users) == (
+            expected.protocol,
+            expected.group,
+            expected.domain,
+            expected.n_users,
+        )
+    card = (folder / "README.md").read_text()
+    for result in results:
+        assert f"{result.domain:<14}{result.n_users:>6}" in card
+        assert "".join(f"{x:8.4f}" for x in result.hr) in card
+    assert "# Cross-domain recommender: food and tools" in card
+    assert "sampled-softmax" in card
+
+
+def test_config_is_strict_json(small_world: Any, exported: tuple[Path, list[Any]]) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads((exported[0] / "config.json").read_text(), parse_constant=refuse)
+
+
+def test_the_bundle_recommends_what_was_learned(exported: tuple[Path, list[Any]]) -> None:
+    recommender = Recommender.load(exported[0])
+    found = recommender.recommend(["f3", "f4", "f5"], domain="food", k=3)
+    assert "f6" in [r.id if hasattr(r, "id") else r[0] for r in found]
+
+
+def test_the_bundles_graph_loads_without_us(exported: tuple[Path, list[Any]]) -> None:
+    session = onnxruntime.InferenceSession(
+        str(exported[0] / "recommender.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"item_rows": np.array([[0, 1, 2]])})
+    assert found.shape == (1, 16)
+
+
+def test_the_best_model_of_one_domain(small_run: TrainResult, tmp_path: Path) -> None:
+    for best_for in ("a", "b"):
+        export(small_run.run, tmp_path / best_for, best_for=best_for)
+        _, description = load_model(small_run.run / f"best_{best_for}.npz")
+        training = read_bundle(tmp_path / best_for).training
+        assert (training["epoch"], training["best_for"]) == (description["epoch"], best_for)
+
+
+def test_overwriting_must_be_asked_for(run: Path, exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(exported[0], tmp_path / "bundle"))
+    (bundle / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="exists already"):
+        export(run, bundle)
+    assert (bundle / "notes.txt").exists()
+    export(run, bundle, overwrite=True)
+    assert not (bundle / "notes.txt").exists()
+    read_bundle(bundle)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="is a file"):
+        export(run, tmp_path / "file", overwrite=True)
+
+
+def test_a_data_set_that_moved_or_changed(run: Path, small_world: Any, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(small_world.folder, tmp_path / "moved"))
+    header = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**header, "dataset": str(tmp_path / "gone")}))
+    with pytest.raises(TrainingError, match=r"its data set is not at .*gone any more; name its folder"):
+        export(run, tmp_path / "bundle")
+    export(run, tmp_path / "bundle", dataset=moved)
+    (moved / "test_users.json").write_text("[]")
+    with pytest.raises(TrainingError, match="is not the data set that the run was trained on"):
+        export(run, tmp_path / "other", dataset=moved)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / "best_a.npz").unlink()
+    with pytest.raises(TrainingError, match=r"best_a\.npz: no such file"):
+        export(run, tmp_path / "bundle", best_for="a")
+    with pytest.raises(TrainingError, match=r"run\.json: no such file; is .* the folder of a training run\?"):
+        export(tmp_path, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_graph_that_disagrees_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage.build_onnx
+
+    def spoiled(parameters: Any, location: str, offset: int) -> bytes:
+        other = parameters.copy()
+        other.norm_bias[:] += 0.001
+        return whole(other, location, offset)
+
+    monkeypatch.setattr(stage, "build_onnx", spoiled)
+    with pytest.raises(TrainingError, match=r"differs from the NumPy model by \d"):
+        export(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_with_a_nan_is_not_published(run: Path, tmp_path: Path) -> None:
+    model, description = load_model(run / "best.npz")
+    model.item_embedding[5] = np.nan
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]})
+    with pytest.raises(LlmcdsrError, match=r"not finite|differs"):
+        export(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_exported_bundle_can_be_moved(exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(exported[0], tmp_path / "elsewhere"))
+    assert Recommender.load(moved).recommend(["t1"], k=1)
+    (moved / "dense.npy").write_bytes((moved / "dense.npy").read_bytes()[:-4])
+    with pytest.raises(BundleError, match=r"dense\.npy"):
+        read_bundle(moved)
