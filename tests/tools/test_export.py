@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import onnxruntime
 import pytest
 from llmcdsr_tools import export as stage
 from llmcdsr_tools.checkpoint import load_model, save_model
+from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model
 from llmcdsr_tools.export import export
-from llmcdsr_tools.train import TrainResult
+from llmcdsr_tools.train import TrainResult, train
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
@@ -69,11 +71,19 @@ def test_the_metrics_are_those_of_the_bundle(exported: tuple[Path, list[Any]], s
     assert "sampled-softmax" in card
 
 
-def test_config_is_strict_json(small_world: Any, exported: tuple[Path, list[Any]]) -> None:
+def test_config_is_strict_json_though_a_group_has_no_users(small_world: Any, tmp_path: Path) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    json.loads((exported[0] / "config.json").read_text(), parse_constant=refuse)
+    test = Histories.from_lists([[1, 2, 3]], ["u"])  # no target in tools, nobody is cold
+    save_dataset(replace(small_world.data, test=test), tmp_path / "d")
+    train(tmp_path / "d", tmp_path / "run", replace(small_world.settings, n_epochs=1))
+    export(tmp_path / "run", tmp_path / "bundle")
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text(), parse_constant=refuse)
+    found = {(r["group"], r["domain"], r["protocol"]): r for r in config["training"]["test_metrics"]}
+    assert found["cold", "food", "full"]["hr"] is None
+    assert found["all", "food", "full"]["n_users"] == 1
+    assert len(found["all", "food", "full"]["hr"]) == 4
 
 
 def test_the_bundle_recommends_what_was_learned(exported: tuple[Path, list[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def export(
         "training_users": len(data.train),
         "training_interactions": len(data.train.rows),
         "negatives_seed": seed,
-        **{f"{split}_metrics": [asdict(r) for r in results] for split, results in metrics.items()},
+        **{f"{split}_metrics": [_as_json(r) for r in results] for split, results in metrics.items()},
     }
     counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
     bundle = Bundle(data.catalogue, parameters, counts, training)
@@ -138,6 +139,11 @@ Validation users, on whom the epoch was chosen:
 {format_results(valid)}
 ```
 """
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    """A result for config.json; null where a group has no users: JSON knows no nan."""
+    return {**asdict(result), "hr": None, "ndcg": None} if not result.n_users else asdict(result)
 
 
 def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:
