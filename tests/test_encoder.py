@@ -240,6 +240,7 @@ def test_a_model_and_a_tokenizer_are_enough(folder: Path, tiny: TinyModel) -> No
     for path in folder.rglob("*.json"):
         if path.name != "tokenizer.json":
             path.unlink()
+    write_json(folder / "tokenizer_config.json", {"model_max_length": int(1e30)})  # "none"
     texts = make_texts(10)
     encoder = TextEncoder.load(folder)
     assert encoder.config.max_length == 512
@@ -302,6 +303,15 @@ def test_texts_that_say_nothing_are_zero(folder: Path, tiny: TinyModel) -> None:
     assert not found[[0, 2, 3]].any()
     assert_close(found[1:2], tiny.vectors(["red pan"]))
     assert TextEncoder.load(folder).encode([]).shape == (0, E)
+
+
+def test_texts_that_leave_no_token_are_zero(folder: Path, tiny: TinyModel) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "!"}, "content": ""}
+    write_json(folder / "tokenizer.json", tokenizer)
+    found = TextEncoder.load(folder).encode(["!!", "red!"])
+    assert not found[0].any()
+    assert_close(found[1:], tiny.vectors(["red"]))
 
 
 def test_the_batch_is_filled_with_the_pad_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

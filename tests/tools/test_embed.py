@@ -207,6 +207,18 @@ def test_a_count_that_cannot_be_is_not_believed(
     assert f"counts {blocks} blocks" in embed(dataset, encoder, output).warnings[0]
 
 
+def test_an_older_matrix_is_not_taken_for_the_lost_one(
+    dataset: Dataset, encoder: Path, tmp_path: Path
+) -> None:
+    undisturbed, output = tmp_path / "one.npy", tmp_path / "titles.npy"
+    embed(dataset, encoder, undisturbed)
+    interrupt_after(2, dataset, encoder, output)
+    (tmp_path / "titles.npy.partial").unlink()
+    np.save(output, np.ones((N_A + N_B, E), dtype=np.float32))
+    assert embed(dataset, encoder, output, overwrite=True).n_resumed == 0
+    assert output.read_bytes() == undisturbed.read_bytes()
+
+
 def test_a_matrix_without_a_count_is_started_over(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:
     output = tmp_path / "titles.npy"
     interrupt_after(2, dataset, encoder, output)
