@@ -16,6 +16,7 @@ matrix comes out as if nothing had happened. It takes the name of the output whe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -220,7 +221,11 @@ def _start(files: _Files, wanted: _Progress) -> _Progress:
     with partial.open("r+b") as file:
         if hasattr(os, "posix_fallocate"):
             # a full disk is an error here, where later it would end the process without a word
-            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                    raise
         os.fsync(file.fileno())
     _write_sidecar(files, wanted)
     return wanted
