@@ -17,10 +17,10 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from llmcdsr_tools.cli import cli
 
 from llmcdsr_lite import Recommender, __version__
 from llmcdsr_lite.score import ScoreSettings, score_histories
+from llmcdsr_tools.cli import cli
 
 COMMANDS = sorted(cli.commands)
 Command = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_tools.batches import (
     TrainingSequences,
     epoch_batches,
@@ -11,8 +13,6 @@ from llmcdsr_tools.batches import (
     shared_negatives,
 )
 from llmcdsr_tools.dataset import Histories
-
-from llmcdsr_lite.catalogue import Catalogue
 
 CATALOGUE = Catalogue.from_sizes([str(i) for i in range(12)], [""] * 12, ("a", "b"), (5, 7))
 

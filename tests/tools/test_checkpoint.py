@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 
 CONFIG = SASRecConfig(n_items=5, hidden=4, n_blocks=1, n_heads=2, max_length=3, dropout=0.25)
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
-from llmcdsr_tools.conformance import check, main, relative_error
 from padded_sasrec import numerical_gradient, padded_features
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.conformance import check, main, relative_error
 
 Arrays = dict[str, npt.NDArray[Any]]
 HIDDEN, HEADS, BLOCKS, LENGTH, ITEMS = 4, 2, 2, 4, (5, 6)

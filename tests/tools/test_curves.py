@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from llmcdsr_tools.curves import plot_curves
 from llmcdsr_tools.run import EpochMetrics
 

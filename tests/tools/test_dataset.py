@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import (
     SPLITS,
     Dataset,
@@ -22,9 +25,6 @@ from llmcdsr_tools.dataset import (
     summarize,
     write_histories,
 )
-
-from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools import demo_items, demo_world
 from llmcdsr_tools.dataset import summarize
 from llmcdsr_tools.demo_items import DemoItem, load_demo_items
 from llmcdsr_tools.demo_world import DOMAINS, DemoWorld, generate_users, sample_histories, write_demo_world
 from llmcdsr_tools.ingest import IngestSettings, ingest
-
-from llmcdsr_lite.errors import DataError, UsageError
 
 N_USERS = 2500
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmcdsr_tools import embed as stage
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
-from llmcdsr_tools.embed import EmbedResult, embed
 from test_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, write_encoder
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
+from llmcdsr_tools import embed as stage
+from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.embed import EmbedResult, embed
 
 N_A, N_B = 30, 45
 SMALL_BLOCK = 8

@@ -14,6 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from test_encoder import make_texts, make_tiny_model, write_encoder
+
+from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.encoder_folder import (
     MINILM,
     EncoderSource,
@@ -22,10 +26,6 @@ from llmcdsr_tools.encoder_folder import (
     assemble_encoder_folder,
     main,
 )
-from test_encoder import make_texts, make_tiny_model, write_encoder
-
-from llmcdsr_lite.encoder import TextEncoder
-from llmcdsr_lite.errors import DataError
 
 CONFIGURATION = ("tokenizer.json", "modules.json", "1_Pooling/config.json", "config.json")
 

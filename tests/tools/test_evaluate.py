@@ -14,6 +14,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluate import (
     CUTOFFS,
@@ -26,11 +31,6 @@ from llmcdsr_tools.evaluate import (
     ranks,
 )
 from llmcdsr_tools.train import TrainResult
-
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle import Bundle
-from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.errors import DataError
 
 N_A, N_B = 40, 60
 CATALOGUE = Catalogue.from_sizes(

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle import read_bundle
+from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
 from llmcdsr_tools import export as stage
 from llmcdsr_tools.checkpoint import load_model, save_model
 from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model
 from llmcdsr_tools.export import export
 from llmcdsr_tools.train import TrainResult, train
-
-from llmcdsr_lite import Recommender
-from llmcdsr_lite.bundle import read_bundle
-from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from llmcdsr_tools.dataset import SPLITS, Dataset, format_summary, load_dataset
-from llmcdsr_tools.ingest import IngestSettings, ingest
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.dataset import SPLITS, Dataset, format_summary, load_dataset
+from llmcdsr_tools.ingest import IngestSettings, ingest
 
 DOMAINS = ("Food", "Kitchen")
 ITEMS = [(f"i{n}", DOMAINS[n % 3 == 0], f"Title {n}" if n % 5 else "") for n in range(40)]

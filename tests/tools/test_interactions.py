@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.interactions import (
     PROGRESS_EVERY,
     Columns,
@@ -19,8 +21,6 @@ from llmcdsr_tools.interactions import (
     read_interactions,
     read_items,
 )
-
-from llmcdsr_lite.errors import DataError
 
 DOMAINS = ("Food", "Kitchen")
 ITEMS = "item,domain,title\npan,Kitchen,Pan\ntea,Food,Tea\npot,Kitchen,\njam,Food,  \n"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmcdsr_tools.official import read_official
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.official import read_official
 
 FILES = {
     "num.txt": "2\n3\n",

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
 from padded_sasrec import padded_features
 
 from llmcdsr_lite.backend import INPUT_NAME, OUTPUT_NAME, NumpyBackend, OnnxBackend
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
 
 N_ITEMS = 50
 TABLE = "table.npy"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmcdsr_tools.records import ABSENT, MAX_LINE, read_records
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.records import ABSENT, MAX_LINE, read_records
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\t\r\n"), max_size=8)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.run import (
     EarlyStopping,
     EpochMetrics,
@@ -19,8 +21,6 @@ from llmcdsr_tools.run import (
     read_run,
     write_metrics,
 )
-
-from llmcdsr_lite.errors import DataError, TrainingError
 
 NAN = math.nan
 

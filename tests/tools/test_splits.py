@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.splits import (
     drop_short,
@@ -16,8 +18,6 @@ from llmcdsr_tools.splits import (
     pack_histories,
     take,
 )
-
-from llmcdsr_lite.errors import DataError
 
 BOUNDARY = 5  # rows 1..4 are of A, 5..9 of B
 HISTORIES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), max_size=30)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmcdsr_tools.text_initialization import initialize_from_text, load_text_embeddings
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.text_initialization import initialize_from_text, load_text_embeddings
 
 
 def text_of(n_items: int, size: int, seed: int = 0) -> np.ndarray:

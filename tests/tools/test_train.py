@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools import checkpoint
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.run import EpochMetrics
 from llmcdsr_tools.train import Observer, TrainResult, TrainSettings, train
-
-from llmcdsr_lite.errors import DataError, TrainingError
 
 BEST = ("best.npz", "best_a.npz", "best_b.npz")
 

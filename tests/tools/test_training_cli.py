@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmcdsr_tools.cli import _print_results
-from llmcdsr_tools.evaluate import Result
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
 from llmcdsr_lite.score import ScoreSettings, score_histories
+from llmcdsr_tools.cli import _print_results
+from llmcdsr_tools.evaluate import Result
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 N_FOOD, N_KITCHEN, N_USERS = 30, 24, 240
