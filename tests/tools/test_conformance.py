@@ -28,7 +28,7 @@ def test_the_official_cases(name: str) -> None:
         pytest.skip(f"the official case is not at {OFFICIAL / name}")
     results = {r.group: r for r in check(OFFICIAL / name)}
     assert all(r.passed for r in results.values())
-    for group in ("forward", "predict"):
+    for group in ("forward", "predict", "contrastive"):
         error = results[group].error
         assert error is not None
         assert 0 < error < 1e-9  # not zero: it was compared
@@ -58,6 +58,27 @@ def ours(arrays: Arrays) -> Arrays:
                 f"blocks.{block}.outer_{kind}": outer,
             }
     return found
+
+
+def contrastive_arrays(rng: np.random.Generator) -> Arrays:
+    """Two views of three items; their loss by its formula, its gradients by central differences."""
+    text, collaborative = rng.normal(size=(2, 3, HIDDEN))
+
+    def loss() -> float:
+        views = [*text, *collaborative]
+        total = 0.0
+        for i, anchor in enumerate(views):
+            others = sum(math.exp(anchor @ view) for j, view in enumerate(views) if j != i)
+            total += math.log(others) - anchor @ views[(i + 3) % 6]
+        return total / 6
+
+    return {
+        "contrastive/text": text,
+        "contrastive/collaborative": collaborative,
+        "contrastive/loss": np.array(loss()),
+        "contrastive/grad_text": numerical_gradient(loss, text),
+        "contrastive/grad_collaborative": numerical_gradient(loss, collaborative),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +149,7 @@ def made() -> Arrays:
         **{f"forward/grad/{name}": numerical_gradient(loss, arrays[f"param/{name}"]) for name in shapes},
         "predict/candidates": candidates,
         "predict/scores": np.array([table[c] @ f[-1] for c, f in zip(candidates, features(), strict=True)]),
+        **contrastive_arrays(rng),
         "recall/pooled": np.zeros((2, HIDDEN)),
         "meta/0/loss": np.array(1.0),
     }
@@ -160,11 +182,12 @@ def test_the_made_case_passes(run_with: Callable[..., Result]) -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0].endswith("case.npz")
-    assert [(line.split()[0], line.split()[-1]) for line in lines[1:3]] == [
+    assert [(line.split()[0], line.split()[-1]) for line in lines[1:4]] == [
         ("forward", "ok"),
         ("predict", "ok"),
+        ("contrastive", "ok"),
     ]
-    assert [line.split(maxsplit=1) for line in lines[3:]] == [
+    assert [line.split(maxsplit=1) for line in lines[4:]] == [
         ["recall", "not checked: not built yet"],
         ["meta", "not checked: not built yet"],
     ]
@@ -180,6 +203,9 @@ def test_the_made_case_passes(run_with: Callable[..., Result]) -> None:
         ("forward/grad/attention_layers.1.in_proj_weight", "forward", "grad/blocks.1."),
         ("forward/grad/forward_layers.0.conv2.bias", "forward", "grad/blocks.0.outer_bias"),
         ("predict/scores", "predict", "scores"),
+        ("contrastive/loss", "contrastive", "loss"),
+        ("contrastive/grad_text", "contrastive", "grad_text"),
+        ("contrastive/grad_collaborative", "contrastive", "grad_collaborative"),
     ],
 )
 @pytest.mark.parametrize("value", [0.01, math.nan, math.inf])
@@ -193,8 +219,8 @@ def test_one_wrong_value_fails_and_is_named(
     (line,) = [line for line in result.output.splitlines() if line.strip().startswith(group)]
     assert line.endswith("OUT OF TOLERANCE")
     assert f"worst: {worst}" in line
-    others = [r for r in result.output.splitlines()[1:3] if r != line]
-    assert [r.endswith(" ok") for r in others] == [True]
+    others = [r for r in result.output.splitlines()[1:4] if r != line]
+    assert [r.endswith(" ok") for r in others] == [True, True]
 
 
 def test_a_nan_in_a_parameter_fails(made: Arrays, run_with: Callable[..., Result]) -> None:

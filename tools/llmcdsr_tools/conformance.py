@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.reference import losses, sasrec
+from llmcdsr_lite.reference.contrastive import nt_xent
 from llmcdsr_lite.reference.packing import PackedSequences, pack
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 
@@ -227,9 +228,17 @@ def _check_predict(case: Case) -> Iterator[tuple[str, Array, Array]]:
     yield "scores", np.einsum("nh,nch->nc", users, candidates), case["predict/scores"]
 
 
+def _check_contrastive(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    found = nt_xent(case["contrastive/text"], case["contrastive/collaborative"])
+    yield "loss", np.array(found.loss), case["contrastive/loss"]
+    yield "grad_text", found.d_text, case["contrastive/grad_text"]
+    yield "grad_collaborative", found.d_collaborative, case["contrastive/grad_collaborative"]
+
+
 _CHECKS: dict[str, tuple[Callable[[Case], Iterator[tuple[str, Array, Array]]], float]] = {
     "forward": (_check_forward, 1e-9),
     "predict": (_check_predict, 1e-9),
+    "contrastive": (_check_contrastive, 1e-9),
 }
 
 
