@@ -170,15 +170,15 @@ def causal_attention(
     masks = _attention_masks(groups, n_heads, padding, rate, rng, query.dtype)
     cache = AttentionCache(query, key_value, groups, n_heads, padding, [], masks)
     for group, mask in zip(groups, masks, strict=True):
-        q = _split_heads(query, group, n_heads)
-        k, v = _keys_values(key_value, group, n_heads, padding)
+        q = split_heads(query, group, n_heads)
+        k, v = keys_values(key_value, group, n_heads, padding)
         scores = q @ k.swapaxes(-1, -2)  # (count, heads, length, keys)
-        scores *= _scale(query, n_heads)
+        scores *= attention_scale(query, n_heads)
         scores += _additive_mask(group, padding, scores.dtype)
         weights = softmax(scores)
         cache.weights.append(weights)
         mixed = (weights if mask is None else weights * mask) @ v  # (count, heads, length, H / heads)
-        output[group.start : group.stop] = _merge_heads(mixed)
+        output[group.start : group.stop] = merge_heads(mixed)
     return output, cache
 
 
@@ -190,11 +190,11 @@ def causal_attention_backward(
     d_key_value = np.empty_like(cache.key_value)
     d_padding = None if cache.padding is None else np.zeros_like(cache.padding.key_value_bias)
     hidden = cache.query.shape[1]
-    scale = _scale(cache.query, cache.n_heads)
+    scale = attention_scale(cache.query, cache.n_heads)
     for group, weights, mask in zip(cache.groups, cache.weights, cache.masks, strict=True):
-        q = _split_heads(cache.query, group, cache.n_heads)
-        k, v = _keys_values(cache.key_value, group, cache.n_heads, cache.padding)
-        d_mixed = _split_heads(d_output, group, cache.n_heads)
+        q = split_heads(cache.query, group, cache.n_heads)
+        k, v = keys_values(cache.key_value, group, cache.n_heads, cache.padding)
+        d_mixed = split_heads(d_output, group, cache.n_heads)
         applied = weights if mask is None else weights * mask
         dv = applied.swapaxes(-1, -2) @ d_mixed  # (count, heads, keys, H / heads)
         d_scores = d_mixed @ v.swapaxes(-1, -2)  # (count, heads, length, keys)
@@ -206,9 +206,9 @@ def causal_attention_backward(
         d_scores *= scale
         dk = d_scores.swapaxes(-1, -2) @ q
         tokens = slice(group.start, group.stop)
-        d_query[tokens] = _merge_heads(d_scores @ k)
-        d_key_value[tokens, :hidden] = _merge_heads(dk[:, :, : group.length])
-        d_key_value[tokens, hidden:] = _merge_heads(dv[:, :, : group.length])
+        d_query[tokens] = merge_heads(d_scores @ k)
+        d_key_value[tokens, :hidden] = merge_heads(dk[:, :, : group.length])
+        d_key_value[tokens, hidden:] = merge_heads(dv[:, :, : group.length])
         if d_padding is not None:
             d_padding[:hidden] += dk[:, :, group.length].sum(axis=0).reshape(hidden)
             d_padding[hidden:] += dv[:, :, group.length].sum(axis=0).reshape(hidden)
@@ -240,12 +240,12 @@ def last_query_attention(
     for group in groups:
         sequences = slice(start, start + group.count)
         one_query = Group(sequences.start, sequences.stop, group.count, 1)
-        q = _split_heads(query, one_query, n_heads)  # (count, heads, 1, H / heads)
-        k, v = _keys_values(key_value, group, n_heads, padding)
+        q = split_heads(query, one_query, n_heads)  # (count, heads, 1, H / heads)
+        k, v = keys_values(key_value, group, n_heads, padding)
         scores = q @ k.swapaxes(-1, -2)
-        scores *= _scale(query, n_heads)
+        scores *= attention_scale(query, n_heads)
         scores += _additive_mask(group, padding, scores.dtype)[-1]
-        output[sequences] = _merge_heads(softmax(scores) @ v)
+        output[sequences] = merge_heads(softmax(scores) @ v)
         start = sequences.stop
     return output
 
@@ -278,7 +278,7 @@ def _attention_masks(
     ]
 
 
-def _keys_values(
+def keys_values(
     key_value: FloatArray, group: Group, n_heads: int, padding: PaddingKey | None
 ) -> tuple[FloatArray, FloatArray]:
     """Keys and values of a group, each (count, heads, length, H / heads).
@@ -286,8 +286,8 @@ def _keys_values(
     With `padding` they have one more entry at the end of the length axis.
     """
     hidden = key_value.shape[1] // 2
-    k = _split_heads(key_value[:, :hidden], group, n_heads)
-    v = _split_heads(key_value[:, hidden:], group, n_heads)
+    k = split_heads(key_value[:, :hidden], group, n_heads)
+    v = split_heads(key_value[:, hidden:], group, n_heads)
     if padding is not None:
         shape = (group.count, n_heads, 1, hidden // n_heads)
         key, value = padding.key_value_bias.reshape(2, 1, n_heads, 1, -1)
@@ -296,19 +296,20 @@ def _keys_values(
     return k, v
 
 
-def _split_heads(x: FloatArray, group: Group, n_heads: int) -> FloatArray:
+def split_heads(x: FloatArray, group: Group, n_heads: int) -> FloatArray:
     """(T, H) to the group's (count, heads, length, H / heads), a view."""
     tokens = x[group.start : group.stop]
     return tokens.reshape(group.count, group.length, n_heads, -1).swapaxes(1, 2)
 
 
-def _merge_heads(x: FloatArray) -> FloatArray:
+def merge_heads(x: FloatArray) -> FloatArray:
     """(count, heads, length, H / heads) to (count * length, H)."""
     count, n_heads, length, size = x.shape
     return x.swapaxes(1, 2).reshape(count * length, n_heads * size)
 
 
-def _scale(query: FloatArray, n_heads: int) -> Any:
+def attention_scale(query: FloatArray, n_heads: int) -> Any:
+    """``1 / sqrt(H / heads)`` in the dtype of the query (T, H)."""
     return query.dtype.type((query.shape[1] // n_heads) ** -0.5)
 
 

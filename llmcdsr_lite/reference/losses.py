@@ -2,17 +2,21 @@
 
 Every loss takes the features of T tokens and the item rows that follow them, and returns the loss, the
 gradient of the features and the gradients of item rows as (rows, values) pairs in which rows may repeat.
+Below each is its tangent: the speed of the gradient of the features, when features and item embeddings
+move (see `tangents`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.reference.layers import FloatArray, softmax
+from llmcdsr_lite.reference.sasrec import RowGradient
 
 RowArray = npt.NDArray[np.int64]
 
@@ -67,6 +71,40 @@ def binary_cross_entropy(
     )
 
 
+def binary_cross_entropy_tangent(
+    features: FloatArray,
+    features_dot: FloatArray,
+    item_embedding: FloatArray,
+    item_dot: RowGradient,
+    positives: RowArray,
+    negatives: RowArray,
+) -> FloatArray:
+    """Speed of the gradient of the features (T, H) of `binary_cross_entropy`.
+
+    Parameters
+    ----------
+    features, features_dot : float arrays (T, H)
+        Features and their speed.
+    item_embedding : float array (items + 1, H)
+    item_dot : RowGradient
+        Speed of the item rows that move.
+    positives, negatives : int64 arrays (T,)
+    """
+    n_tokens = len(features)
+    d_features_dot = np.zeros_like(features)
+    for rows, sign in ((positives, -1), (negatives, 1)):  # the term is softplus(sign * f.e)
+        e, e_dot = item_embedding[rows], item_dot.take(rows)  # (T, H)
+        score = sign * np.einsum("th,th->t", features, e)
+        score_dot = np.einsum("th,th->t", features_dot, e)
+        score_dot += np.einsum("th,th->t", features, e_dot)
+        slope = _sigmoid(score)
+        d_score = sign * slope / n_tokens
+        d_score_dot = slope * _sigmoid(-score) * score_dot / n_tokens
+        d_features_dot += d_score_dot[:, None] * e
+        d_features_dot += d_score[:, None] * e_dot
+    return d_features_dot
+
+
 def sampled_softmax(
     features: FloatArray,
     item_embedding: FloatArray,
@@ -94,20 +132,10 @@ def sampled_softmax(
     d_features = np.empty_like(features)
     rows: list[RowArray] = []
     d_rows: list[FloatArray] = []
-    in_second = positives >= second_domain_start
-    for negatives, tokens in zip(
-        shared_negatives, (np.flatnonzero(~in_second), np.flatnonzero(in_second)), strict=True
-    ):
-        if not len(tokens):
-            continue
-        f = features[tokens]  # (t, H)
-        targets = positives[tokens]
-        e_positive = item_embedding[targets]  # (t, H)
-        e_negative = item_embedding[negatives]  # (m, H)
-        logits = np.empty((len(tokens), 1 + len(negatives)), dtype=features.dtype)
-        logits[:, 0] = np.einsum("th,th->t", f, e_positive)
-        np.matmul(f, e_negative.T, out=logits[:, 1:])
-        logits[:, 1:][targets[:, None] == negatives] = -np.inf
+    for negatives, tokens in _by_domain(positives, shared_negatives, second_domain_start):
+        f, targets = features[tokens], positives[tokens]  # (t, H), (t,)
+        e_positive, e_negative = item_embedding[targets], item_embedding[negatives]  # (t, H), (m, H)
+        logits = _logits(f, targets, e_positive, negatives, e_negative)
         top = logits.max(axis=1, keepdims=True)
         positive = logits[:, 0] - top[:, 0]
         logits -= top
@@ -123,6 +151,72 @@ def sampled_softmax(
         rows += [targets, negatives]
         d_rows += [d_positive * f, d_negative.T @ f]
     return LossGradients(loss / len(features), d_features, np.concatenate(rows), np.concatenate(d_rows))
+
+
+def sampled_softmax_tangent(
+    features: FloatArray,
+    features_dot: FloatArray,
+    item_embedding: FloatArray,
+    item_dot: RowGradient,
+    positives: RowArray,
+    shared_negatives: tuple[RowArray, RowArray],
+    second_domain_start: int,
+) -> FloatArray:
+    """Speed of the gradient of the features (T, H) of `sampled_softmax`.
+
+    Of probabilities p of logits l it is ``p' = p * (l' - sum(p * l'))``.
+
+    Parameters
+    ----------
+    features, features_dot : float arrays (T, H)
+        Features and their speed.
+    item_embedding : float array (items + 1, H)
+    item_dot : RowGradient
+        Speed of the item rows that move.
+    positives, shared_negatives, second_domain_start
+        As for `sampled_softmax`.
+    """
+    n_tokens = len(features)
+    d_features_dot = np.empty_like(features)
+    for negatives, tokens in _by_domain(positives, shared_negatives, second_domain_start):
+        f, f_dot, targets = features[tokens], features_dot[tokens], positives[tokens]
+        e_positive, e_negative = item_embedding[targets], item_embedding[negatives]
+        e_positive_dot, e_negative_dot = item_dot.take(targets), item_dot.take(negatives)
+        p = softmax(_logits(f, targets, e_positive, negatives, e_negative))  # (t, 1 + m)
+        p_dot = np.empty_like(p)  # so far l'
+        p_dot[:, 0] = np.einsum("th,th->t", f_dot, e_positive) + np.einsum("th,th->t", f, e_positive_dot)
+        p_dot[:, 1:] = f_dot @ e_negative.T
+        p_dot[:, 1:] += f @ e_negative_dot.T
+        p_dot -= np.einsum("tm,tm->t", p, p_dot)[:, None]
+        p_dot *= p
+        df_dot = p_dot[:, 1:] @ e_negative
+        df_dot += p[:, 1:] @ e_negative_dot
+        df_dot += p_dot[:, :1] * e_positive
+        df_dot += (p[:, :1] - 1) * e_positive_dot
+        d_features_dot[tokens] = df_dot / n_tokens
+    return d_features_dot
+
+
+def _by_domain(
+    positives: RowArray, shared_negatives: tuple[RowArray, RowArray], second_domain_start: int
+) -> Iterator[tuple[RowArray, RowArray]]:
+    """Negatives of each domain, and the tokens whose next item is of it; no domain without tokens."""
+    in_second = positives >= second_domain_start
+    for negatives, chosen in zip(shared_negatives, (~in_second, in_second), strict=True):
+        tokens = np.flatnonzero(chosen)
+        if len(tokens):
+            yield negatives, tokens
+
+
+def _logits(
+    f: FloatArray, targets: RowArray, e_positive: FloatArray, negatives: RowArray, e_negative: FloatArray
+) -> FloatArray:
+    """Scores (t, 1 + m) of the positive and of the negatives, ``-inf`` where those are the positive."""
+    logits = np.empty((len(f), 1 + len(negatives)), dtype=f.dtype)
+    logits[:, 0] = np.einsum("th,th->t", f, e_positive)
+    np.matmul(f, e_negative.T, out=logits[:, 1:])
+    logits[:, 1:][targets[:, None] == negatives] = -np.inf
+    return logits
 
 
 def _sigmoid(x: FloatArray) -> Any:

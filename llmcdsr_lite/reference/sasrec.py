@@ -38,6 +38,15 @@ class RowGradient:
     rows: npt.NDArray[np.int64]  # (n,)
     values: FloatArray  # (n, H)
 
+    def take(self, wanted: npt.NDArray[np.int64]) -> FloatArray:
+        """Values of the wanted rows (m,), zero for those it has not: (m, H)."""
+        if not len(self.rows):
+            return np.zeros((len(wanted), self.values.shape[1]), dtype=self.values.dtype)
+        places = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
+        taken: FloatArray = self.values[places]
+        taken[self.rows[places] != wanted] = 0
+        return taken
+
 
 @dataclass(frozen=True)
 class FeedForwardCache:
