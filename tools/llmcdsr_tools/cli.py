@@ -309,4 +309,6 @@ def _json_numbers(values: Sequence[float]) -> list[float | None]:
 
 def main() -> None:
     """Run the command line."""
+    import llmcdsr_tools.pipeline_cli  # noqa: F401  adds its commands
+
     cli()
