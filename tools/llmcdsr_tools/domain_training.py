@@ -239,7 +239,7 @@ class DomainTraining:
         rows = np.unique(np.concatenate([batch.inputs.rows, batch.targets]))
         rows = rows[self.contrasted[rows]]
         if len(rows) < 2:  # nothing to be told from
-            return 0.0, rows[:0], self.projection[:0, : self.settings.hidden], np.zeros_like(self.projection)
+            return 0.0, rows[:0], self.parameters.item_embedding[:0], np.zeros_like(self.projection)
         text = self.data.text[rows - 1]  # (n, E)
         found = nt_xent(
             text @ self.projection.T, self.parameters.item_embedding[rows], self.settings.temperature
