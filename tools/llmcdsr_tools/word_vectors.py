@@ -1,0 +1,144 @@
+"""Title vectors without an encoder: hashed bags of words, reduced by a truncated SVD.
+
+This is no language model. Two titles are near to each other if they share words, or words that occur in
+the same titles, and that is all: a synonym in no common title is as far as any other word. It serves
+where nothing may be downloaded, as for the demo world; with an encoder folder, use `embed`.
+
+Every word is hashed to one of `N_BUCKETS` columns (CRC-32) and weighted by ``log(titles / titles that
+have it)``; the rows are scaled to length 1 and reduced to their leading singular directions (randomised
+subspace iteration; Halko, Martinsson and Tropp, 2011). All that is random comes from one fixed seed.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError
+from llmcdsr_lite.files import atomic_file
+from llmcdsr_tools.dataset import Dataset, load_dataset
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+DIMENSION = 128
+N_BUCKETS = 1 << 14
+_OVERSAMPLING = 16
+_N_ITERATIONS = 8
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class WordVectorsResult:
+    """What `word_vectors` did.
+
+    Parameters
+    ----------
+    output : Path
+    n_items, dimension : int
+        Shape of the matrix.
+    n_wordless : int
+        Rows of zeros: titles that are empty or have no word.
+    """
+
+    output: Path
+    n_items: int
+    dimension: int
+    n_wordless: int
+
+
+def word_vectors(
+    dataset: Path | Dataset, output: Path, *, dimension: int = DIMENSION, overwrite: bool = False
+) -> WordVectorsResult:
+    """Write a matrix like that of `embed` for the titles of a data set.
+
+    Parameters
+    ----------
+    dataset : Path or Dataset
+        The data set folder, or what was read from it.
+    output : Path
+        Float32 ``.npy`` matrix (items, E): item row r of the catalogue is at index r - 1.
+    dimension : int
+        E at most; there are no more than titles.
+    overwrite : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be read, or the output exists and must not be overwritten.
+    UsageError
+        If `dimension` is less than 1.
+    MissingDependencyError
+        If scipy is not installed.
+    """
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
+    data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
+    vectors = title_vectors(data.catalogue.titles, dimension)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    n_wordless = int((~vectors.any(axis=1)).sum())
+    return WordVectorsResult(output, len(vectors), vectors.shape[1], n_wordless)
+
+
+def title_vectors(titles: Sequence[str], dimension: int = DIMENSION) -> npt.NDArray[np.float32]:
+    """Vectors of length 1 for titles, zeros for those without a word: float32 (titles, E)."""
+    if dimension < 1:
+        raise UsageError(f"dimension must be at least 1, found {dimension}")
+    counts = bag_of_words(titles)  # (titles, buckets)
+    n_titles, n_having = counts.shape[0], np.diff(counts.tocsc().indptr)
+    weights = np.log(n_titles / np.maximum(n_having, 1)) + 1e-3  # a word that all have is almost nothing
+    weighted = _unit_rows(counts.multiply(weights).tocsr())
+    reduced = weighted @ _leading_directions(weighted, min(dimension, *weighted.shape))  # (titles, E)
+    lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
+    vectors: npt.NDArray[np.float32] = (reduced / np.where(lengths > 1e-9, lengths, np.inf)).astype(
+        np.float32
+    )
+    return vectors
+
+
+def bag_of_words(titles: Sequence[str]) -> sp.csr_matrix:
+    """Which buckets each title's words fall into, once a word however often: (titles, buckets)."""
+    try:
+        import scipy.sparse as sp
+    except ImportError as error:
+        raise MissingDependencyError(f"{error}: pip install 'llmcdsr-lite[train]'") from None
+    buckets = [sorted({_bucket(word) for word in _WORD.findall(title.casefold())}) for title in titles]
+    offsets = np.concatenate([[0], np.cumsum([len(b) for b in buckets])])
+    columns = np.array([column for b in buckets for column in b], dtype=np.int64)
+    return sp.csr_matrix((np.ones(len(columns)), columns, offsets), shape=(len(titles), N_BUCKETS))
+
+
+def _bucket(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass")) % N_BUCKETS
+
+
+def _unit_rows(matrix: Any) -> Any:
+    """Rows of a sparse matrix scaled to length 1; empty rows stay."""
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return matrix.multiply(1 / np.where(lengths > 0, lengths, 1)[:, None]).tocsr()
+
+
+def _leading_directions(matrix: Any, n: int) -> npt.NDArray[np.float64]:
+    """The n leading right singular vectors of a sparse matrix (rows, columns): (columns, n)."""
+    n_columns = matrix.shape[1]
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(n_columns, min(n + _OVERSAMPLING, *matrix.shape)))
+    for _ in range(_N_ITERATIONS):
+        basis, _ = np.linalg.qr(matrix.T @ (matrix @ basis))
+    image = matrix @ basis  # (rows, n + oversampling)
+    _, vectors = np.linalg.eigh(image.T @ image)  # eigenvalues rise
+    directions = basis @ vectors[:, ::-1][:, :n]
+    # a singular vector's sign is arbitrary: fix it, so that every machine gets the same
+    signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(n)])
+    fixed: npt.NDArray[np.float64] = directions * signs
+    return fixed
