@@ -44,13 +44,32 @@ class TrainingSequences:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def batch(self, chosen: RowArray) -> TrainingBatch:
+        """Pack the chosen sequences."""
+        packed, indices = pack(self.rows, self.starts[chosen], self.lengths[chosen], self.max_length)
+        return TrainingBatch(packed, self.rows[indices + 1])
+
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Packed inputs and the next item of every token (tokens,)."""
+    """Packed inputs and what comes next.
+
+    Parameters
+    ----------
+    inputs : PackedSequences
+    targets : int64 array (scored,)
+        The next item of every token that the loss counts.
+    scored : int64 array (scored,), optional
+        Those tokens; None where they are all.
+    frozen : int64 array (frozen,), optional
+        Tokens that take in an embedding as a constant: its row gets no gradient from them. None where
+        there are none.
+    """
 
     inputs: PackedSequences
     targets: RowArray
+    scored: RowArray | None = None
+    frozen: RowArray | None = None
 
 
 def epoch_batches(
@@ -59,11 +78,7 @@ def epoch_batches(
     """All sequences once, in random order, `batch_size` at a time; the last batch may be smaller."""
     order = rng.permutation(len(sequences))
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        packed, indices = pack(
-            sequences.rows, sequences.starts[chosen], sequences.lengths[chosen], sequences.max_length
-        )
-        yield TrainingBatch(packed, sequences.rows[indices + 1])
+        yield sequences.batch(order[start : start + batch_size])
 
 
 def same_domain_negatives(targets: RowArray, catalogue: Catalogue, rng: np.random.Generator) -> RowArray:

@@ -53,7 +53,7 @@ class Adam:
     def step(self, gradient: FloatArray) -> None:
         """Take one step along a gradient of the shape of `values`."""
         self.n_steps += 1
-        self.values -= _advance(self.first, self.second, gradient, self.n_steps, self.settings)
+        self.values -= adam_change(self.first, self.second, gradient, self.n_steps, self.settings)
 
 
 class RowAdam(Adam):
@@ -64,14 +64,14 @@ class RowAdam(Adam):
         self.n_steps += 1
         rows = gradient.rows
         first, second = self.first[rows], self.second[rows]
-        self.values[rows] -= _advance(first, second, gradient.values, self.n_steps, self.settings)
+        self.values[rows] -= adam_change(first, second, gradient.values, self.n_steps, self.settings)
         self.first[rows], self.second[rows] = first, second
 
 
-def _advance(
+def adam_change(
     first: FloatArray, second: FloatArray, gradient: FloatArray, n_steps: int, settings: AdamSettings
 ) -> FloatArray:
-    """Update the moments in place and return what to subtract from the values.
+    """Update the moments in place by step `n_steps`, from 1, and return what to subtract from the values.
 
     ``m = b1 m + (1 - b1) g``; ``v = b2 v + (1 - b2) g^2``;
     ``lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)``.

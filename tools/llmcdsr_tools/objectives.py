@@ -1,0 +1,112 @@
+"""The two training losses with the negatives drawn for a batch: value, gradients, and tangent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.reference.losses import (
+    LossGradients,
+    RowArray,
+    binary_cross_entropy,
+    binary_cross_entropy_tangent,
+    sampled_softmax,
+    sampled_softmax_tangent,
+)
+from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_tools.batches import same_domain_negatives, shared_negatives
+
+Loss = Literal["bce", "sampled-softmax"]
+
+
+class Objective(Protocol):
+    """A loss of features (T, H) and the items that follow them."""
+
+    def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
+        """Loss and gradients."""
+
+    def tangent(
+        self,
+        features: FloatArray,
+        features_dot: FloatArray,
+        item_embedding: FloatArray,
+        item_dot: RowGradient,
+        targets: RowArray,
+    ) -> FloatArray:
+        """Speed of the gradient of the features (T, H), when they and item rows move."""
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """`losses.binary_cross_entropy` with one negative for every target."""
+
+    negatives: RowArray  # (T,)
+
+    def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
+        """See `Objective.loss`."""
+        return binary_cross_entropy(features, item_embedding, targets, self.negatives)
+
+    def tangent(
+        self,
+        features: FloatArray,
+        features_dot: FloatArray,
+        item_embedding: FloatArray,
+        item_dot: RowGradient,
+        targets: RowArray,
+    ) -> FloatArray:
+        """See `Objective.tangent`."""
+        return binary_cross_entropy_tangent(
+            features, features_dot, item_embedding, item_dot, targets, self.negatives
+        )
+
+
+@dataclass(frozen=True)
+class SampledSoftmax:
+    """`losses.sampled_softmax` with the negatives that all targets share."""
+
+    negatives: tuple[RowArray, RowArray]
+    second_domain_start: int
+
+    def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
+        """See `Objective.loss`."""
+        return sampled_softmax(features, item_embedding, targets, self.negatives, self.second_domain_start)
+
+    def tangent(
+        self,
+        features: FloatArray,
+        features_dot: FloatArray,
+        item_embedding: FloatArray,
+        item_dot: RowGradient,
+        targets: RowArray,
+    ) -> FloatArray:
+        """See `Objective.tangent`."""
+        return sampled_softmax_tangent(
+            features,
+            features_dot,
+            item_embedding,
+            item_dot,
+            targets,
+            self.negatives,
+            self.second_domain_start,
+        )
+
+
+@dataclass(frozen=True)
+class ObjectiveSource:
+    """Draws the objective of a batch once its targets are known."""
+
+    kind: Loss
+    n_negatives: int
+    catalogue: Catalogue
+    rng: np.random.Generator
+
+    def __call__(self, targets: RowArray) -> Objective:
+        """Objective for some targets, with negatives of its own."""
+        if self.kind == "bce":
+            return BinaryCrossEntropy(same_domain_negatives(targets, self.catalogue, self.rng))
+        negatives = shared_negatives(self.catalogue, self.n_negatives, self.rng)
+        return SampledSoftmax(negatives, self.catalogue.domains[1].start)
