@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.dataset import Dataset, Histories, load_dataset
+from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.names import GeneratedNames, write_names
+from llmcdsr_tools.single_domain import domains_of_users, single_domain_histories
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -88,32 +89,27 @@ def neighbours(
         If `n_neighbors` or `n_names` is less than 1.
     """
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
-    kinds = domains_of_users(data, data.train)
-    single = [int(user) for user in np.flatnonzero(kinds.sum(axis=1) == 1)]
-    names: dict[int, tuple[str, ...]] = {}
+    single = single_domain_histories(data, "train")
+    names: dict[str, tuple[str, ...]] = {}
     for domain in (0, 1):
-        users = [user for user in single if not kinds[user, domain]]
+        wanted = [history for history in single if history.domain == domain]
         generated = neighbour_names(
             data,
-            [data.train[user] for user in users],
+            [history.rows for history in wanted],
             domain,
-            [data.train.users[user] for user in users],
+            [history.user for history in wanted],
             n_neighbors=n_neighbors,
             n_names=n_names,
         )
-        for user, found in zip(users, generated, strict=True):
-            names[user] = found
+        for history, found in zip(wanted, generated, strict=True):
+            names[history.user] = found
             if progress is not None and (len(names) % _CHUNK == 0 or len(names) == len(single)):
                 progress(len(names), len(single))
+    domains = data.catalogue.domains
     records = [
-        GeneratedNames(
-            data.train.users[user],
-            data.catalogue.domains[int(kinds[user, 0])].name,  # A's users get names of B
-            names[user],
-            GENERATOR,
-        )
-        for user in single
-        if names[user]
+        GeneratedNames(history.user, domains[history.domain].name, names[history.user], GENERATOR)
+        for history in single
+        if names[history.user]
     ]
     write_names(output, records)
     total = sum(len(record.names) for record in records)
@@ -170,14 +166,6 @@ def neighbour_names(
             row = slice(best.indptr[i], best.indptr[i + 1])
             order = np.lexsort((best.indices[row], -best.data[row]))
             yield tuple(index.titles[title] for title in best.indices[row][order])
-
-
-def domains_of_users(dataset: Dataset, histories: Histories) -> npt.NDArray[np.bool_]:
-    """Whether each user has items of domain A and of domain B: (users, 2)."""
-    in_b = histories.rows >= dataset.catalogue.domains[1].start
-    upto = np.concatenate([[0], np.cumsum(in_b)])
-    n_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
-    return np.stack([n_b < histories.lengths, n_b > 0], axis=1)
 
 
 @dataclass(frozen=True)
