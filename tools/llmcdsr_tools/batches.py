@@ -41,6 +41,15 @@ class TrainingSequences:
         usable = inputs >= 1
         return cls(histories.rows.astype(np.int64), starts[usable], inputs[usable], max_length)
 
+    @classmethod
+    def overlapped(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:
+        """Those of users with items of both domains."""
+        users = np.flatnonzero(user_domains(histories, catalogue) == 2)
+        inputs = np.minimum(histories.lengths[users] - 1, max_length)
+        return cls(
+            histories.rows.astype(np.int64), histories.offsets[users + 1] - 1 - inputs, inputs, max_length
+        )
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -97,3 +106,12 @@ def shared_negatives(catalogue: Catalogue, n: int, rng: np.random.Generator) -> 
         for d in catalogue.domains
     )
     return first, second
+
+
+def user_domains(histories: Histories, catalogue: Catalogue) -> RowArray:
+    """For every user (users,): 0 or 1 for the one domain of all items, 2 for both, -1 without items."""
+    in_second = histories.rows >= catalogue.domains[1].start
+    upto = np.concatenate([[0], np.cumsum(in_second)])
+    n_second = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    n = histories.lengths
+    return np.select([n == 0, n_second == 0, n_second == n], [-1, 0, 1], 2)

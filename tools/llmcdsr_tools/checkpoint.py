@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 
 _DESCRIPTION = "description"
@@ -54,9 +55,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(arrays, description)
 
 
-def save_model(path: Path, parameters: SASRecParameters, description: dict[str, Any]) -> None:
-    """Write a model and what is to be known of it."""
+def save_model(
+    path: Path,
+    parameters: SASRecParameters,
+    description: dict[str, Any],
+    poolers: FloatArray | None = None,
+) -> None:
+    """Write a model and what is to be known of it; with the poolers (2, H) of its recall network."""
     arrays = {"item_embedding": parameters.item_embedding, "dense": parameters.dense}
+    if poolers is not None:
+        arrays["poolers"] = poolers
     save_checkpoint(path, Checkpoint(arrays, {"config": vars(parameters.config), **description}))
 
 
@@ -75,3 +83,8 @@ def load_model(path: Path) -> tuple[SASRecParameters, dict[str, Any]]:
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: not a model of this version: {error}") from None
     return parameters, checkpoint.description
+
+
+def load_poolers(path: Path) -> FloatArray | None:
+    """Poolers (2, H) of a model that `save_model` wrote, if it has a recall network."""
+    return load_checkpoint(path).arrays.get("poolers")

@@ -9,12 +9,11 @@ import numpy as np
 
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, recall, unit_rows
-from llmcdsr_lite.reference.sasrec import RowGradient
 from llmcdsr_tools.augmentation import AugmentedBatch
 from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.bilevel import meta_gradient
 from llmcdsr_tools.conformance_case import Array, Case, pack_padded, parameters_of
-from llmcdsr_tools.gradients import BatchGradient, combine, differentiate
+from llmcdsr_tools.gradients import BatchGradient, combine, differentiate, with_all_rows
 from llmcdsr_tools.inner_steps import InnerOptimizer, VirtualStep, virtual_step
 from llmcdsr_tools.objectives import BinaryCrossEntropy
 from llmcdsr_tools.optimizers import Adam, AdamSettings
@@ -103,7 +102,8 @@ def _check_step(
     shown = _PaddedBatch.read(case, f"{group}/augmented", frozen=True)
     meta = _PaddedBatch.read(case, "meta/overlap")
     of_augmented, run = differentiate(parameters, shown.batch, lambda _: shown.objective, None)
-    gradient = _with_all_rows(combine(base.gradient(parameters), of_augmented), parameters)
+    # the official optimisers step along rows without a gradient, too
+    gradient = with_all_rows(combine(base.gradient(parameters), of_augmented), parameters)
     yield f"{group}/shadow_loss", np.array(gradient.loss), case[f"{group}/shadow_loss"]
 
     step = virtual_step(optimizer, gradient, *adams, sgd_learning_rate)
@@ -132,14 +132,6 @@ def _pool(case: Case, users: Array, letter: str) -> tuple[Array, PoolCache]:
     names = project(case["recall/generated"][users][real], case[f"recall/projection_{letter}"])
     offsets = np.concatenate([[0], np.cumsum(counts)])
     return pool(names, offsets, case[f"recall/pooler_{letter}"].reshape(-1))
-
-
-def _with_all_rows(gradient: BatchGradient, parameters: SASRecParameters) -> BatchGradient:
-    """Zeros for the item rows without a gradient: the official optimisers step along those, too."""
-    table = np.zeros_like(parameters.item_embedding)
-    table[gradient.items.rows] = gradient.items.values
-    items = RowGradient(np.arange(len(table)), table)
-    return BatchGradient(gradient.loss, gradient.n_scored, gradient.dense, items)
 
 
 def _fresh_adams(case: Case, learning_rate: float = 1e-3) -> tuple[Adam, Adam]:

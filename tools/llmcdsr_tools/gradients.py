@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,3 +104,10 @@ def combine(first: BatchGradient, second: BatchGradient) -> BatchGradient:
             np.concatenate([shares[0] * first.items.values, shares[1] * second.items.values]),
         ),
     )
+
+
+def with_all_rows(gradient: BatchGradient, parameters: SASRecParameters) -> BatchGradient:
+    """The same gradient with zeros for the item rows that it does not have."""
+    table = np.zeros_like(parameters.item_embedding)
+    table[gradient.items.rows] = gradient.items.values
+    return replace(gradient, items=RowGradient(np.arange(len(table)), table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -110,3 +111,7 @@ class ObjectiveSource:
             return BinaryCrossEntropy(same_domain_negatives(targets, self.catalogue, self.rng))
         negatives = shared_negatives(self.catalogue, self.n_negatives, self.rng)
         return SampledSoftmax(negatives, self.catalogue.domains[1].start)
+
+    def like(self, other: Objective) -> Callable[[RowArray], Objective]:
+        """Draw so that a second batch and one with objective `other` are one: shared negatives stay."""
+        return (lambda _: other) if isinstance(other, SampledSoftmax) else self

@@ -3,8 +3,8 @@
 ================ ==============================================================================
 file             content
 ================ ==============================================================================
-run.json         settings, and the hashes of the data set and the text embeddings
-checkpoint.npz   parameters, optimiser state and early-stopping state after the last full epoch
+run.json         settings, and the hashes of the data set, text embeddings, names and pre-training
+checkpoint.npz   parameters, poolers, optimiser state and early-stopping state after the last full epoch
 best.npz         the model of the epoch with the best mean of both domains' validation HR@10
 best_a.npz       the model that was best for target domain A; best_b.npz, for B
 metrics.jsonl    one line an epoch
@@ -39,6 +39,8 @@ class RunHeader:
     dataset: Path
     dataset_sha256: str
     text_embeddings_sha256: str | None
+    names_sha256: str | None = None
+    pretrained_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class EpochMetrics:
         Training time, without validation.
     hr10, ndcg10 : tuple of two float
         Validation, 999 negatives, target domain A and B; nan for a domain without validation users.
+    meta_loss : float or None
+        Mean loss of the virtual copies on overlapped users; None without meta-learning.
     """
 
     epoch: int
@@ -62,12 +66,15 @@ class EpochMetrics:
     seconds: float
     hr10: tuple[float, float]
     ndcg10: tuple[float, float]
+    meta_loss: float | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EpochMetrics:
         """Read back what `asdict` and JSON made of one."""
         (a, b), (ndcg_a, ndcg_b) = value["hr10"], value["ndcg10"]
-        return cls(value["epoch"], value["loss"], value["seconds"], (a, b), (ndcg_a, ndcg_b))
+        return cls(
+            value["epoch"], value["loss"], value["seconds"], (a, b), (ndcg_a, ndcg_b), value["meta_loss"]
+        )
 
     @property
     def mean_hr10(self) -> float:
@@ -154,8 +161,13 @@ def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
     """Refuse to go on with other data or other settings."""
     if before.dataset_sha256 != now.dataset_sha256:
         raise TrainingError(f"{run}: the run was started with another data set")
-    if before.text_embeddings_sha256 != now.text_embeddings_sha256:
-        raise TrainingError(f"{run}: the run was started with other text embeddings, or none")
+    for name, what in (
+        ("text_embeddings_sha256", "text embeddings"),
+        ("names_sha256", "names"),
+        ("pretrained_sha256", "pre-training"),
+    ):
+        if getattr(before, name) != getattr(now, name):
+            raise TrainingError(f"{run}: the run was started with other {what}, or none")
     changed = [
         f"{name} was {before.settings.get(name)!r} and is now {value!r}"
         for name, value in now.settings.items()

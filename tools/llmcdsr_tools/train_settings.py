@@ -1,0 +1,105 @@
+"""What a training run is set to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_tools.inner_steps import InnerOptimizer
+from llmcdsr_tools.objectives import Loss
+
+ItemUpdates = Literal["rows", "dense"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run is trained with; the defaults are the official recipe.
+
+    Parameters
+    ----------
+    loss : {"bce", "sampled-softmax"}
+        Binary cross-entropy with one negative a position, or softmax with shared negatives.
+    n_negatives : int
+        Shared negatives of each domain, for the sampled softmax.
+    n_epochs : int
+        At most so many epochs.
+    patience : int
+        Training stops when neither domain's validation HR@10 has risen for so many epochs.
+    batch_size : int
+        Sequences a step.
+    learning_rate : float
+    hidden, n_blocks, n_heads, max_length, dropout
+        See `SASRecConfig`.
+    item_updates : {"rows", "dense"}
+        Whether Adam moves only the rows that a step touches (see `optimizers`) or the whole table.
+    text_deviation : float
+        Root mean square of item embeddings that start from text.
+    inner_optimizer : {"none", "sgd", "adam", "fresh-adam"}
+        The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
+        a pooled vector is the mean of the names. Needs names.
+    inner_learning_rate : float
+        Of the virtual step with ``sgd``; Adam's is `learning_rate`.
+    pooler_learning_rate : float
+        Of the poolers' Adam.
+    n_augmented : int
+        Augmented sequences a step, where there are names.
+    n_overlapped : int
+        Overlapped users a step, for the meta loss.
+    recall_k : int
+        Pseudo items inserted into an augmented sequence.
+    seed : int
+    """
+
+    loss: Loss = "bce"
+    n_negatives: int = 256
+    n_epochs: int = 200
+    patience: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    hidden: int = 64
+    n_blocks: int = 2
+    n_heads: int = 1
+    max_length: int = 50
+    dropout: float = 0.5
+    item_updates: ItemUpdates = "rows"
+    text_deviation: float = 0.05
+    inner_optimizer: InnerOptimizer = "none"
+    inner_learning_rate: float = 0.1
+    pooler_learning_rate: float = 1e-3
+    n_augmented: int = 32
+    n_overlapped: int = 128
+    recall_k: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = ("n_negatives", "n_epochs", "patience", "batch_size")
+        for name in (*counts, "n_augmented", "n_overlapped", "recall_k"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "text_deviation", "inner_learning_rate", "pooler_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise TrainingError(f"seed must be at least 0, found {self.seed}")
+        for name, type_ in (
+            ("loss", Loss),
+            ("item_updates", ItemUpdates),
+            ("inner_optimizer", InnerOptimizer),
+        ):
+            choices = get_args(type_)
+            if getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}"
+                )
+
+    def model_config(self, n_items: int) -> SASRecConfig:
+        """Sizes of the model for a catalogue of `n_items`."""
+        try:
+            return SASRecConfig(
+                n_items, self.hidden, self.n_blocks, self.n_heads, self.max_length, self.dropout
+            )
+        except ValueError as error:
+            raise TrainingError(str(error)) from None
