@@ -61,9 +61,10 @@ def test_what_it_writes(small_world: Any, titles: Path, undisturbed: Any) -> Non
         undisturbed.epochs, undisturbed.best_epoch, found.description["domains"], strict=True
     ):
         values = [e.hr10 for e in epochs]
-        assert best == values.index(max(values)) + 1 == described["epoch"]
-        assert described["hr10"] == max(values)
-        assert "seconds" not in described
+        assert best == values.index(max(values)) + 1 == described["best_epoch"]
+        assert [{**e, "seconds": 0.0} for e in described["epochs"]] == [
+            asdict(replace(e, seconds=0.0)) for e in epochs
+        ]
 
 
 def test_the_best_epoch_is_kept(small_world: Any, titles: Path, tmp_path: Path, undisturbed: Any) -> None:

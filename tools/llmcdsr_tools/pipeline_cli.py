@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmcdsr_lite.cli import FilePath, cli, example
-from llmcdsr_tools.cli import needs_train_extra, overwrite_option
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_tools.cli import needs_train_extra, overwrite_option, training_progress
 
 if TYPE_CHECKING:
     from llmcdsr_tools.domain_training import DomainEpoch
+    from llmcdsr_tools.fit import FitObserver, StageOutcome
     from llmcdsr_tools.pretrain import PretrainObserver
+    from llmcdsr_tools.stage_cache import Stage
 
 
 @cli.command()
@@ -111,6 +114,59 @@ def pretrain(
             f"{name}: epoch {best} of {len(done)} kept, validation HR@10 {kept.hr10:.4f}; a title finds its "
             f"item at median rank {kept.title_rank:g}, in the first ten {kept.title_recall10:.1%}"
         )
+
+
+@cli.command()
+@click.argument("config", type=FilePath, required=False)
+@click.option(
+    "--example", "show_example", is_flag=True, help="Print a configuration with comments, and stop."
+)
+@example("llmcdsr fit --example > fit.toml; llmcdsr fit fit.toml")
+@needs_train_extra
+def fit(config: Path | None, show_example: bool) -> None:
+    """Run the whole pipeline, from interactions to a bundle and a report, as the TOML file CONFIG says.
+
+    Stages that are done are not run again; a call that was ended goes on when it is given again.
+    """
+    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+
+    from llmcdsr_tools.evaluate import format_results
+    from llmcdsr_tools.fit import fit as run_fit
+    from llmcdsr_tools.fit_config import example_config
+
+    if show_example:
+        click.echo(example_config(), nl=False)
+        return
+    if config is None:
+        raise UsageError("name a configuration; --example prints one to start from")
+    result = run_fit(config, observer=fit_progress())
+    click.echo(f"{'stage':<14}{'seconds':>10}")
+    for stage in result.stages:
+        click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
+    click.echo(f"\n{format_results(list(result.measures.test))}")
+    click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
+
+
+def fit_progress() -> FitObserver:
+    """What every stage tells of itself."""
+    from llmcdsr_tools.fit import FitObserver
+
+    class Progress(FitObserver):
+        training = training_progress()
+        pretraining = pretraining_progress()
+
+        def started(self, stage: Stage) -> None:
+            click.echo(f"{stage.name} ...", err=True)
+
+        def done(self, outcome: StageOutcome) -> None:
+            how = "done before" if outcome.cached else f"{outcome.seconds:.1f} s"
+            click.echo(f"{outcome.name}: {how}", err=True)
+
+        def progress(self, done: int, of: int) -> None:
+            if sys.stderr.isatty():
+                click.echo(f"\r{done:,} of {of:,} ", nl=done == of, err=True)
+
+    return Progress()
 
 
 def pretraining_progress() -> PretrainObserver:

@@ -50,7 +50,7 @@ class Pretrained:
     items_a, items_b : float32 arrays (|A|, H), (|B|, H)
         Item vectors, in row order; there is no padding row.
     description : dict
-        Settings, hashes of what it was made from, and the best epoch of each domain.
+        Settings, hashes of what it was made from, and for each domain, all epochs and which was best.
     """
 
     projection_a: npt.NDArray[np.float32]
@@ -246,7 +246,7 @@ def _save_result(path: Path, made_from: dict[str, Any], trainings: list[DomainTr
     for training, letter in zip(trainings, "ab", strict=True):
         arrays[f"projection_{letter}"] = training.best_projection
         arrays[f"items_{letter}"] = training.best_items[1:]
-        best = asdict(training.epochs[training.best_epoch - 1])
-        del best["seconds"]
-        domains.append({"name": training.data.domain.name, "n_epochs": len(training.epochs), **best})
+        epochs = [{k: v for k, v in asdict(e).items() if k != "seconds"} for e in training.epochs]
+        name = training.data.domain.name
+        domains.append({"name": name, "best_epoch": training.best_epoch, "epochs": epochs})
     save_checkpoint(path, Checkpoint(arrays, {**made_from, "domains": domains}))

@@ -1,0 +1,237 @@
+"""The configuration of `fit`: one TOML file, a table a stage.
+
+The keys of a table are the fields of that stage's settings; a key that is left out has the stage's
+default. ``llmcdsr fit --example`` prints a file with comments (``fit_example.toml``). Relative paths are
+relative to the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.config_tables import check_keys, read_table
+from llmcdsr_tools.ingest import IngestSettings
+from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
+from llmcdsr_tools.pretrain import PretrainSettings
+from llmcdsr_tools.run import BestFor
+from llmcdsr_tools.train import TrainSettings
+from llmcdsr_tools.word_vectors import DIMENSION
+
+Generator = Literal["neighbours", "file", "none"]
+
+
+@dataclass(frozen=True)
+class IngestTable:
+    """``[ingest]``: `source`, `items`, and the fields of `IngestSettings` beside them."""
+
+    source: Path
+    items: Path | None
+    settings: IngestSettings
+
+
+@dataclass(frozen=True)
+class EmbedTable:
+    """``[embed]``: how titles become vectors.
+
+    Parameters
+    ----------
+    encoder : Path, optional
+        Encoder folder; without one, `word_vectors` makes the vectors from the titles' words.
+    prompt, max_length, batch_size
+        Of the encoder, see `embed`.
+    dimension : int
+        Of the word vectors.
+    """
+
+    encoder: Path | None = None
+    prompt: str | None = None
+    max_length: int | None = None
+    batch_size: int = DEFAULT_BATCH_SIZE
+    dimension: int = DIMENSION
+
+
+@dataclass(frozen=True)
+class NamesTable:
+    """``[names]``: where the names of single-domain users come from.
+
+    Parameters
+    ----------
+    generator : {"neighbours", "file", "none"}
+        Names from similar users, from a file, or none at all; with none there is no recall network.
+    file : Path, optional
+        A names file, such as `generate` writes.
+    n_neighbors, n_names : int
+        Of the generator ``neighbours``.
+    """
+
+    generator: Generator = "neighbours"
+    file: Path | None = None
+    n_neighbors: int = N_NEIGHBORS
+    n_names: int = N_NAMES
+
+    def __post_init__(self) -> None:
+        if (self.generator == "file") != (self.file is not None):
+            raise DataError("key 'file' goes with generator = 'file', and only with it")
+
+
+@dataclass(frozen=True)
+class EvaluateTable:
+    """``[evaluate]``: `seed` of the negatives, in the report and in the model card."""
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExportTable:
+    """``[export]``: `best_for`, the epoch that was best on both domains, or for one."""
+
+    best_for: BestFor = "mean"
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that `fit` is told.
+
+    Parameters
+    ----------
+    path : Path
+        The file it was read from.
+    text : str
+        Its content.
+    work : Path
+        Folder of the stages' outputs.
+    bundle : Path
+        The bundle to write.
+    report : Path
+        The report to write.
+    threads : int
+        Of matrix products and of the encoder. Another number may change the last bits of the result.
+    text_initialization : bool
+        Whether `train` starts the items from the titles.
+    ingest, embed, names, pretrain, train, evaluate, export
+        The tables.
+    """
+
+    path: Path
+    text: str
+    work: Path
+    bundle: Path
+    report: Path
+    ingest: IngestTable
+    threads: int = 1
+    text_initialization: bool = True
+    embed: EmbedTable = field(default_factory=EmbedTable)
+    names: NamesTable = field(default_factory=NamesTable)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluate: EvaluateTable = field(default_factory=EvaluateTable)
+    export: ExportTable = field(default_factory=ExportTable)
+
+
+@dataclass(frozen=True)
+class _TopLevel:
+    work: Path = Path("work")
+    bundle: Path = Path("bundle")
+    report: Path = Path("report.html")
+    threads: int = 1
+
+
+_TABLES = {
+    "embed": EmbedTable,
+    "names": NamesTable,
+    "evaluate": EvaluateTable,
+    "export": ExportTable,
+}
+
+
+def load_config(path: Path) -> FitConfig:
+    """Read a configuration.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is not TOML, or has a key or value that cannot be meant; the message
+        names the table and the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not UTF-8, not TOML
+        raise DataError(f"{path}: not valid TOML: {error}") from None
+    folder = path.resolve().parent
+    top_keys = [f.name for f in fields(_TopLevel)]
+    check_keys(content, [*top_keys, "ingest", *_TABLES, "pretrain", "train"], str(path))
+    tables = {k: v for k, v in content.items() if k not in top_keys}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise DataError(f"{path}: {name} must be a table, found {table!r}")
+    top = read_table(_TopLevel, {k: v for k, v in content.items() if k in top_keys}, str(path), folder)
+    if top.threads < 1:
+        raise DataError(f"{path}: threads must be at least 1, found {top.threads}")
+    train_table = dict(tables.get("train", {}))
+    text_initialization = train_table.pop("text_initialization", True)
+    if not isinstance(text_initialization, bool):
+        raise DataError(f"{path}: [train] text_initialization: expected true or false")
+    train = _read(TrainSettings, train_table, path, "train", extra=("text_initialization",))
+    pretrain_table = {"hidden": train.hidden, **tables.get("pretrain", {})}
+    pretrain = _read(PretrainSettings, pretrain_table, path, "pretrain")
+    if pretrain.hidden != train.hidden:
+        raise DataError(
+            f"{path}: [pretrain] hidden is {pretrain.hidden}, [train] hidden is {train.hidden}: the recall "
+            "network needs one space for both; leave it out of [pretrain]"
+        )
+    if "ingest" not in tables:
+        raise DataError(f'{path}: table [ingest] is missing; it needs source = "..."')
+    return FitConfig(
+        path,
+        text,
+        folder / top.work,
+        folder / top.bundle,
+        folder / top.report,
+        _ingest(tables["ingest"], path),
+        top.threads,
+        text_initialization,
+        pretrain=pretrain,
+        train=train,
+        **{name: _read(cls, tables.get(name, {}), path, name) for name, cls in _TABLES.items()},
+    )
+
+
+def example_config() -> str:
+    """The commented example."""
+    return files("llmcdsr_tools").joinpath("fit_example.toml").read_text(encoding="utf-8")
+
+
+def _ingest(table: Mapping[str, Any], path: Path) -> IngestTable:
+    settings = {k: v for k, v in table.items() if k not in ("source", "items")}
+    own = {}
+    for key in ("source", "items"):
+        value = table.get(key)
+        if value is None and key == "source":
+            raise DataError(f"{path} [ingest]: key 'source' is missing")
+        if value is not None and (not isinstance(value, str) or not value):
+            raise DataError(f"{path} [ingest] {key}: expected a path, found {value!r}")
+        own[key] = None if value is None else path.resolve().parent / value
+    source = own["source"]
+    assert source is not None
+    return IngestTable(
+        source, own["items"], _read(IngestSettings, settings, path, "ingest", extra=("source", "items"))
+    )
+
+
+def _read(
+    cls: type[Any], table: Mapping[str, Any], path: Path, name: str, extra: tuple[str, ...] = ()
+) -> Any:
+    """Read one table; `extra` are keys of it that were taken out before."""
+    where = f"{path} [{name}]"
+    check_keys(table, [*(f.name for f in fields(cls)), *extra], where)
+    return read_table(cls, table, where, path.resolve().parent)

@@ -1,0 +1,268 @@
+"""The stages of `fit`, each with its key, its output and the function that makes it.
+
+ingest, embed, names, embed-names, pretrain, train, evaluate, export, report. Without names there is no
+recall network: names, embed-names and pretrain are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmcdsr_tools.embed import embed
+from llmcdsr_tools.embed_names import embed_names
+from llmcdsr_tools.export import export
+from llmcdsr_tools.fit_config import FitConfig
+from llmcdsr_tools.ingest import ingest
+from llmcdsr_tools.measures import measure, write_measures
+from llmcdsr_tools.names import read_names, write_names
+from llmcdsr_tools.neighbours import neighbours
+from llmcdsr_tools.pretrain import PretrainObserver, pretrain
+from llmcdsr_tools.report import ReportSources, write_report
+from llmcdsr_tools.stage_cache import Stage, stage_folder, stage_key
+from llmcdsr_tools.train import Observer, train
+from llmcdsr_tools.word_vectors import word_vectors
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How one stage of a call went.
+
+    Parameters
+    ----------
+    name : str
+    output : Path
+    cached : bool
+        Whether there was nothing to do.
+    seconds : float
+        Of the call that made the output.
+    """
+
+    name: str
+    output: Path
+    cached: bool
+    seconds: float
+
+
+class FitObserver:
+    """Told how the pipeline goes; does nothing, override what you need."""
+
+    training: Observer | None = None
+    pretraining: PretrainObserver | None = None
+
+    def started(self, stage: Stage) -> None:
+        """Take note of a stage that will run."""
+
+    def done(self, outcome: StageOutcome) -> None:
+        """Take note of a stage that is done, or was so before."""
+
+    def progress(self, done: int, of: int) -> None:
+        """Take note of how far a stage is that counts texts or users."""
+
+
+def plan(config: FitConfig, observer: FitObserver, outcomes: list[StageOutcome]) -> list[Stage]:
+    """The stages that a configuration asks for, in order; nothing is run.
+
+    Parameters
+    ----------
+    config : FitConfig
+    observer : FitObserver
+    outcomes : list of StageOutcome
+        What the report says of the stages before it; may be filled while the stages run.
+    """
+    return _Plan(config, observer, outcomes).stages()
+
+
+class _Plan:
+    """Makes the stages, each from those that it builds on."""
+
+    def __init__(self, config: FitConfig, observer: FitObserver, outcomes: list[StageOutcome]) -> None:
+        self.config = config
+        self.observer = observer
+        self.outcomes = outcomes
+
+    def stages(self) -> list[Stage]:
+        ingested = self._ingest()
+        embedded = self._embed(ingested)
+        stages = [ingested, embedded]
+        recall: list[Stage] = []
+        if self.config.names.generator != "none":
+            names = self._names(ingested)
+            embedded_names = self._embed_names(ingested, embedded, names)
+            pretrained = self._pretrain(ingested, embedded)
+            recall = [embedded_names, pretrained]
+            stages += [names, *recall]
+        trained = self._train(ingested, embedded, recall)
+        evaluated = self._evaluate(ingested, trained)
+        exported = self._export(ingested, trained)
+        stages += [trained, evaluated, exported]
+        return [*stages, self._report(stages)]
+
+    def _stage(
+        self,
+        name: str,
+        output: str | Path,
+        run: Callable[[Path], None],
+        settings: Any,
+        after: list[Stage],
+        files: Mapping[str, Path | None] | None = None,
+        appears_whole: bool = True,
+    ) -> Stage:
+        key = stage_key(name, settings, files or {}, after)
+        folder = stage_folder(self.config.work, name, key)
+        path = folder / output
+        return Stage(name, key, folder, path, lambda: run(path), appears_whole)
+
+    def _ingest(self) -> Stage:
+        c = self.config.ingest
+
+        def run(output: Path) -> None:
+            ingest(c.source, output, items=c.items, settings=c.settings)
+
+        files = {"source": c.source, "items": c.items}
+        return self._stage("ingest", "dataset", run, asdict(c.settings), [], files)
+
+    def _embed(self, ingested: Stage) -> Stage:
+        c = self.config.embed
+        if c.encoder is None:
+
+            def run(output: Path) -> None:
+                word_vectors(ingested.output, output, dimension=c.dimension)
+
+            return self._stage("embed", "titles.npy", run, {"dimension": c.dimension}, [ingested])
+        encoder = c.encoder
+
+        def encode(output: Path) -> None:
+            embed(
+                ingested.output,
+                encoder,
+                output,
+                threads=self.config.threads,
+                batch_size=c.batch_size,
+                prompt=c.prompt,
+                max_length=c.max_length,
+                progress=self.observer.progress,
+            )
+
+        settings = {"prompt": c.prompt, "max_length": c.max_length, "batch_size": c.batch_size}
+        return self._stage("embed", "titles.npy", encode, settings, [ingested], {"encoder": encoder})
+
+    def _names(self, ingested: Stage) -> Stage:
+        c = self.config.names
+        if c.file is not None:
+            content = c.file
+
+            def copy(output: Path) -> None:
+                write_names(output, read_names(content))
+
+            return self._stage("names", "names.jsonl", copy, {}, [ingested], {"file": content})
+
+        def run(output: Path) -> None:
+            neighbours(
+                ingested.output,
+                output,
+                n_neighbors=c.n_neighbors,
+                n_names=c.n_names,
+                progress=self.observer.progress,
+            )
+
+        settings = {"generator": c.generator, "n_neighbors": c.n_neighbors, "n_names": c.n_names}
+        return self._stage("names", "names.jsonl", run, settings, [ingested])
+
+    def _embed_names(self, ingested: Stage, embedded: Stage, names: Stage) -> Stage:
+        encoder = self.config.embed.encoder
+
+        def run(output: Path) -> None:
+            embed_names(
+                names.output,
+                ingested.output,
+                output,
+                encoder=encoder,
+                titles=embedded.output,
+                threads=self.config.threads,
+                progress=self.observer.progress,
+            )
+
+        return self._stage("embed-names", "names.npz", run, {}, [ingested, embedded, names])
+
+    def _pretrain(self, ingested: Stage, embedded: Stage) -> Stage:
+        c = self.config
+
+        def run(output: Path) -> None:
+            pretrain(
+                ingested.output,
+                embedded.output,
+                output,
+                c.pretrain,
+                threads=c.threads,
+                observer=self.observer.pretraining,
+            )
+
+        return self._stage("pretrain", "pretrained.npz", run, asdict(c.pretrain), [ingested, embedded])
+
+    def _train(self, ingested: Stage, embedded: Stage, recall: list[Stage]) -> Stage:
+        c = self.config
+        names, pretrained = (stage.output for stage in recall) if recall else (None, None)
+
+        def run(output: Path) -> None:
+            train(
+                ingested.output,
+                output,
+                c.train,
+                text_embeddings=embedded.output if c.text_initialization else None,
+                names=names,
+                pretrained=pretrained,
+                resume=True,
+                threads=c.threads,
+                observer=self.observer.training,
+            )
+
+        settings = {**asdict(c.train), "text_initialization": c.text_initialization}
+        after = [ingested, *([embedded] if c.text_initialization else []), *recall]
+        return self._stage("train", "run", run, settings, after, appears_whole=False)
+
+    def _evaluate(self, ingested: Stage, trained: Stage) -> Stage:
+        seed, best_for = self.config.evaluate.seed, self.config.export.best_for
+
+        def run(output: Path) -> None:
+            write_measures(output, measure(trained.output, ingested.output, best_for=best_for, seed=seed))
+
+        settings = {"seed": seed, "best_for": best_for}
+        return self._stage("evaluate", "measures.json", run, settings, [ingested, trained])
+
+    def _export(self, ingested: Stage, trained: Stage) -> Stage:
+        seed, best_for = self.config.evaluate.seed, self.config.export.best_for
+        bundle = self.config.bundle
+
+        def run(output: Path) -> None:
+            export(
+                trained.output,
+                bundle,
+                dataset=ingested.output,
+                best_for=best_for,
+                seed=seed,
+                overwrite=True,
+            )
+
+        settings = {"seed": seed, "best_for": best_for}
+        return self._stage("export", bundle, run, settings, [ingested, trained])
+
+    def _report(self, stages: list[Stage]) -> Stage:
+        by_name = {stage.name: stage.output for stage in stages}
+        sources = ReportSources(
+            config=self.config,
+            dataset=by_name["ingest"],
+            run=by_name["train"],
+            measures=by_name["evaluate"],
+            names=by_name.get("names"),
+            embedded_names=by_name.get("embed-names"),
+            pretrained=by_name.get("pretrain"),
+        )
+
+        def run(output: Path) -> None:
+            times = [(o.name, o.seconds) for o in self.outcomes]
+            write_report(sources, times, output)
+
+        return self._stage("report", self.config.report, run, {"config": self.config.text}, stages)
