@@ -30,6 +30,10 @@ class TrainingError(LlmcdsrError):
     """Training cannot start or go on: unusable settings, a foreign checkpoint, a loss that is not finite."""
 
 
+class GenerationError(LlmcdsrError):
+    """A language model server refuses what is asked or cannot be reached, or its answers are of another run."""
+
+
 class MissingDependencyError(LlmcdsrError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
 
