@@ -146,6 +146,36 @@ def ingest(
     help="Epochs without a better validation HR@10.",
 )
 @click.option("--text-embeddings", type=FilePath, help=".npy matrix (items, E) that the items start from.")
+@click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
+@click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
+@click.option(
+    "--inner-optimizer",
+    type=click.Choice(["none", "sgd", "adam", "fresh-adam"]),
+    default="none",
+    show_default=True,
+    help="Of the virtual step that trains the poolers; none leaves them at zero.",
+)
+@click.option(
+    "--inner-learning-rate", type=float, default=0.1, show_default=True, help="Of the inner optimizer sgd."
+)
+@click.option("--pooler-learning-rate", type=float, default=1e-3, show_default=True)
+@click.option(
+    "--augmented",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Sequences with pseudo items a step.",
+)
+@click.option(
+    "--overlapped",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Overlapped users a step, for the meta loss.",
+)
+@click.option(
+    "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
+)
 @click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
 @click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
@@ -162,12 +192,16 @@ def train(
     dataset: Path,
     output: Path,
     text_embeddings: Path | None,
+    names: Path | None,
+    pretrained: Path | None,
     resume: bool,
     threads: int,
     negatives: int,
     epochs: int,
     blocks: int,
     heads: int,
+    augmented: int,
+    overlapped: int,
     **settings: Any,
 ) -> None:
     """Train a recommender on the data set folder DATASET.
@@ -179,7 +213,13 @@ def train(
     from llmcdsr_tools import train as stage
 
     chosen = stage.TrainSettings(
-        n_negatives=negatives, n_epochs=epochs, n_blocks=blocks, n_heads=heads, **settings
+        n_negatives=negatives,
+        n_epochs=epochs,
+        n_blocks=blocks,
+        n_heads=heads,
+        n_augmented=augmented,
+        n_overlapped=overlapped,
+        **settings,
     )
     try:
         result = stage.train(
@@ -187,6 +227,8 @@ def train(
             output,
             chosen,
             text_embeddings=text_embeddings,
+            names=names,
+            pretrained=pretrained,
             resume=resume,
             threads=threads,
             observer=training_progress(),

@@ -134,6 +134,8 @@ def _meta_learning(
     if names is None:
         if settings.inner_optimizer != "none":
             raise TrainingError(f"inner_optimizer {settings.inner_optimizer!r} needs embedded names")
+        if pretrained is not None:
+            raise TrainingError(f"{pretrained}: nothing is recalled without embedded names")
         return None
     if pretrained is None:
         raise TrainingError(f"{names}: names need the file of pre-training, to recall items for them")
