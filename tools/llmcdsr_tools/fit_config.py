@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, LlmcdsrError
 from llmcdsr_tools.config_tables import check_keys, read_table
 from llmcdsr_tools.ingest import IngestSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
@@ -182,6 +182,10 @@ def load_config(path: Path) -> FitConfig:
     if not isinstance(text_initialization, bool):
         raise DataError(f"{path}: [train] text_initialization: expected true or false")
     train = _read(TrainSettings, train_table, path, "train", extra=("text_initialization",))
+    try:
+        train.model_config(1)  # refuses sizes that no model can have
+    except LlmcdsrError as error:
+        raise DataError(f"{path} [train]: {error}") from None
     pretrain_table = {"hidden": train.hidden, **tables.get("pretrain", {})}
     pretrain = _read(PretrainSettings, pretrain_table, path, "pretrain")
     if pretrain.hidden != train.hidden:
