@@ -28,7 +28,7 @@ from llmcdsr_tools.optimizers import Adam, AdamSettings
 Array = npt.NDArray[np.float64]
 
 N_ITEMS, HIDDEN, MAX_LENGTH, K, SECOND = 20, 8, 6, 3, 9
-SETTINGS = AdamSettings(learning_rate=0.3, epsilon=0.02)
+SETTINGS = AdamSettings(learning_rate=1.0, epsilon=0.02)
 OFFSETS = np.array([0, 3, 4, 9])
 
 
