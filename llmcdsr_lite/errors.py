@@ -31,7 +31,7 @@ class TrainingError(LlmcdsrError):
 
 
 class GenerationError(LlmcdsrError):
-    """A language model server refuses what is asked or cannot be reached, or its answers are of another run."""
+    """A language model refuses or cannot be reached, or answers on disk are of another run."""
 
 
 class MissingDependencyError(LlmcdsrError, ImportError):

@@ -117,10 +117,14 @@ class PromptBuilder:
         titles = [self._dataset.catalogue.titles[row - 1] for row in rows if of.start <= row < of.stop]
         return list(dict.fromkeys(t for t in reversed(titles) if t.strip()))[::-1]
 
-    def build(self, history: SingleDomainHistory, output_format: OutputFormat = "list") -> Prompt | None:
-        """The prompt for a user, or None for one without a title."""
-        if not self.titles(history.rows, 1 - history.domain):
-            return None
+    def build(self, history: SingleDomainHistory, output_format: OutputFormat = "list") -> Prompt:
+        """The prompt for a user.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be made short enough.
+        """
         examples = self._draw_examples(history)
         settings = self.settings
         n_titles, title_tokens = settings.n_titles, settings.title_tokens
@@ -135,8 +139,8 @@ class PromptBuilder:
             else:
                 raise UsageError(
                     f"prompt_tokens is {settings.prompt_tokens}, but the prompt for user {history.user!r} "
-                    f"has {prompt.n_tokens} with {_MIN_TITLES} titles of {_MIN_TITLE_TOKENS} tokens; allow more, "
-                    "or fewer examples"
+                    f"has {prompt.n_tokens} with {_MIN_TITLES} titles of {_MIN_TITLE_TOKENS} tokens; "
+                    "allow more, or fewer examples"
                 )
 
     def _render(

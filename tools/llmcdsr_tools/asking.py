@@ -1,0 +1,144 @@
+"""Asking a language model for many users at a time: threads that ask, and the caller's, which writes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmcdsr_lite.errors import GenerationError
+from llmcdsr_tools.answers import Answer, AnswersFile
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.language_model import FormatRefusedError, LanguageModel, RequestFailedError
+from llmcdsr_tools.prompts import OutputFormat, PromptBuilder, user_seed
+from llmcdsr_tools.single_domain import SingleDomainHistory
+
+MAX_FAILURES = 5  # requests in a row that fail at every try: the server is down, or refuses them all
+
+OutputFormatChoice = Literal["auto", "json", "list"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A user that has no answer, and why."""
+
+    user: str
+    domain: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whom a call of `generate` would ask, and how.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    histories : list of SingleDomainHistory
+        In the order of asking, drawn by seed: the first n are a sample of all.
+    builder : PromptBuilder
+    n_without_title : int
+    """
+
+    dataset: Dataset
+    histories: list[SingleDomainHistory]
+    builder: PromptBuilder
+    n_without_title: int
+
+    def key(self, history: SingleDomainHistory) -> tuple[str, str]:
+        """User and name of the domain that names are wanted of."""
+        return history.user, self.dataset.catalogue.domains[history.domain].name
+
+
+class Asking:
+    """Threads that ask, and one that writes: the caller's."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        wanted: Wanted,
+        output_format: OutputFormatChoice,
+        concurrency: int,
+        stopped: threading.Event,
+    ) -> None:
+        self._model, self._wanted, self._stopped = model, wanted, stopped
+        self._concurrency = concurrency
+        self._may_change_format = output_format == "auto"
+        json_wanted = output_format == "json" or (
+            output_format == "auto" and wanted.builder.endpoint == "chat"
+        )
+        self._format: OutputFormat = "json" if json_wanted else "list"
+
+    def ask_all(
+        self, todo: Sequence[SingleDomainHistory], file: AnswersFile, progress: Callable[[int], object]
+    ) -> tuple[Failure, ...]:
+        """Append an answer for each; those that failed."""
+        waiting: queue.SimpleQueue[SingleDomainHistory] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[SingleDomainHistory, Answer | BaseException]] = queue.SimpleQueue()
+        for history in todo:
+            waiting.put(history)
+        failures: list[Failure] = []
+        in_a_row = 0
+        # daemons: whoever stops this process does not wait for a slow server
+        for _ in range(min(self._concurrency, len(todo))):
+            threading.Thread(target=self._work, args=(waiting, done), daemon=True).start()
+        try:
+            for n in range(1, len(todo) + 1):
+                history, outcome = done.get()
+                if isinstance(outcome, Answer):
+                    file.append(outcome)
+                    in_a_row = 0
+                elif isinstance(outcome, RequestFailedError):
+                    failures.append(Failure(*self._wanted.key(history), str(outcome)))
+                    in_a_row += 1
+                    if in_a_row == MAX_FAILURES:
+                        raise GenerationError(
+                            f"{in_a_row} requests in a row failed, so this ends here; what was answered is "
+                            f"kept in {file.path}. The last: {outcome}"
+                        )
+                else:
+                    raise outcome
+                progress(n)
+        finally:
+            self._stopped.set()
+        return tuple(failures)
+
+    def _work(
+        self,
+        waiting: queue.SimpleQueue[SingleDomainHistory],
+        done: queue.SimpleQueue[tuple[SingleDomainHistory, Answer | BaseException]],
+    ) -> None:
+        while not self._stopped.is_set():
+            try:
+                history = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((history, self._ask(history)))
+            except BaseException as error:  # raised again by the caller's thread
+                done.put((history, error))
+
+    def _ask(self, history: SingleDomainHistory) -> Answer:
+        builder = self._wanted.builder
+        seed = user_seed(builder.settings.seed, history) >> 1  # 31 bits: what every server takes
+        output_format = self._format
+        try:
+            reply = self._model.ask(builder.build(history, output_format), output_format, seed)
+        except FormatRefusedError:
+            if not self._may_change_format:
+                raise
+            output_format = self._format = "list"  # for all that follow, too
+            reply = self._model.ask(builder.build(history, output_format), output_format, seed)
+        user, domain = self._wanted.key(history)
+        return Answer(
+            user,
+            domain,
+            reply.text,
+            output_format,
+            reply.cut_off,
+            reply.tokens_in,
+            reply.tokens_out,
+            reply.seconds,
+        )
