@@ -21,7 +21,7 @@ from llmcdsr_tools.inner_steps import virtual_step
 from llmcdsr_tools.objectives import Objective
 from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.pretrain import Pretrained
-from llmcdsr_tools.recall_network import Recalled, RecallNetwork
+from llmcdsr_tools.pseudo_items import Recalled, RecallNetwork
 from llmcdsr_tools.train_settings import TrainSettings
 
 Draw = Callable[[RowArray], Objective]
