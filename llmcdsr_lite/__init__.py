@@ -12,11 +12,14 @@ from llmcdsr_lite.errors import (
     UnknownItemError,
     UsageError,
 )
-from llmcdsr_lite.recommender import (
+from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.results import (
     BatchRecommendations,
+    Explanation,
+    Influence,
+    PseudoItem,
     Recommendation,
     Recommendations,
-    Recommender,
 )
 from llmcdsr_lite.version import __version__
 
@@ -24,8 +27,11 @@ __all__ = [
     "BatchRecommendations",
     "BundleError",
     "DataError",
+    "Explanation",
+    "Influence",
     "LlmcdsrError",
     "MissingDependencyError",
+    "PseudoItem",
     "Recommendation",
     "Recommendations",
     "Recommender",

@@ -13,14 +13,13 @@ item_ids.json      JSON array of item ids in row order (row 1 first)
 item_titles.json   JSON array of titles, in the same order
 README.md          model card
 ================== ==========================================================================
+
+With a recall network (format version 2), the files of `bundle_recall` besides.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +28,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle_files import CONFIG as CONFIG
+from llmcdsr_lite.bundle_files import (
+    check_files,
+    check_path,
+    file_sha256,
+    is_utf8,
+    read_array,
+    read_json,
+    read_size,
+    read_strings,
+)
+from llmcdsr_lite.bundle_recall import read_recall, write_recall
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.pseudo import PseudoChoice
+from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
 
 FORMAT = "llmcdsr-bundle"
-FORMAT_VERSION = 1
-CONFIG = "config.json"
+FORMAT_VERSION = 2
 ONNX = "recommender.onnx"
 ITEM_VECTORS = "item_vectors.npy"
 DENSE = "dense.npy"
@@ -49,7 +61,6 @@ REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL
 # Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class Bundle:
         JSON-able summary of how the model was trained and how well it ranks.
     folder : Path or None
         Where it was read from.
+    recall : RecallNetwork or None
+    pseudo : tuple of two PseudoChoice
+        What is done with pseudo items for target domain A and B; only with a recall network.
     """
 
     catalogue: Catalogue
@@ -74,6 +88,8 @@ class Bundle:
     item_counts: npt.NDArray[np.int64]
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    recall: RecallNetwork | None = None
+    pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -113,15 +129,21 @@ def write_bundle(
         for name, strings in ((ITEM_IDS, bundle.catalogue.ids), (ITEM_TITLES, bundle.catalogue.titles)):
             (out / name).write_text(json.dumps(list(strings), ensure_ascii=False) + "\n", encoding="utf-8")
         (out / MODEL_CARD).write_text(model_card, encoding="utf-8")
+        names: tuple[str, ...] = REQUIRED
+        recall: dict[str, Any] = {}
+        if bundle.recall is not None:
+            recall_names, described = write_recall(out, bundle.recall, bundle.pseudo)
+            names, recall = (*names, *recall_names), {"recall": described}
         description = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if recall else 1,  # the oldest that has all of it
             "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
             "model": {name: getattr(config, name) for name in (*_MAX_SIZE, "epsilon")},
+            **recall,
             "training": dict(bundle.training),
             "files": {
-                name: {"bytes": (out / name).stat().st_size, "sha256": _sha256(out / name)}
-                for name in REQUIRED
+                name: {"bytes": (out / name).stat().st_size, "sha256": file_sha256(out / name)}
+                for name in names
             },
         }
         (out / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -148,17 +170,17 @@ def read_bundle(folder: Path) -> Bundle:
         file and the reason.
     """
     config_path = folder / CONFIG
-    _check_path(folder, CONFIG)
+    check_path(folder, CONFIG)
     if config_path.stat().st_size > _MAX_CONFIG_BYTES:
         raise BundleError(f"{config_path}: larger than {_MAX_CONFIG_BYTES:,} bytes")
-    description = _read_json(config_path)
+    description = read_json(config_path)
     _check_format(config_path, description)
-    _check_files(folder, description)
+    check_files(folder, description, REQUIRED)
     config, names, sizes = _read_sizes(config_path, description)
     try:
         catalogue = Catalogue.from_sizes(
-            _read_strings(folder / ITEM_IDS, config.n_items),
-            _read_strings(folder / ITEM_TITLES, config.n_items),
+            read_strings(folder / ITEM_IDS, config.n_items),
+            read_strings(folder / ITEM_TITLES, config.n_items),
             names,
             sizes,
         )
@@ -166,9 +188,9 @@ def read_bundle(folder: Path) -> Bundle:
     except DataError as error:
         raise BundleError(f"{folder / ITEM_IDS}: {error}") from None
     n_rows = config.n_items + 1
-    item_vectors = _read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
-    dense = _read_array(folder / DENSE, np.float32, (dense_size(config),))
-    item_counts = _read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
+    item_vectors = read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
+    dense = read_array(folder / DENSE, np.float32, (dense_size(config),))
+    item_counts = read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
     if item_vectors[0].any():
         raise BundleError(f"{folder / ITEM_VECTORS}: row 0 is padding and must be zero")
     if item_counts.min() < 0:
@@ -176,7 +198,9 @@ def read_bundle(folder: Path) -> Bundle:
     training = description.get("training")
     if not isinstance(training, dict):
         raise BundleError(f"{config_path}: field 'training' must be an object")
-    return Bundle(catalogue, SASRecParameters(config, item_vectors, dense), item_counts, training, folder)
+    parameters = SASRecParameters(config, item_vectors, dense)
+    recall, pseudo = read_recall(folder, description, n_rows)
+    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo)
 
 
 def _check_format(path: Path, description: dict[str, Any]) -> None:
@@ -192,44 +216,6 @@ def _check_format(path: Path, description: dict[str, Any]) -> None:
         )
 
 
-def _check_files(folder: Path, description: dict[str, Any]) -> None:
-    """Every listed file is in the folder, with the size and hash that are listed."""
-    files = description.get("files")
-    if not isinstance(files, dict):
-        raise BundleError(f"{folder / CONFIG}: field 'files' must be an object")
-    for name in REQUIRED:
-        if name not in files:
-            raise BundleError(f"{folder / CONFIG}: field 'files' does not list {name}")
-    for name, entry in files.items():
-        _check_path(folder, name)
-        path = folder / name
-        if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
-            raise BundleError(f"{folder / CONFIG}: entry {name!r} of 'files' needs bytes and sha256")
-        if path.stat().st_size != entry["bytes"]:
-            raise BundleError(f"{path}: {path.stat().st_size} bytes, expected {entry['bytes']}")
-        found = _sha256(path)
-        if found != entry.get("sha256"):
-            raise BundleError(
-                f"{path}: SHA-256 is {found}, expected {entry.get('sha256')}: damaged or changed"
-            )
-
-
-def _check_path(folder: Path, name: str) -> None:
-    """Refuse names that are paths, files that are missing, and links that lead out of the folder."""
-    if not _FILE_NAME.fullmatch(name):
-        raise BundleError(f"{folder / CONFIG}: {name!r} is not a plain file name inside the bundle")
-    path = folder / name
-    try:
-        if not path.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
-            raise BundleError(f"{path}: is a link that leads out of the bundle")
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise BundleError(f"{path}: is not a regular file")
-    except FileNotFoundError:
-        raise BundleError(f"{path}: is missing; is {folder} a bundle?") from None
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        raise BundleError(f"{path}: cannot be read: {error}") from None
-
-
 def _read_sizes(
     path: Path, description: dict[str, Any]
 ) -> tuple[SASRecConfig, tuple[str, str], tuple[int, int]]:
@@ -239,12 +225,12 @@ def _read_sizes(
     names, sizes = [], []
     for domain in domains:
         name = domain.get("name") if isinstance(domain, dict) else None
-        if not isinstance(name, str) or not name or not _is_utf8(name):
+        if not isinstance(name, str) or not name or not is_utf8(name):
             raise BundleError(f"{path}: each of 'domains' needs a name")
         if name in names:
             raise BundleError(f"{path}: both of 'domains' are named {name!r}")
         names.append(name)
-        sizes.append(_size(path, domain, "items", 1 << 31))
+        sizes.append(read_size(path, domain, "items", 1 << 31))
     model = description.get("model")
     if not isinstance(model, dict):
         raise BundleError(f"{path}: field 'model' must be an object")
@@ -252,74 +238,10 @@ def _read_sizes(
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
         raise BundleError(f"{path}: field 'model.epsilon' is {epsilon!r}, expected a number between 0 and 1")
     hidden, n_blocks, n_heads, max_length = (
-        _size(path, model, name, limit) for name, limit in _MAX_SIZE.items()
+        read_size(path, model, name, limit) for name, limit in _MAX_SIZE.items()
     )
     try:
         config = SASRecConfig(sum(sizes), hidden, n_blocks, n_heads, max_length, 0.0, epsilon)
     except ValueError as error:
         raise BundleError(f"{path}: field 'model': {error}") from None
     return config, (names[0], names[1]), (sizes[0], sizes[1])
-
-
-def _size(path: Path, holder: dict[str, Any], name: str, limit: int) -> int:
-    value = holder.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-        raise BundleError(f"{path}: field {name!r} is {value!r}, expected a number from 1 to {limit}")
-    return value
-
-
-def _read_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    try:
-        # unlike np.load this opens .npy alone: no archive of arrays, and never a pickle
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a crafted header makes NumPy's parser raise about anything
-        reason = str(error) or type(error).__name__
-        raise BundleError(f"{path}: cannot be read as a NumPy array: {reason}") from None
-    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-        raise BundleError(
-            f"{path}: {array.dtype} array of shape {array.shape}, "
-            f"expected {np.dtype(dtype)} {shape} in C order"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise BundleError(f"{path}: holds values that are not finite")
-    return array
-
-
-def _read_strings(path: Path, n: int) -> list[str]:
-    strings = _read_value(path)
-    if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
-        raise BundleError(f"{path}: must be a JSON array of strings")
-    if not _is_utf8("".join(strings)):
-        raise BundleError(f"{path}: holds text that is not valid Unicode")
-    if len(strings) != n:
-        raise BundleError(f"{path}: {len(strings)} strings, expected {n} (the items of both domains)")
-    return strings
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether it can be written: JSON escapes can name half a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    value = _read_value(path)
-    if not isinstance(value, dict):
-        raise BundleError(f"{path}: must be a JSON object")
-    return value
-
-
-def _read_value(path: Path) -> Any:
-    """Parse a JSON file of a bundle."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not valid JSON: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,8 @@ import click
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
-from llmcdsr_lite.recommender import MAX_THREADS, Recommendation, Recommender
+from llmcdsr_lite.recommender import MAX_THREADS, Recommender
+from llmcdsr_lite.results import Recommendation
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)

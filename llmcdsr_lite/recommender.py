@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,81 +12,17 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend, BackendName, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import ONNX, Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UnknownItemError, UsageError
+from llmcdsr_lite.explanation import Explainer
+from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
+from llmcdsr_lite.ranking import Filters, Ranking
+from llmcdsr_lite.recall import NameVectors
+from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendation, Recommendations
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
 MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One recommended item; a higher score is better."""
-
-    id: str
-    title: str
-    domain: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Recommendations(Sequence[Recommendation]):
-    """Ranked items for one user, best first.
-
-    Parameters
-    ----------
-    items : tuple of Recommendation
-    unknown_items : tuple of str
-        Ids of the history that are not in the catalogue and were skipped.
-    fallback : bool
-        True if no item of the history was known: the items are the most popular ones, and their score
-        is their share of the training interactions of the domains asked for.
-    """
-
-    items: tuple[Recommendation, ...]
-    unknown_items: tuple[str, ...] = ()
-    fallback: bool = False
-
-    @overload
-    def __getitem__(self, index: int) -> Recommendation: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Recommendation, ...]: ...
-    def __getitem__(self, index: int | slice) -> Recommendation | tuple[Recommendation, ...]:
-        return self.items[index]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Recommendation]:
-        return iter(self.items)
-
-
-@dataclass(frozen=True)
-class BatchRecommendations:
-    """Ranked items for n users as aligned arrays, best first.
-
-    Parameters
-    ----------
-    ids : object array (n, k)
-        Item ids; None where a user has fewer than k items.
-    scores : float32 array (n, k)
-        ``-inf`` where there is no item.
-    rows : int64 array (n, k)
-        Item rows; 0 where there is no item.
-    n_unknown : int64 array (n,)
-        Ids of each history that are not in the catalogue and were skipped.
-    fallback : bool array (n,)
-        True where the history had no known item (see `Recommendations`).
-    """
-
-    ids: npt.NDArray[np.object_]
-    scores: Scores
-    rows: Rows
-    n_unknown: npt.NDArray[np.int64]
-    fallback: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class Recommender:
@@ -104,12 +39,19 @@ class Recommender:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, search: SearchName = "auto", threads: int = 1
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        search: SearchName = "auto",
+        threads: int = 1,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self._bundle = bundle
         self._catalogue = bundle.catalogue
         self._backend = backend
         self._search = make_search(search, bundle.item_vectors, bundle.catalogue.domains, threads)
+        self._ranking = Ranking(bundle, backend, self._search)
+        self._recaller = _recaller(bundle, encoder)
         self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)
         self._similar_search: ExactSearch | None = None
 
@@ -121,6 +63,7 @@ class Recommender:
         backend: BackendName = "onnx",
         threads: int = 1,
         search: SearchName = "auto",
+        encoder: str | Path | TextEncoder | None = None,
     ) -> Recommender:
         """Load a bundle, after checking every file in it.
 
@@ -135,6 +78,9 @@ class Recommender:
             (``OPENBLAS_NUM_THREADS``).
         search : {"auto", "exact", "hnsw"}
             ``auto`` is exact below 100,000 items, or where hnswlib is not installed.
+        encoder : str, Path or TextEncoder, optional
+            Encoder (folder) that the bundle was made with. Only free-text names in `recommend` need it:
+            the titles of the catalogue are in the bundle as vectors.
 
         Returns
         -------
@@ -143,11 +89,11 @@ class Recommender:
         Raises
         ------
         BundleError
-            If the bundle is incomplete, damaged or unsafe.
+            If the bundle, or the encoder folder, is incomplete, damaged or unsafe.
         MissingDependencyError
-            If the backend or the search needs a package that is not installed.
+            If the backend, the search or the encoder needs a package that is not installed.
         UsageError
-            If an argument is not one of those named above.
+            If an argument is not one of those named above, or the encoder is not of this bundle.
         """
         _choice("backend", backend, get_args(BackendName))
         _choice("search", search, get_args(SearchName))
@@ -156,10 +102,12 @@ class Recommender:
         path = Path(folder)
         bundle = read_bundle(path)
         parameters = bundle.parameters
+        if encoder is not None and not isinstance(encoder, TextEncoder):
+            encoder = TextEncoder.load(Path(encoder), threads)
         if backend == "numpy":
-            return cls(bundle, NumpyBackend(parameters), search, threads)
+            return cls(bundle, NumpyBackend(parameters), search, threads, encoder)
         onnx = OnnxBackend(path / ONNX, bundle.item_vectors, parameters.config.max_length, threads)
-        return cls(bundle, onnx, search, threads)
+        return cls(bundle, onnx, search, threads, encoder)
 
     @property
     def items(self) -> Catalogue:
@@ -197,6 +145,8 @@ class Recommender:
         allow: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
+        pseudo: Asked = "auto",
+        explain: bool = False,
     ) -> Recommendations:
         """Rank the items that come next for one user.
 
@@ -216,6 +166,16 @@ class Recommender:
             Recommend none of these.
         unknown : {"skip", "error"}
             What to do about ids that are not in the catalogue, in `history`, `allow` or `exclude`.
+        pseudo : {"auto", "off"} or sequence of str
+            ``auto``: a history without an item of `domain` (among those that the model looks back on)
+            gets pseudo items for its titles, as the bundle's setting for that domain has it; "off" is
+            such a setting, too. Without `domain`, a history of one domain gets them for the other one,
+            where the setting adds to the scores of that domain's items alone (``fuse``). Names (item ids,
+            titles or, with an encoder, free text) recall pseudo items of `domain` for any history, an
+            empty one included. Pseudo items do not count as seen: they may be recommended.
+        explain : bool
+            Explain the first recommendation, at the price of scoring it once more for every item of the
+            history.
 
         Returns
         -------
@@ -228,13 +188,21 @@ class Recommender:
         DataError
             If there is no such domain.
         UsageError
-            If `k` is below 1, or the history is one string.
+            If `k` is below 1, the history is one string, or names are given without a domain, to a bundle
+            without a recall network, or as free text without an encoder.
         """
         known, missing = self._rows_of("history", history, unknown)
         _positive(k)
         k = min(k, len(self._catalogue))
-        rows, scores, fallback = self._rank([known], domain, k, exclude_seen, allow, exclude, unknown)
-        return Recommendations(self._items(rows[0], scores[0]), tuple(missing), bool(fallback[0]))
+        filters = self._filters(domain, exclude_seen, allow, exclude, unknown)
+        asked = _asked("pseudo", pseudo)
+        items = self._recall([known], domain, [asked], explain)
+        rows, scores, fallback = self._ranking.rank([known], items, k, filters)
+        explanation = None
+        if explain:
+            (explanation,) = self._explain([known], domain, [asked], items, rows, fallback)
+        found = self._items(rows[0], scores[0])
+        return Recommendations(found, tuple(missing), bool(fallback[0]), explanation)
 
     def recommend_batch(
         self,
@@ -246,6 +214,8 @@ class Recommender:
         allow: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
+        pseudo: Literal["auto", "off"] | Sequence[Asked] = "auto",
+        explain: bool = False,
     ) -> BatchRecommendations:
         """Rank the items that come next for many users at once.
 
@@ -253,8 +223,10 @@ class Recommender:
         ----------
         histories : sequence of n sequences of str
             A history for each user.
-        domain, k, exclude_seen, allow, exclude, unknown
+        domain, k, exclude_seen, allow, exclude, unknown, explain
             As in `recommend`, the same for all users.
+        pseudo : {"auto", "off"}, or sequence of n "auto", "off" or names
+            As in `recommend`, for all users or for each.
 
         Returns
         -------
@@ -263,9 +235,19 @@ class Recommender:
         """
         found = [self._rows_of(f"history {n}", history, unknown) for n, history in enumerate(histories)]
         known = [rows for rows, _ in found]
-        rows, scores, fallback = self._rank(known, domain, k, exclude_seen, allow, exclude, unknown)
+        _positive(k)
+        filters = self._filters(domain, exclude_seen, allow, exclude, unknown)
+        if isinstance(pseudo, str):
+            asked = [_asked("pseudo", pseudo)] * len(known)
+        else:
+            asked = [_asked(f"pseudo of history {n}", one) for n, one in enumerate(pseudo)]
+        if len(asked) != len(known):
+            raise UsageError(f"pseudo is for {len(asked)} histories, found {len(known)}")
+        items = self._recall(known, domain, asked, explain)
+        rows, scores, fallback = self._ranking.rank(known, items, k, filters)
         n_unknown = np.array([len(missing) for _, missing in found], dtype=np.int64)
-        return BatchRecommendations(self._ids[rows], scores, rows, n_unknown, fallback)
+        explanations = self._explain(known, domain, asked, items, rows, fallback) if explain else None
+        return BatchRecommendations(self._ids[rows], scores, rows, n_unknown, fallback, explanations)
 
     def similar(self, item: str, k: int = 10, *, domain: str | None = None) -> Recommendations:
         """Items whose vectors point the same way, by cosine.
@@ -302,44 +284,45 @@ class Recommender:
         rows, scores = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
         return Recommendations(self._items(rows[0], scores[0]))
 
-    def _rank(
+    def _recall(
+        self, known: list[Rows], domain: str | None, asked: list[Asked], explain: bool
+    ) -> list[PseudoItems | None]:
+        """Pseudo items of each history."""
+        if self._recaller is None:
+            if not all(isinstance(one, str) for one in asked):
+                raise UsageError("pseudo: this bundle has no recall network, so names cannot be used")
+            return [None] * len(known)
+        return self._recaller.recall(known, self._domain(domain), asked, rows_always=explain)
+
+    def _explain(
         self,
         known: list[Rows],
         domain: str | None,
-        k: int,
+        asked: list[Asked],
+        pseudo: list[PseudoItems | None],
+        rows: Rows,
+        fallback: npt.NDArray[np.bool_],
+    ) -> tuple[Explanation, ...]:
+        max_length = self._bundle.parameters.config.max_length
+        explainer = Explainer(self._catalogue, self._ranking, self._recaller, max_length)
+        tops = np.where(fallback, 0, rows[:, 0])
+        return tuple(
+            explainer.explain(history, self._domain(domain), one, items, int(top))
+            for history, one, items, top in zip(known, asked, pseudo, tops, strict=True)
+        )
+
+    def _filters(
+        self,
+        domain: str | None,
         exclude_seen: bool,
         allow: Iterable[str] | None,
         exclude: Iterable[str] | None,
         unknown: UnknownPolicy,
-    ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
-        """Rows and scores (n, k) for histories of item rows, and which of them are a fallback."""
-        _positive(k)
+    ) -> Filters:
         start, stop = self._range(domain)
         allowed = None if allow is None else np.unique(self._rows_of("allow", allow, unknown)[0])
         excluded = self._rows_of("exclude", () if exclude is None else exclude, unknown)[0]
-        blocked = [np.concatenate([rows, excluded]) if exclude_seen else excluded for rows in known]
-        fallback = np.array([len(rows) == 0 for rows in known], dtype=bool)
-        rows = np.zeros((len(known), k), dtype=np.int64)
-        scores = np.full((len(known), k), -np.inf, dtype=np.float32)
-        active = np.flatnonzero(~fallback)
-        if len(active):
-            users = self._backend.represent([known[i] for i in active])
-            rows[active], scores[active] = self._search.search(
-                users, k, start, stop, [blocked[i] for i in active], allowed
-            )
-        if len(active) < len(known):
-            # all of them have an empty history: one answer serves them all
-            rows[fallback], scores[fallback] = self._popular(k, start, stop, excluded, allowed)
-        return rows, scores, fallback
-
-    def _popular(
-        self, k: int, start: int, stop: int, excluded: Rows, allowed: Rows | None
-    ) -> tuple[Rows, Scores]:
-        """Most popular items, scored by their share of the interactions of the rows asked for."""
-        counts = self._bundle.item_counts.astype(np.float32)[:, None]
-        share = counts / max(1.0, float(counts[start:stop].sum()))
-        one = np.ones((1, 1), dtype=np.float32)
-        return ExactSearch(share).search(one, k, start, stop, [excluded], allowed)
+        return Filters(start, stop, allowed, excluded, exclude_seen)
 
     def _rows_of(self, name: str, item_ids: Iterable[str], unknown: UnknownPolicy) -> tuple[Rows, list[str]]:
         """Rows of the known ids, and the unknown ids, of the argument `name`."""
@@ -351,11 +334,12 @@ class Recommender:
             raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
         return rows, missing
 
+    def _domain(self, name: str | None) -> Domain | None:
+        return None if name is None else self._catalogue.domain(name)
+
     def _range(self, domain: str | None) -> tuple[int, int]:
-        if domain is None:
-            return 1, len(self._catalogue) + 1
-        found: Domain = self._catalogue.domain(domain)
-        return found.start, found.stop
+        found = self._domain(domain)
+        return (1, len(self._catalogue) + 1) if found is None else (found.start, found.stop)
 
     def _items(self, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:
         catalogue = self._catalogue
@@ -366,6 +350,29 @@ class Recommender:
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row
         )
+
+
+def _recaller(bundle: Bundle, encoder: TextEncoder | None) -> PseudoRecall | None:
+    """What recalls pseudo items, where the bundle has a recall network."""
+    if bundle.recall is None:
+        if encoder is not None:
+            raise UsageError("encoder: this bundle has no recall network, so there is nothing to encode for")
+        return None
+    names = NameVectors(bundle.catalogue, bundle.recall, encoder)
+    max_length = bundle.parameters.config.max_length
+    return PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, max_length, names)
+
+
+def _asked(name: str, pseudo: Any) -> Asked:
+    """Check what is asked for one user."""
+    if isinstance(pseudo, str):
+        if pseudo not in ("auto", "off"):
+            raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
+        return pseudo
+    names = list(pseudo)
+    if not all(isinstance(one, str) for one in names):
+        raise UsageError(f"{name} holds something that is not a string, expected a list of names")
+    return names
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

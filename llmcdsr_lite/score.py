@@ -27,7 +27,8 @@ from llmcdsr_lite.histories import (
     file_format,
     read_histories,
 )
-from llmcdsr_lite.recommender import BatchRecommendations, Recommender
+from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.results import BatchRecommendations
 
 _SAVE_SECONDS = 2.0  # a killed job loses at most about so much work
 

@@ -56,6 +56,13 @@ class Search(Protocol):
         """
 
 
+class Bonus(Protocol):
+    """What adds to the scores of some items."""
+
+    def add(self, scores: npt.NDArray[Any], chunk: slice, rows: Rows) -> None:
+        """Add to the scores (users of the chunk, m) of the item rows (m,), in place."""
+
+
 class ExactSearch:
     """Every item is scored.
 
@@ -77,8 +84,9 @@ class ExactSearch:
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
+        bonus: Bonus | None = None,
     ) -> tuple[Rows, Scores]:
-        """See `Search.search`."""
+        """See `Search.search`; `bonus` is added to the dot products."""
         if allowed is None:
             candidates, vectors = None, self.item_vectors[start:stop]
         else:
@@ -89,6 +97,8 @@ class ExactSearch:
         for first in range(0, len(users), size):
             chunk = slice(first, min(first + size, len(users)))
             scores = users[chunk] @ vectors.T  # (chunk, candidates)
+            if bonus is not None:
+                bonus.add(scores, chunk, np.arange(start, stop) if candidates is None else candidates)
             for i, forbidden in enumerate(blocked[chunk]):
                 scores[i, _columns(forbidden, candidates, start, stop)] = -np.inf
             columns, best = top_k(scores, k)

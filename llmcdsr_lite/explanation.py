@@ -1,0 +1,83 @@
+"""Why an item was recommended: its pseudo items, and each history item left out in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
+from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.results import Explanation, Influence, PseudoItem
+from llmcdsr_lite.search import Rows
+
+
+class Explainer:
+    """Explains first recommendations.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    ranking : Ranking
+    recaller : PseudoRecall or None
+    max_length : int
+        Of the recommender.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, ranking: Ranking, recaller: PseudoRecall | None, max_length: int
+    ) -> None:
+        self._catalogue = catalogue
+        self._ranking = ranking
+        self._recaller = recaller
+        self._max_length = max_length
+
+    def explain(
+        self, history: Rows, domain: Domain | None, asked: Asked, pseudo: PseudoItems | None, top: int
+    ) -> Explanation:
+        """Explain the first recommendation for one history.
+
+        Parameters
+        ----------
+        history : int64 array (n,)
+            Item rows.
+        domain : Domain or None
+            That was asked for.
+        asked : "auto", "off" or names
+        pseudo : PseudoItems or None
+            Those of the answer.
+        top : int
+            Row of the first recommendation, 0 if there is none that the history had a part in.
+        """
+        changes = self._changes(history, domain, asked, pseudo, top) if top else []
+        rows = history.tolist() if top else []
+        return Explanation(
+            "off" if pseudo is None else str(pseudo.setting),
+            () if pseudo is None else self._described(pseudo, history),
+            tuple(Influence(*self._item(r), change) for r, change in zip(rows, changes, strict=True)),
+        )
+
+    def _changes(
+        self, history: Rows, domain: Domain | None, asked: Asked, pseudo: PseudoItems | None, top: int
+    ) -> list[float | None]:
+        """Change of the score of row `top` for each item of the history, all scored in one call."""
+        n_old = max(0, len(history) - self._max_length)
+        without = [np.delete(history, i) for i in range(n_old, len(history))]
+        recalled: list[PseudoItems | None] = [None] * len(without)
+        if self._recaller is not None:
+            recalled = self._recaller.recall(without, domain, [asked] * len(without))
+        whole, *scores = self._ranking.scores(top, [history, *without], [pseudo, *recalled]).tolist()
+        changes: list[float | None] = [0.0] * n_old
+        for rows, items, score in zip(without, recalled, scores, strict=True):
+            changes.append(whole - score if len(rows) or items is not None else None)
+        return changes
+
+    def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:
+        weights = [pseudo.setting.weight] * len(pseudo.rows)
+        if pseudo.setting.mode == "insert":
+            n_seen = pseudo.n_seen(len(history), self._max_length)
+            weights = [float(i < n_seen) for i in range(len(pseudo.rows))]
+        found = zip(pseudo.rows.tolist(), pseudo.similarities.tolist(), weights, strict=True)
+        return tuple(PseudoItem(*self._item(row), similarity, weight) for row, similarity, weight in found)
+
+    def _item(self, row: int) -> tuple[str, str]:
+        return self._catalogue.ids[row - 1], self._catalogue.titles[row - 1]

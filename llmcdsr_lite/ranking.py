@@ -1,0 +1,126 @@
+"""From histories and pseudo items to ranked item rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import Backend, Representations
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.pseudo import Fusion, PseudoItems
+from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which item rows may be recommended.
+
+    Parameters
+    ----------
+    start, stop : int
+        ``start <= row < stop``.
+    allowed : int64 array, optional
+        Nothing but these, sorted and distinct.
+    excluded : int64 array
+        None of these.
+    exclude_seen : bool
+        Nothing of the history. Pseudo items are not of it: they may be recommended.
+    """
+
+    start: int
+    stop: int
+    allowed: Rows | None
+    excluded: Rows
+    exclude_seen: bool
+
+    def blocked(self, history: Rows) -> Rows:
+        """What a user with this history must not get."""
+        return np.concatenate([history, self.excluded]) if self.exclude_seen else self.excluded
+
+
+class Ranking:
+    """Ranks items for histories of item rows.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend : Backend
+    search : Search
+        Users to whose scores pseudo items add something are searched for exactly.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, search: Search) -> None:
+        self._bundle = bundle
+        self._backend = backend
+        self._search = search
+        self._exact = ExactSearch(bundle.item_vectors)
+        self._max_length = bundle.parameters.config.max_length
+
+    def rank(
+        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
+    ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
+        """Rows and scores (n, k), and who has neither items nor pseudo items and gets the most popular."""
+        blocked = [filters.blocked(rows) for rows in histories]
+        rows = np.zeros((len(histories), k), dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        fallback = np.array(
+            [not len(h) and p is None for h, p in zip(histories, pseudo, strict=True)], dtype=bool
+        )
+        fused = np.array([p is not None and p.setting.mode == "fuse" for p in pseudo], dtype=bool)
+        for chosen, bonus in (
+            (np.flatnonzero(~fallback & ~fused).tolist(), False),
+            (np.flatnonzero(fused).tolist(), True),
+        ):
+            if chosen:
+                of_users = [pseudo[i] for i in chosen]
+                users = self.represent([histories[i] for i in chosen], of_users)
+                within = (filters.start, filters.stop, [blocked[i] for i in chosen], filters.allowed)
+                rows[chosen], scores[chosen] = (
+                    self._exact.search(users, k, *within, self._fusion(of_users))
+                    if bonus
+                    else self._search.search(users, k, *within)
+                )
+        if fallback.any():
+            # all of them have an empty history: one answer serves them all
+            rows[fallback], scores[fallback] = self._popular(k, filters)
+        return rows, scores, fallback
+
+    def scores(
+        self, row: int, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
+    ) -> npt.NDArray[np.float32]:
+        """Score of one item after each history (n,)."""
+        wanted = np.array([row])
+        scores = self.represent(histories, pseudo) @ self._bundle.item_vectors[wanted].T  # (n, 1)
+        fusion = self._fusion(pseudo)
+        if fusion is not None:
+            fusion.add(scores, slice(0, len(histories)), wanted)
+        found: npt.NDArray[np.float32] = scores[:, 0]
+        return found
+
+    def represent(self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]) -> Representations:
+        """User representations (n, H), inserted items included; zero where there is nothing."""
+        sequences = [
+            history if items is None else items.sequence(history, self._max_length)
+            for history, items in zip(histories, pseudo, strict=True)
+        ]
+        if all(map(len, sequences)):
+            return self._backend.represent(sequences)
+        users = np.zeros((len(sequences), self._bundle.item_vectors.shape[1]), dtype=np.float32)
+        filled = [i for i, sequence in enumerate(sequences) if len(sequence)]
+        if filled:
+            users[filled] = self._backend.represent([sequences[i] for i in filled])
+        return users
+
+    def _fusion(self, pseudo: Sequence[PseudoItems | None]) -> Fusion | None:
+        return None if self._bundle.recall is None else Fusion(self._bundle.recall, pseudo)
+
+    def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
+        """Most popular items, scored by their share of the interactions of the rows asked for."""
+        start, stop = filters.start, filters.stop
+        counts = self._bundle.item_counts.astype(np.float32)[:, None]
+        share = counts / max(1.0, float(counts[start:stop].sum()))
+        one = np.ones((1, 1), dtype=np.float32)
+        return ExactSearch(share).search(one, k, start, stop, [filters.excluded], filters.allowed)

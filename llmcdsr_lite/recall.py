@@ -1,0 +1,190 @@
+"""The recall network at request time: from what a history's titles say to items of the other domain.
+
+The titles are projected beforehand, each into the space of the domain that its item is *not* of, so that
+no text encoder is needed. Free-text names are encoded where there is one (`NameVectors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
+from llmcdsr_lite.search import Rows, Scores
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RecallNetwork:
+    """Projected titles, item vectors and poolers.
+
+    Parameters
+    ----------
+    names : float32 array (items + 1, H')
+        Title of every item in the space of the domain that the item is not of; row 0 zero, and so are
+        the rows of items without a title.
+    items : float32 array (items + 1, H')
+        Item vectors that recall searches, of length 1 or zero; row 0 zero.
+    poolers : float32 array (2, H')
+        Of names of domain A, of domain B; zeros weigh all names alike.
+    projections : float32 array (2, H', E), optional
+        Text embedding to the space of domain A, of domain B.
+    """
+
+    names: FloatArray
+    items: FloatArray
+    poolers: FloatArray
+    projections: FloatArray | None = None
+
+    @property
+    def hidden(self) -> int:
+        """Hidden size H'."""
+        return int(self.items.shape[1])
+
+    def titles(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
+        """Projected titles of the items that have one (m, H')."""
+        found = np.asarray(self.names[rows])
+        return found[found.any(axis=1)]
+
+    def directions(self, names: Sequence[FloatArray], domain: int) -> FloatArray:
+        """Pooled vectors of length 1.
+
+        Parameters
+        ----------
+        names : sequence of n float arrays (m, H')
+            Projected names of each user, at least one.
+        domain : {0, 1}
+            Domain whose items are wanted.
+
+        Returns
+        -------
+        float32 array (n, H')
+        """
+        offsets = np.cumsum([0, *map(len, names)])
+        pooled, _ = pool(np.concatenate(names), offsets, np.asarray(self.poolers[domain]))
+        return unit_rows(pooled)
+
+    def nearest(self, directions: FloatArray, start: int, stop: int, k: int) -> tuple[Rows, Scores]:
+        """The k items of the rows ``start <= row < stop`` with the highest cosine, and the cosines.
+
+        Returns
+        -------
+        rows : int64 array (n, min(k, stop - start))
+        similarities : float32 array of the same shape
+        """
+        places, similarities = recall(directions, np.asarray(self.items[start:stop]), k)
+        return places + start, similarities
+
+
+class NameVectors:
+    """Projected vectors of names: of items by id or title without an encoder, of other text with one.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    network : RecallNetwork
+    encoder : TextEncoder, optional
+        The one that the network was trained with.
+
+    Raises
+    ------
+    UsageError
+        If there is an encoder that the network cannot be used with.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, network: RecallNetwork, encoder: TextEncoder | None = None
+    ) -> None:
+        if encoder is not None:
+            if network.projections is None:
+                raise UsageError("encoder: this bundle has no projections, so text cannot be encoded for it")
+            expected = network.projections.shape[2]
+            if encoder.dimension != expected:
+                raise UsageError(
+                    f"encoder: gives {encoder.dimension} values a text, this bundle expects {expected}: "
+                    "name the encoder that it was made with"
+                )
+        self._catalogue = catalogue
+        self._network = network
+        self._encoder = encoder
+
+    def __call__(self, names: Sequence[str], domain: int) -> FloatArray:
+        """Vectors of names in the space of a domain (m, H'); a name that says nothing has none.
+
+        An item of the other domain stands for its title, an item of the domain itself for its item
+        vector, made as long as a projected title is on average.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Ids or titles of items, or free text.
+        domain : {0, 1}
+
+        Raises
+        ------
+        UsageError
+            If there is free text and no encoder.
+        """
+        start = self._catalogue.domains[domain].start
+        stop = self._catalogue.domains[domain].stop
+        vectors = np.zeros((len(names), self._network.hidden), dtype=np.float32)
+        others = []
+        for i, name in enumerate(names):
+            row = self._row(name, domain)
+            if row is None:
+                others.append(i)
+            elif start <= row < stop:
+                vectors[i] = self._network.items[row] * self._title_length[domain]
+            else:
+                vectors[i] = self._network.names[row]
+        if others:
+            vectors[others] = self._encode([names[i] for i in others], domain)
+        return vectors[vectors.any(axis=1)]
+
+    def _row(self, name: str, domain: int) -> int | None:
+        """Row of the item with that id, or else that title, preferably one of the domain."""
+        row = self._catalogue.row_of_id.get(name)
+        if row is None:
+            titles = self._rows_of_titles
+            row = titles[domain].get(name, titles[1 - domain].get(name))
+        return row
+
+    def _encode(self, names: list[str], domain: int) -> FloatArray:
+        if self._encoder is None or self._network.projections is None:
+            raise UsageError(
+                f"pseudo: {names[0]!r} is neither the id nor the title of an item, and there is no encoder "
+                "for free text: load the bundle with encoder=FOLDER"
+            )
+        # one at a time: a quantised model gives a text another vector in other company
+        text = self._encoder.encode(names, batch_size=1)
+        return project(text, np.asarray(self._network.projections[domain]))
+
+    @cached_property
+    def _rows_of_titles(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Row of every title of domain A, of domain B; the first item of those that share one."""
+        a, b = (
+            {self._catalogue.titles[row - 1]: row for row in range(d.stop - 1, d.start - 1, -1)}
+            for d in self._catalogue.domains
+        )
+        a.pop("", None)
+        b.pop("", None)
+        return a, b
+
+    @cached_property
+    def _title_length(self) -> tuple[float, float]:
+        """Mean length of the projected titles in the space of domain A, of domain B."""
+        a, b = self._catalogue.domains
+        lengths = []
+        for other in (b, a):  # the space of A has the titles of B
+            norms = np.linalg.norm(self._network.names[other.start : other.stop], axis=1)
+            lengths.append(float(norms[norms > 0].mean()) if norms.any() else 1.0)
+        return lengths[0], lengths[1]

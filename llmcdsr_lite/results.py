@@ -1,0 +1,146 @@
+"""What a recommender answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.search import Rows, Scores
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item; a higher score is better."""
+
+    id: str
+    title: str
+    domain: str
+    score: float
+
+
+@dataclass(frozen=True)
+class PseudoItem:
+    """An item that was recalled for a history.
+
+    Parameters
+    ----------
+    id, title : str
+    similarity : float
+        Its cosine to the pooled names.
+    weight : float
+        Where pseudo items are fused, what a cosine of 1 adds to a score. Where they are inserted, 1 for
+        those that the recommender saw, 0 for those that a long history left no room for.
+    """
+
+    id: str
+    title: str
+    similarity: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What an item of the history did for the first recommendation.
+
+    Parameters
+    ----------
+    id, title : str
+    change : float or None
+        Score of the first recommendation, minus its score had this one item not been in the history; all
+        else is done anew, pseudo items included. 0 for items older than the model looks back. None where
+        nothing would have been left to go by.
+    """
+
+    id: str
+    title: str
+    change: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why the items of an answer were recommended.
+
+    Parameters
+    ----------
+    setting : str
+        What was done with pseudo items, in words; "off" where nothing was.
+    pseudo : tuple of PseudoItem
+        Most similar first.
+    history : tuple of Influence
+        The known items of the history, oldest first; empty without a recommendation, or where it is the
+        most popular items.
+    """
+
+    setting: str
+    pseudo: tuple[PseudoItem, ...]
+    history: tuple[Influence, ...]
+
+
+@dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+    """Ranked items for one user, best first.
+
+    Parameters
+    ----------
+    items : tuple of Recommendation
+    unknown_items : tuple of str
+        Ids of the history that are not in the catalogue and were skipped.
+    fallback : bool
+        True if no item of the history was known: the items are the most popular ones, and their score
+        is their share of the training interactions of the domains asked for.
+    explanation : Explanation or None
+        Where it was asked for.
+    """
+
+    items: tuple[Recommendation, ...]
+    unknown_items: tuple[str, ...] = ()
+    fallback: bool = False
+    explanation: Explanation | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Recommendation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Recommendation | tuple[Recommendation, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True)
+class BatchRecommendations:
+    """Ranked items for n users as aligned arrays, best first.
+
+    Parameters
+    ----------
+    ids : object array (n, k)
+        Item ids; None where a user has fewer than k items.
+    scores : float32 array (n, k)
+        ``-inf`` where there is no item.
+    rows : int64 array (n, k)
+        Item rows; 0 where there is no item.
+    n_unknown : int64 array (n,)
+        Ids of each history that are not in the catalogue and were skipped.
+    fallback : bool array (n,)
+        True where the history had no known item (see `Recommendations`).
+    explanations : tuple of n Explanation or None
+        Where they were asked for.
+    """
+
+    ids: npt.NDArray[np.object_]
+    scores: Scores
+    rows: Rows
+    n_unknown: npt.NDArray[np.int64]
+    fallback: npt.NDArray[np.bool_]
+    explanations: tuple[Explanation, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
