@@ -1,0 +1,311 @@
+"""The pipeline on a tiny world: what it makes, what it does not make again, and that kill -9 is harmless."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle import read_bundle
+from llmcdsr_lite.errors import DataError, TrainingError, UsageError
+from llmcdsr_tools.dataset import load_dataset
+from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.fit import FitObserver, FitResult, fit
+from llmcdsr_tools.fit_plan import StageOutcome
+from llmcdsr_tools.names import GeneratedNames, read_names, write_names
+from llmcdsr_tools.stage_cache import Stage, tree_hash
+
+STAGES = ["ingest", "embed", "names", "embed-names", "pretrain", "train", "evaluate", "export", "report"]
+CONFIG = """
+[ingest]
+source = "interactions.csv"
+items = "items.csv"
+domains = ["food", "kitchen"]
+core = 2
+valid_share = 0.2
+test_share = 0.2
+
+[embed]
+dimension = 8
+
+[names]
+n_names = 4
+
+[pretrain]
+n_blocks = 1
+max_length = 8
+n_epochs = 2
+batch_size = 32
+
+[train]
+loss = "sampled-softmax"
+n_negatives = 8
+n_blocks = 1
+max_length = 8
+hidden = 8
+n_epochs = 2
+batch_size = 32
+n_augmented = 8
+n_overlapped = 8
+recall_k = 2
+inner_optimizer = "sgd"
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interactions, items and the configuration; users of food, of kitchenware and of both."""
+    folder = tmp_path_factory.mktemp("world")
+    rng = random.Random(4)
+    food, kitchen = [f"f{n}" for n in range(30)], [f"k{n}" for n in range(24)]
+    rows = [["user", "item", "timestamp"]]
+    for user in range(200):
+        domains = (food, kitchen, food + kitchen, food + kitchen)[user % 4]
+        liked = [item for item in domains if int(item[1:]) % 3 == user % 3]
+        rows += [[f"u{user}", rng.choice(liked), str(at)] for at in range(rng.randint(5, 12))]
+    tastes = ("sweet", "sour", "salt")
+    items = [["item", "domain", "title"]]
+    items += [[item, "food", f"{tastes[int(item[1:]) % 3]} <dish> {item}"] for item in food]
+    items += [[item, "kitchen", f"{tastes[int(item[1:]) % 3]} pan & lid {item}"] for item in kitchen]
+    for name, table in (("interactions", rows), ("items", items)):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(table)
+    (folder / "fit.toml").write_text(CONFIG, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """An undisturbed run, never to be changed."""
+    return fit(copy_of(world, tmp_path_factory.mktemp("undisturbed")))
+
+
+def copy_of(world: Path, folder: Path, made: FitResult | None = None) -> Path:
+    """The configuration of a copy of the world, or of all that an undisturbed run left."""
+    source = world if made is None else made.bundle.parent
+    return Path(shutil.copytree(source, folder / "copy")) / "fit.toml"
+
+
+def bytes_of(bundle: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in bundle.iterdir()}
+
+
+def ran(result: FitResult) -> list[str]:
+    return [stage.name for stage in result.stages if not stage.cached]
+
+
+class Recorder(FitObserver):
+    def __init__(self, stop_before: str = "") -> None:
+        self.stop_before, self.told = stop_before, []  # type: ignore[var-annotated]
+
+    def started(self, stage: Stage) -> None:
+        if stage.name == self.stop_before:
+            raise KeyboardInterrupt
+        self.told.append(("started", stage.name))
+
+    def done(self, outcome: StageOutcome) -> None:
+        self.told.append(("cached" if outcome.cached else "done", outcome.name))
+
+
+def test_from_nothing_to_a_bundle_and_a_report(made: FitResult) -> None:
+    assert [stage.name for stage in made.stages] == STAGES
+    assert ran(made) == STAGES
+    recommender = Recommender.load(made.bundle)
+    recommended = recommender.recommend(["f0", "f3"], domain="kitchen", k=3)
+    assert [item.id[0] for item in recommended] == ["k"] * 3
+    by_name = {stage.name: stage.output for stage in made.stages}
+    data = load_dataset(by_name["ingest"])
+    names = read_names(by_name["names"])
+    assert {record.generator for record in names} == {"neighbours"}
+    assert max(len(record.names) for record in names) == 4
+    assert np.load(by_name["embed"]).shape == (54, 8)
+    # the measures are those of the bundle
+    backend, table = open_model(made.bundle, data)
+    assert list(made.measures.test) == evaluate(backend, table, data, split="test")
+    assert read_bundle(made.bundle).training["settings"]["inner_optimizer"] == "sgd"
+
+
+def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path, made)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in config.parent.rglob("*") if p.is_file()}
+    recorder = Recorder()
+    again = fit(config, observer=recorder)
+    assert recorder.told == [("cached", name) for name in STAGES]
+    after = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in config.parent.rglob("*") if p.is_file()}
+    del before[config.parent / "work" / ".lock"], after[config.parent / "work" / ".lock"]
+    assert after == before
+    assert again.measures == made.measures
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rerun"),
+    [
+        ("[train]\n", "[train]\ndropout = 0.4\n", ["train", "evaluate", "export", "report"]),
+        (
+            "n_names = 4",
+            "n_names = 3",
+            ["names", "embed-names", "train", "evaluate", "export", "report"],
+        ),
+        ("[pretrain]\n", "[evaluate]\nseed = 3\n[pretrain]\n", ["evaluate", "export", "report"]),
+        ("dimension = 8", "dimension = 7", [name for name in STAGES if name not in ("ingest", "names")]),
+        ("[embed]", "# a remark\n[embed]", ["report"]),
+    ],
+)
+def test_a_change_reruns_what_depends_on_it(
+    world: Path, made: FitResult, tmp_path: Path, old: str, new: str, rerun: list[str]
+) -> None:
+    config = copy_of(world, tmp_path, made)
+    config.write_text(CONFIG.replace(old, new), encoding="utf-8")
+    assert ran(fit(config)) == rerun
+    config.write_text(CONFIG, encoding="utf-8")  # what was made before is still there
+    back = fit(config)
+    assert set(ran(back)) <= {"export", "report"}
+    assert bytes_of(back.bundle) == bytes_of(made.bundle)
+
+
+def test_a_changed_input_reruns_everything(world: Path, made: FitResult, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path, made)
+    items = config.parent / "items.csv"
+    items.write_text(items.read_text().replace("sour", "bitter"))
+    assert ran(fit(config)) == STAGES
+
+
+def test_an_output_that_was_touched_is_made_again(world: Path, made: FitResult, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path, made)
+    (config.parent / "bundle" / "dense.npy").write_bytes(b"")
+    (next((config.parent / "work" / "embed").iterdir()) / "titles.npy").unlink()
+    again = fit(config)
+    assert ran(again) == ["embed", "export"]
+    assert bytes_of(again.bundle) == bytes_of(made.bundle)
+
+
+def test_without_names_there_is_no_recall_network(world: Path, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path)
+    text = CONFIG.replace("n_names = 4", 'generator = "none"').replace('inner_optimizer = "sgd"', "")
+    config.write_text(text, encoding="utf-8")
+    result = fit(config)
+    assert ran(result) == [n for n in STAGES if n not in ("names", "embed-names", "pretrain")]
+    assert "Generated names" not in result.report.read_text(encoding="utf-8")
+
+
+def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path, made)
+    titles = load_dataset(made.stages[0].output).catalogue.titles
+    names = [
+        GeneratedNames(r.user, r.domain, tuple(t for t in titles if t in r.names), "by hand")
+        for r in read_names(made.stages[2].output)
+    ]
+    write_names(config.parent / "mine.jsonl", names)
+    text = CONFIG.replace("n_names = 4", 'generator = "file"\nfile = "mine.jsonl"')
+    config.write_text(text, encoding="utf-8")
+    result = fit(config)
+    assert ran(result) == ["names", "embed-names", "train", "evaluate", "export", "report"]
+    assert "by hand" in result.report.read_text(encoding="utf-8")
+    write_names(config.parent / "mine.jsonl", [GeneratedNames("u0", "kitchen", ("no title",), "by hand")])
+    with pytest.raises(UsageError, match="name an encoder folder"):
+        fit(config)
+
+
+@pytest.mark.parametrize("stage", ["names", "train", "export", "report"])
+def test_ctrl_c_keeps_the_stages_before(world: Path, made: FitResult, tmp_path: Path, stage: str) -> None:
+    config = copy_of(world, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, observer=Recorder(stop_before=stage))
+    result = fit(config)
+    assert ran(result) == STAGES[STAGES.index(stage) :]
+    assert bytes_of(result.bundle) == bytes_of(made.bundle)
+
+
+def test_killing_it_at_random_moments_changes_nothing(world: Path, made: FitResult, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path)
+    command = [sys.executable, "-c", "from llmcdsr_tools.cli import main; main()", "fit", str(config)]
+    rng = random.Random(time.time_ns())
+    killed_in: list[str] = []
+    for attempt in range(20):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        told = process.stderr.readline()  # the imports, most of a second, are behind it
+        time.sleep(rng.uniform(0, 0.1 * (attempt + 1)))
+        process.kill()
+        told += process.stderr.read()
+        process.stderr.close()
+        if process.wait() != -signal.SIGKILL:
+            break  # it came to its end
+        killed_in += [line for line in told.splitlines() if line.endswith(" ...")][-1:]
+        if len(killed_in) >= 3 and len(set(killed_in)) >= 2:
+            break
+    assert killed_in
+    result = fit(config)
+    assert bytes_of(result.bundle) == bytes_of(made.bundle)
+    for mine, other in zip(result.stages, made.stages, strict=True):
+        if mine.name not in ("train", "report"):  # these say how long they took
+            assert tree_hash(mine.output) == tree_hash(other.output), mine.name
+    assert not list(config.parent.rglob(".*.tmp"))
+
+
+def test_what_is_not_a_bundle_is_not_replaced(world: Path, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path)
+    (config.parent / "bundle").mkdir()
+    (config.parent / "bundle" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="exists and is not a bundle, so it is not replaced"):
+        fit(config)
+    assert not (config.parent / "work").exists()  # said before any work
+    shutil.rmtree(config.parent / "bundle")
+    (config.parent / "report.html").mkdir()
+    with pytest.raises(DataError, match=r"report\.html: is a folder"):
+        fit(config)
+
+
+def test_two_at_once_are_refused(world: Path, tmp_path: Path) -> None:
+    config = copy_of(world, tmp_path)
+
+    class Second(FitObserver):
+        def started(self, stage: Stage) -> None:
+            with pytest.raises(TrainingError, match="another `llmcdsr fit` is working in this folder"):
+                fit(config)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, observer=Second())
+    fit(config, observer=Recorder())  # let go of
+
+
+def test_the_command(world: Path, made: FitResult, tmp_path: Path, llmcdsr: Any) -> None:
+    config = copy_of(world, tmp_path, made)
+    done = llmcdsr("fit", config)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().splitlines()
+    assert [line.split()[0] for line in lines[1:10]] == STAGES
+    assert all(line.endswith("done before") for line in lines[1:10])
+    assert lines[-2:] == [f"bundle: {config.parent / 'bundle'}", f"report: {config.parent / 'report.html'}"]
+    assert "cold cross-domain" in done.stdout.decode()
+    shown = llmcdsr("fit", "--example")
+    assert b"[pretrain]" in shown.stdout
+    for arguments, status, message in (
+        (["fit"], 2, b"name a configuration"),
+        (["fit", tmp_path / "no.toml"], 1, b"cannot be read"),
+    ):
+        refused = llmcdsr(*arguments)
+        assert refused.returncode == status
+        assert message in refused.stderr
+        assert b"Traceback" not in refused.stderr
+
+
+def test_a_wrong_key_is_named_by_the_command(world: Path, tmp_path: Path, llmcdsr: Any) -> None:
+    config = copy_of(world, tmp_path)
+    config.write_text(CONFIG.replace("n_names", "n_name"), encoding="utf-8")
+    done = llmcdsr("fit", config)
+    assert done.returncode == 1
+    assert b"[names]: unknown key 'n_name'; did you mean 'n_names'?" in done.stderr
+    assert json.dumps(done.stdout.decode()) == '""'
