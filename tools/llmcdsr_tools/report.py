@@ -193,7 +193,9 @@ def _result_table(results: Sequence[Result]) -> str:
 
 def _kind_table(kinds: Sequence[KindResult]) -> str:
     heads = ("history has items of", "target", "n", "HR@10", "NDCG@10")
-    rows = [(k.kind, k.domain, f"{k.n_users:,}", _share(k.hr10), _share(k.ndcg10)) for k in kinds]
+    rows = [
+        (k.kind, k.domain, f"{k.n_users:,}", _share(k.hr10), _share(k.ndcg10)) for k in kinds if k.n_users
+    ]
     return _table(heads, rows, n_words=2)
 
 
