@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_poolers, save_checkpoint
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, load_poolers, save_checkpoint
 from llmcdsr_tools.cli import cli
 from llmcdsr_tools.dataset import Histories, load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
@@ -191,7 +191,18 @@ def test_another_run_is_not_gone_on_with(world: NamedWorld, undisturbed: Path, t
     [
         ({}, {"names": None, "pretrained": None}, "inner_optimizer 'adam' needs embedded names"),
         ({}, {"pretrained": None}, "names need the file of pre-training"),
-        ({"inner_optimizer": "none"}, {"names": None}, "nothing is recalled without embedded names"),
+        ({"inner_optimizer": "none"}, {"names": None}, "but no names to recall items for"),
+        ({"pretrained_items": True}, {"text_embeddings": "titles.npy"}, "and no text embeddings"),
+        (
+            {"pretrained_items": True, "inner_optimizer": "none"},
+            {"names": None, "pretrained": None},
+            "pretrained_items needs the file of pre-training",
+        ),
+        (
+            {"pretrained_items": True, "hidden": 8, "inner_optimizer": "none"},
+            {},
+            "done with hidden size 16, the recommender has 8",
+        ),
         ({"recall_k": 31}, {}, "recall_k is 31, but a domain has 30 items"),
         ({"hidden": 8}, {}, "done with hidden size 16, meta-learning needs that of the recommender, 8"),
     ],
@@ -199,6 +210,8 @@ def test_another_run_is_not_gone_on_with(world: NamedWorld, undisturbed: Path, t
 def test_what_does_not_fit_leaves_no_run_behind(
     world: NamedWorld, tmp_path: Path, settings: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
+    if "text_embeddings" in options:
+        options = {**options, "text_embeddings": world.names.parent / options["text_embeddings"]}
     with pytest.raises(TrainingError, match=message):
         world.train(tmp_path / "run", replace(world.settings, **settings), **options)
     with pytest.raises(DataError, match=r"none\.npz"):
@@ -209,6 +222,19 @@ def test_what_does_not_fit_leaves_no_run_behind(
 def test_without_meta_learning_the_hidden_sizes_may_differ(world: NamedWorld, tmp_path: Path) -> None:
     settings = replace(world.settings, hidden=8, inner_optimizer="none", n_epochs=1)
     assert np.isfinite(world.train(tmp_path / "run", settings).epochs[0].loss)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_items_start_from_pre_training(world: NamedWorld, tmp_path: Path, named: bool) -> None:
+    settings = replace(
+        world.settings, pretrained_items=True, inner_optimizer="none", learning_rate=1e-9, n_epochs=1
+    )
+    world.train(tmp_path / "run", settings, names=world.names if named else None)
+    model, _ = load_model(tmp_path / "run" / "best.npz")
+    vectors = load_checkpoint(world.pretrained).arrays
+    expected = np.concatenate([vectors["items_a"], vectors["items_b"]])
+    np.testing.assert_allclose(model.item_embedding[1:], expected, atol=1e-6)
+    assert not model.item_embedding[0].any()
 
 
 def test_meta_learning_needs_overlapped_users(world: NamedWorld, small_world: Any, tmp_path: Path) -> None:

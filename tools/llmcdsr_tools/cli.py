@@ -149,6 +149,11 @@ def ingest(
 @click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
 @click.option(
+    "--pretrained-items",
+    is_flag=True,
+    help="Start the items from that file's vectors; without it meta-learning finds no direction.",
+)
+@click.option(
     "--inner-optimizer",
     type=click.Choice(["none", "sgd", "adam", "fresh-adam"]),
     default="none",

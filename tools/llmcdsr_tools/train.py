@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.errors import TrainingError
@@ -17,7 +19,7 @@ from llmcdsr_tools.curves import plot_curves
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.meta_learning import MetaLearning
-from llmcdsr_tools.pretrain import load_pretrained
+from llmcdsr_tools.pretrain import Pretrained, load_pretrained
 from llmcdsr_tools.run import EpochMetrics, RunHeader, file_hash, folder_hash, open_run, write_metrics
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train_settings import ItemUpdates, TrainSettings
@@ -64,7 +66,8 @@ def train(
         Embedded names (see `embed_names`): every step gets augmented sequences with pseudo items that
         are recalled for them. Needs `pretrained`.
     pretrained : Path, optional
-        What `pretrain` wrote: projections and item vectors of the recall network.
+        What `pretrain` wrote: projections and item vectors of the recall network, and where the item
+        embeddings start if `pretrained_items` is set.
     resume : bool
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
@@ -96,7 +99,14 @@ def train(
     with threadpool_limits(threads, user_api="blas"):
         # what is refused here leaves no run behind
         text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
-        training = Training(data, settings, text, _meta_learning(data, settings, names, pretrained))
+        found = None if pretrained is None else load_pretrained(pretrained, data)
+        training = Training(
+            data,
+            settings,
+            text,
+            _pretrained_items(settings, found, text is not None),
+            _meta_learning(data, settings, names, found),
+        )
         open_run(run, header, resume)
         done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
         return _run_epochs(training, run, done, observer)
@@ -127,16 +137,35 @@ def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observe
     )
 
 
+def _pretrained_items(
+    settings: TrainSettings, pretrained: Pretrained | None, from_text: bool
+) -> npt.NDArray[np.float32] | None:
+    """Item vectors (items, H) that the item embedding starts from, if it does."""
+    if not settings.pretrained_items:
+        return None
+    if pretrained is None or from_text:
+        raise TrainingError("pretrained_items needs the file of pre-training, and no text embeddings")
+    vectors = np.concatenate(pretrained.items)
+    if vectors.shape[1] != settings.hidden:
+        raise TrainingError(
+            f"pre-training was done with hidden size {vectors.shape[1]}, the recommender has "
+            f"{settings.hidden}"
+        )
+    return vectors
+
+
 def _meta_learning(
-    data: Dataset, settings: TrainSettings, names: Path | None, pretrained: Path | None
+    data: Dataset, settings: TrainSettings, names: Path | None, pretrained: Pretrained | None
 ) -> MetaLearning | None:
     """What augments sequences, if anything is to."""
     if names is None:
         if settings.inner_optimizer != "none":
             raise TrainingError(f"inner_optimizer {settings.inner_optimizer!r} needs embedded names")
-        if pretrained is not None:
-            raise TrainingError(f"{pretrained}: nothing is recalled without embedded names")
+        if pretrained is not None and not settings.pretrained_items:
+            raise TrainingError(
+                "pre-training is given, but no names to recall items for, and pretrained_items is false"
+            )
         return None
     if pretrained is None:
         raise TrainingError(f"{names}: names need the file of pre-training, to recall items for them")
-    return MetaLearning(data, load_embedded_names(names, data), load_pretrained(pretrained, data), settings)
+    return MetaLearning(data, load_embedded_names(names, data), pretrained, settings)

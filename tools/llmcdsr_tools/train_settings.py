@@ -37,6 +37,10 @@ class TrainSettings:
         Whether Adam moves only the rows that a step touches (see `optimizers`) or the whole table.
     text_deviation : float
         Root mean square of item embeddings that start from text.
+    pretrained_items : bool
+        Start item embeddings from the item vectors of pre-training. Otherwise they and the pooled
+        vectors live in unrelated spaces, and the gradient that meta-learning hands from the one to the
+        other is noise (measured by `benchmarks/meta_signal.py`).
     inner_optimizer : {"none", "sgd", "adam", "fresh-adam"}
         The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
         a pooled vector is the mean of the names. Needs names.
@@ -66,6 +70,7 @@ class TrainSettings:
     dropout: float = 0.5
     item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
+    pretrained_items: bool = False
     inner_optimizer: InnerOptimizer = "none"
     inner_learning_rate: float = 0.1
     pooler_learning_rate: float = 1e-3

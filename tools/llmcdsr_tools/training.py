@@ -46,6 +46,8 @@ class Training:
     settings : TrainSettings
     text : float32 array (items, E), optional
         What the item embedding starts from.
+    vectors : float32 array (items, H), optional
+        Item vectors that it starts from instead.
     meta : MetaLearning, optional
         Where sequences are augmented.
     """
@@ -55,6 +57,7 @@ class Training:
         data: Dataset,
         settings: TrainSettings,
         text: npt.NDArray[np.float32] | None = None,
+        vectors: npt.NDArray[np.float32] | None = None,
         meta: MetaLearning | None = None,
     ) -> None:
         self.data = data
@@ -69,6 +72,8 @@ class Training:
         self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
         if text is not None:
             initialize_from_text(self.parameters.item_embedding, text, settings.text_deviation)
+        if vectors is not None:
+            self.parameters.item_embedding[1:] = vectors
         adam = AdamSettings(learning_rate=settings.learning_rate)
         self.dense_adam = Adam(self.parameters.dense, adam)
         self.item_adam = RowAdam(self.parameters.item_embedding, adam)
