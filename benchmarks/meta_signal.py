@@ -43,6 +43,7 @@ class Recorder(Adam):
         self.gradients: list[FloatArray] = []
 
     def step(self, gradient: FloatArray) -> None:
+        """Keep it."""
         self.gradients.append(gradient)
 
 
@@ -85,7 +86,7 @@ def meta_gradients(
     pretrained: Pretrained,
     kind: InnerOptimizer,
     n_steps: int,
-    dtype: type[np.floating[npt.NBitBase]],
+    dtype: npt.DTypeLike,
 ) -> FloatArray:
     """Meta-gradients (steps, 2, H) of the first steps of an epoch, from where the training stands."""
     data: Dataset = training.data
