@@ -135,7 +135,8 @@ def generate(
     path = answers or output.with_name(output.name + ".answers")
     run = _describe(wanted.dataset, split, server, settings, templates)
     stopped = threading.Event()
-    asked = model or OpenAIModel(server, templates.stop, stopped)
+    stop = (*templates.stop, f"\n{settings.prompt.n_names + 1}.")  # of a list that is long enough
+    asked = model or OpenAIModel(server, stop, stopped)
     with open_answers(path, run) as file:
         todo = [h for h in wanted.histories if wanted.key(h) not in file.answers]
         n_resumed = len(wanted.histories) - len(todo)
@@ -204,6 +205,7 @@ def _describe(
         "model": server.model,
         "endpoint": server.endpoint,
         "temperature": server.temperature,
+        "frequency_penalty": server.frequency_penalty,
         "max_tokens": server.max_tokens,
         "output_format": settings.output_format,
         "prompts": templates.fingerprint,

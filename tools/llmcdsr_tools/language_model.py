@@ -53,6 +53,8 @@ class ServerSettings:
     api_key_env : str, optional
         Environment variable that holds the key; no key is sent if not given.
     temperature : float
+    frequency_penalty : float
+        Against repeating oneself, which small models are given to; 0 leaves it to the server.
     max_tokens : int
         Of an answer.
     timeout : float
@@ -68,6 +70,7 @@ class ServerSettings:
     endpoint: Endpoint = "chat"
     api_key_env: str | None = None
     temperature: float = 0.7
+    frequency_penalty: float = 0.0
     max_tokens: int = 500
     timeout: float = 120.0
     retries: int = 6
@@ -158,6 +161,8 @@ class OpenAIModel:
             "max_tokens": self.settings.max_tokens,
             "seed": seed,
         }
+        if self.settings.frequency_penalty:
+            common["frequency_penalty"] = self.settings.frequency_penalty
         if prompt.system is None:
             return lambda: self._client.completions.create(prompt=prompt.text, stop=self._stop, **common)
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.text}]

@@ -39,7 +39,7 @@ class PromptSettings:
     n_examples : int
         Overlapped users shown as examples.
     n_names : int
-        Names asked for.
+        Names asked for, and at most so many shown in an example; half as many at least, if users have them.
     n_titles : int
         Titles of a history that are shown, at most: the newest.
     title_tokens : int
@@ -99,17 +99,8 @@ class PromptBuilder:
         self.settings, self.templates, self.endpoint = settings, templates, endpoint
         self._dataset = dataset
         self._names = tuple(domain.name for domain in dataset.catalogue.domains)
-        both = np.flatnonzero(domains_of_users(dataset, dataset.train).all(axis=1))
-        self._overlapped = tuple(
-            np.array([user for user in both.tolist() if self._fits_as_example(user, domain)], dtype=np.int64)
-            for domain in (0, 1)
-        )  # train users, by the domain of the names
-        least = min(map(len, self._overlapped))
-        if least < settings.n_examples + 1:  # the user itself is none
-            raise UsageError(
-                f"{settings.n_examples} examples need {settings.n_examples + 1} overlapped train users with "
-                f"a title in one domain and {_MIN_EXAMPLE_NAMES} in the other; there are {least}"
-            )
+        # train users, by the domain of the names
+        self._overlapped = tuple(self._example_users(domain) for domain in (0, 1))
 
     def titles(self, rows: npt.NDArray[np.integer[Any]], domain: int) -> list[str]:
         """Titles of a history's items of a domain, each once, where it was last; none that is empty."""
@@ -166,7 +157,7 @@ class PromptBuilder:
         parts, of_examples = [], []
         for number, rows in enumerate(examples, 1):
             given = shown(rows, source, n_titles)
-            wanted = shown(rows, target, min(n_titles, self.settings.n_names))
+            wanted = shown(rows, target, self.settings.n_names)
             of_examples += [*given, *wanted]
             filled = {
                 "number": str(number),
@@ -191,16 +182,31 @@ class PromptBuilder:
     def _draw_examples(self, history: SingleDomainHistory) -> list[npt.NDArray[np.int32]]:
         """Histories of overlapped train users, the same for the same seed and user, never the user's own."""
         train = self._dataset.train
+        if self.settings.n_examples == 0:
+            return []
         candidates = self._overlapped[history.domain]
         rng = np.random.default_rng(user_seed(self.settings.seed, history))
         drawn = rng.choice(candidates, self.settings.n_examples + 1, replace=False).tolist()
         others = [user for user in drawn if train.users[user] != history.user]
         return [train[user] for user in others[: self.settings.n_examples]]
 
-    def _fits_as_example(self, user: int, domain: int) -> bool:
-        rows = self._dataset.train[user]
-        enough = len(self.titles(rows, domain)) >= _MIN_EXAMPLE_NAMES
-        return enough and bool(self.titles(rows, 1 - domain))
+    def _example_users(self, domain: int) -> npt.NDArray[np.int64]:
+        """Overlapped train users with a title in one domain, and in that of the names many, or three."""
+        data, settings = self._dataset, self.settings
+        both = np.flatnonzero(domains_of_users(data, data.train).all(axis=1))
+        histories = [data.train[user] for user in both.tolist()]
+        n_names = np.array([len(self.titles(rows, domain)) for rows in histories], dtype=np.int64)
+        n_given = np.array([len(self.titles(rows, 1 - domain)) for rows in histories], dtype=np.int64)
+        for least in (settings.n_names // 2, _MIN_EXAMPLE_NAMES):
+            fitting = both[(n_names >= max(least, _MIN_EXAMPLE_NAMES)) & (n_given >= 1)]
+            if len(fitting) > settings.n_examples:  # the user itself is no example
+                return fitting
+        if settings.n_examples == 0:
+            return both[:0]
+        raise UsageError(
+            f"{settings.n_examples} examples need {settings.n_examples + 1} overlapped train users with "
+            f"a title in one domain and {_MIN_EXAMPLE_NAMES} in the other; there are {len(fitting)}"
+        )
 
 
 def user_seed(seed: int, history: SingleDomainHistory) -> int:
