@@ -16,6 +16,7 @@ import pytest
 
 from llmcdsr_lite.bundle import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 
 
@@ -66,6 +67,19 @@ def bundle_folder(
 ) -> Path:
     """`bundle_data` on disk; copy it before changing anything."""
     return build_bundle(bundle_data, tmp_path_factory.mktemp("bundle") / "small")
+
+
+@pytest.fixture(scope="session")
+def recall_network(bundle_data: Bundle) -> RecallNetwork:
+    """A recall network of random vectors for `bundle_data`; f0 and k0 have no title, k1 no vector."""
+    rng = np.random.default_rng(11)
+    n_rows, hidden, text = len(bundle_data.catalogue) + 1, 5, 7
+    names, items = rng.normal(size=(2, n_rows, hidden)).astype(np.float32)
+    names[[0, 1, 13]] = 0
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    items[[0, 14]] = 0
+    poolers, projections = rng.normal(size=(2, hidden)), rng.normal(size=(2, hidden, text))
+    return RecallNetwork(names, items, poolers.astype(np.float32), projections.astype(np.float32))
 
 
 @pytest.fixture(scope="session")
