@@ -1,0 +1,263 @@
+"""Whether, how many, where and with what weight pseudo items help: chosen on validation, for each domain.
+
+The cold cross-domain queries of the validation users are ranked without pseudo items and with every
+setting of a grid. The best is the one with the highest HR@10, then NDCG@10, 999 negatives. It is taken
+only if its HR@10 is above that of "off" by `MARGIN` standard errors of the paired difference: of some
+thirty settings the best lies one above by luck alone, and pseudo items must never make a bundle worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.pseudo import Place, PseudoChoice, PseudoRecall, PseudoSetting, Scope
+from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives
+
+MARGIN = 2.0
+NUMBERS = (1, 3, 5, 10)
+PLACES: tuple[Place, ...] = ("front", "spread")
+# Weights as shares of what the recommender's scores vary, over what the cosines vary: a scale that fits
+# every model.
+SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)
+FUSED: tuple[tuple[Scope, int], ...] = (("domain", 10), ("recalled", 10), ("recalled", 50))
+
+_CHUNK = 256  # users at a time
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Ranks = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting on the validation queries of one domain.
+
+    Parameters
+    ----------
+    setting : PseudoSetting
+    hr10, ndcg10 : float
+        999 negatives; nan without queries.
+    gain : float
+        HR@10 minus that of "off".
+    standard_error : float
+        Of the gain, paired by user.
+    """
+
+    setting: PseudoSetting
+    hr10: float
+    ndcg10: float
+    gain: float
+    standard_error: float
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What trials are ordered by."""
+        return self.hr10, self.ndcg10
+
+
+@dataclass(frozen=True)
+class PseudoTrials:
+    """All settings that were tried for one target domain.
+
+    Parameters
+    ----------
+    domain : str
+    n_users : int
+        Cold cross-domain validation queries.
+    off : Trial
+    tried : tuple of Trial
+        All others, in the order of the grid.
+    margin : float
+        Standard errors that a gain needs.
+    """
+
+    domain: str
+    n_users: int
+    off: Trial
+    tried: tuple[Trial, ...]
+    margin: float = MARGIN
+
+    @property
+    def best(self) -> Trial:
+        """The best setting other than off; the first of equals. Without queries, off."""
+        return max(self.tried, key=lambda trial: trial.merit, default=self.off)
+
+    @property
+    def winner(self) -> Trial:
+        """The best setting if its gain is above the margin, else off."""
+        best = self.best
+        return best if best.gain > 0 and best.gain >= self.margin * best.standard_error else self.off
+
+    def choice(self) -> PseudoChoice:
+        """What goes into the bundle."""
+        if not self.n_users:
+            return PseudoChoice(validation={"n_users": 0})
+        best, winner = self.best, self.winner
+        validation = {
+            "n_users": self.n_users,
+            "n_settings": len(self.tried),
+            "margin": self.margin,
+            "hr10_off": self.off.hr10,
+            "ndcg10_off": self.off.ndcg10,
+            "hr10_best": best.hr10,
+            "ndcg10_best": best.ndcg10,
+            "gain": best.gain,
+            "standard_error": best.standard_error,
+        }
+        return PseudoChoice(winner.setting, best.setting, validation)
+
+
+def choose_pseudo(
+    backend: Backend,
+    item_embedding: FloatArray,
+    dataset: Dataset,
+    network: RecallNetwork,
+    *,
+    max_length: int,
+    seed: int = 0,
+    margin: float = MARGIN,
+) -> tuple[PseudoTrials, PseudoTrials]:
+    """Try a grid of settings on the cold cross-domain queries of the validation users.
+
+    Parameters
+    ----------
+    backend : Backend
+        Gives the user representations.
+    item_embedding : float array (items + 1, H)
+    dataset : Dataset
+    network : RecallNetwork
+    max_length : int
+        Of the recommender.
+    seed : int
+        Of the negatives, as in `evaluate`.
+    margin : float
+        Standard errors of the paired difference that a gain in HR@10 needs.
+
+    Returns
+    -------
+    tuple of two PseudoTrials
+        For target domain A and target domain B.
+    """
+    most = PseudoChoice(PseudoSetting("insert", max(max(NUMBERS), *(k for _, k in FUSED))))
+    recaller = PseudoRecall(dataset.catalogue, network, (most, most), max_length)
+    cold = Queries.from_split(dataset.valid).cold(dataset.catalogue)
+    a, b = (
+        _Comparison(backend, item_embedding, recaller, cold.into(domain), domain, seed).trials(margin)
+        for domain in dataset.catalogue.domains
+    )
+    return a, b
+
+
+class _Comparison:
+    """The queries of one target domain, and the items that each target is ranked among."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        item_embedding: FloatArray,
+        recaller: PseudoRecall,
+        queries: Queries,
+        domain: Domain,
+        seed: int,
+    ) -> None:
+        self._backend = backend
+        self._table = item_embedding
+        self._recaller = recaller
+        self._histories = queries.histories
+        self._domain = domain
+        negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, seed)
+        self._items = np.concatenate([queries.targets[:, None], negatives], axis=1)  # (n, 1 + negatives)
+        n = len(self._histories)
+        self._pseudo = recaller.recall(self._histories, domain, ["auto"] * n)
+
+    def trials(self, margin: float) -> PseudoTrials:
+        """Try everything."""
+        n_users = len(self._histories)
+        if not n_users:
+            nothing = Trial(PseudoSetting(), math.nan, math.nan, math.nan, math.nan)
+            return PseudoTrials(self._domain.name, 0, nothing, (), margin)
+        scores = self._scores(self._histories)  # (n, 1 + negatives)
+        cosines = self._cosines()
+        scale = float(scores.std()) / max(float(cosines.std()), 1e-12)
+        off = _rank(scores)
+        tried = []
+        for place in PLACES:
+            for k in NUMBERS:
+                setting = PseudoSetting("insert", k, place)
+                tried.append(_trial(setting, _rank(self._scores(self._sequences(setting))), off))
+        for scope, k in FUSED:
+            bonus = cosines if scope == "domain" else cosines * self._recalled(k)
+            for share in SHARES:
+                setting = PseudoSetting("fuse", k, scope=scope, weight=share * scale)
+                tried.append(_trial(setting, _rank(scores + np.float32(setting.weight) * bonus), off))
+        return PseudoTrials(
+            self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin
+        )
+
+    def _scores(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> FloatArray:
+        """Scores of the target (first) and its negatives (n, 1 + negatives)."""
+        table = self._table[self._domain.start : self._domain.stop]
+        scores = np.empty(self._items.shape, dtype=np.float32)
+        for chunk in _chunks(len(histories)):
+            whole = self._backend.represent(histories[chunk]) @ table.T  # (chunk, items of the domain)
+            scores[chunk] = np.take_along_axis(whole, self._items[chunk] - self._domain.start, axis=1)
+        return scores
+
+    def _cosines(self) -> FloatArray:
+        """Cosines to the pooled names, zero for users without any (n, 1 + negatives)."""
+        vectors = self._recaller.network.items[self._domain.start : self._domain.stop]
+        cosines = np.zeros(self._items.shape, dtype=np.float32)
+        for i, items in enumerate(self._pseudo):
+            if items is not None:
+                cosines[i] = vectors[self._items[i] - self._domain.start] @ items.direction
+        return cosines
+
+    def _recalled(self, k: int) -> npt.NDArray[np.bool_]:
+        """Which of the items are among the user's k pseudo items (n, 1 + negatives)."""
+        found = np.zeros(self._items.shape, dtype=bool)
+        for i, items in enumerate(self._pseudo):
+            if items is not None:
+                found[i] = np.isin(self._items[i], items.rows[:k])
+        return found
+
+    def _sequences(self, setting: PseudoSetting) -> list[npt.NDArray[np.integer[Any]]]:
+        """Histories with pseudo items in them."""
+        sequences = []
+        for history, items in zip(self._histories, self._pseudo, strict=True):
+            if items is not None:
+                few = replace(items, setting=setting, rows=items.rows[: setting.k])
+                history = few.sequence(history, self._recaller.max_length)
+            sequences.append(history)
+        return sequences
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, n, _CHUNK))
+
+
+def _rank(scores: FloatArray) -> Ranks:
+    """Zero-based rank of the first column, ties and nan against it (n,)."""
+    rank: Ranks = (~(scores[:, 1:] < scores[:, :1])).sum(axis=1)
+    return rank
+
+
+def _trial(setting: PseudoSetting, rank: Ranks, off: Ranks) -> Trial:
+    hits = rank < 10
+    difference = hits.astype(float) - (off < 10)
+    n = len(rank)
+    return Trial(
+        setting,
+        float(hits.mean()),
+        float((hits / np.log2(rank + 2)).mean()),
+        float(difference.mean()),
+        float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
+    )

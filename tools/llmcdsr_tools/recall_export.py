@@ -1,0 +1,56 @@
+"""The recall network in the form that a bundle carries: titles projected beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.recall import FloatArray, RecallNetwork
+from llmcdsr_lite.reference.recall_network import project, unit_rows
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.pretrain import load_pretrained
+from llmcdsr_tools.run import file_hash
+from llmcdsr_tools.text_initialization import load_text_embeddings
+
+
+def recall_network(
+    data: Dataset, pretrained: Path, text_embeddings: Path, poolers: FloatArray | None = None
+) -> RecallNetwork:
+    """Build the recall network of a bundle.
+
+    Parameters
+    ----------
+    data : Dataset
+    pretrained : Path
+        What `pretrain` wrote.
+    text_embeddings : Path
+        ``.npy`` matrix (items, E), the one that pre-training was done with.
+    poolers : float array (2, H), optional
+        Of names of domain A, of B; zeros, the mean, if not given.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, or they do not fit together.
+    """
+    source = load_pretrained(pretrained, data)
+    expected = source.description.get("text_embeddings_sha256")
+    if expected is not None and file_hash(text_embeddings) != expected:
+        raise DataError(f"{text_embeddings}: is not the text embeddings that {pretrained} was made with")
+    text = load_text_embeddings(text_embeddings, len(data.catalogue))
+    n_hidden, dimension = source.projection_a.shape
+    if text.shape[1] != dimension:
+        raise DataError(f"{text_embeddings}: {text.shape[1]} values a text, {pretrained} expects {dimension}")
+    if poolers is None:
+        poolers = np.zeros((2, n_hidden), dtype=np.float32)
+    if poolers.shape != (2, n_hidden):
+        raise DataError(f"{pretrained}: hidden size {n_hidden}, but the run's poolers are {poolers.shape}")
+    names = np.zeros((len(data.catalogue) + 1, n_hidden), dtype=np.float32)
+    items = np.zeros_like(names)
+    for index, domain in enumerate(data.catalogue.domains):
+        own = slice(domain.start, domain.stop)
+        names[own] = project(text[domain.start - 1 : domain.stop - 1], source.projections[1 - index])
+        items[own] = unit_rows(source.items[index].astype(np.float64))
+    return RecallNetwork(names, items, poolers.astype(np.float32), np.stack(source.projections))
