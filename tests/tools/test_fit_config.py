@@ -8,11 +8,15 @@ import pytest
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.fit_config import EmbedTable, FitConfig, NamesTable, example_config, load_config
+from llmcdsr_tools.generate import GenerateSettings
 from llmcdsr_tools.ingest import Columns, IngestSettings
+from llmcdsr_tools.language_model import ServerSettings
 from llmcdsr_tools.pretrain import PretrainSettings
+from llmcdsr_tools.prompts import PromptSettings
 from llmcdsr_tools.train import TrainSettings
 
 MINIMAL = '[ingest]\nsource = "log.csv"\n'
+SERVER = "[generate]\nbase_url = 'http://x/v1'\nmodel = 'm'\n"
 
 
 def load(folder: Path, text: str) -> FitConfig:
@@ -57,6 +61,20 @@ def test_what_is_given(tmp_path: Path) -> None:
     assert (config.evaluate.seed, config.export.best_for) == (4, "b")
 
 
+def test_a_language_model(tmp_path: Path) -> None:
+    text = MINIMAL + SERVER + "concurrency = 2\nprompt = {n_examples = 1}\n[embed]\nencoder = 'e'\n"
+    config = load(tmp_path, text + "[names]\ngenerator = 'llm'\nlimit = 5\n")
+    assert config.server == ServerSettings("http://x/v1", "m")
+    assert config.generate == GenerateSettings(PromptSettings(n_examples=1), concurrency=2)
+    assert config.names.limit == 5
+
+
+def test_items_that_start_from_pre_training_do_not_start_from_titles(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + "[train]\npretrained_items = true")
+    assert config.train.pretrained_items
+    assert not config.text_initialization
+
+
 def test_the_example_is_one(tmp_path: Path) -> None:
     config = load(tmp_path, example_config())
     assert config.ingest.source == tmp_path / "interactions.csv.gz"
@@ -80,6 +98,26 @@ def test_the_example_is_one(tmp_path: Path) -> None:
         (MINIMAL + "[train]\nn_epoch = 3", "[train]: unknown key 'n_epoch'; did you mean 'n_epochs'?"),
         (MINIMAL + "[train]\ntext_initialisation = true", "did you mean 'text_initialization'?"),
         (MINIMAL + "[train]\ntext_initialization = 1", "[train] text_initialization: expected true or false"),
+        (
+            MINIMAL + "[train]\ntext_initialization = true\npretrained_items = true",
+            "from the titles or from pre-training, not from both",
+        ),
+        (
+            MINIMAL + "[train]\ninner_optimizer = 'sgd'\n[names]\ngenerator = 'none'",
+            "inner_optimizer is 'sgd', which needs names",
+        ),
+        (MINIMAL + "[names]\ngenerator = 'llm'", "[generate] goes with [names] generator = 'llm'"),
+        (MINIMAL + SERVER, "[generate] goes with [names] generator = 'llm'"),
+        (
+            MINIMAL + SERVER + "[names]\ngenerator = 'llm'",
+            "need an encoder; name its folder in [embed] encoder",
+        ),
+        (MINIMAL + "[generate]\nmodel = 'm'", "[generate]: key 'base_url' is missing"),
+        (
+            MINIMAL + SERVER + "temprature = 1",
+            "[generate]: unknown key 'temprature'; did you mean 'temperature'?",
+        ),
+        (MINIMAL + SERVER + "prompt = {n_example = 2}", "[generate] prompt: unknown key 'n_example'"),
         (MINIMAL + "[train]\nhidden = 0", "[train]: n_items, hidden,"),
         (MINIMAL + "[train]\ndropout = 2.0", "[train]: dropout must be in [0, 1), found 2.0"),
         (MINIMAL + "[pretrain]\nhidden = 32", "[pretrain] hidden is 32, [train] hidden is 64"),

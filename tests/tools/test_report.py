@@ -91,9 +91,9 @@ def sources(small_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Repor
         folder / "dataset",
         folder / "run",
         folder / "measures.json",
-        folder / "names.jsonl",
-        folder / "names.npz",
-        folder / "pretrained.npz",
+        names=folder / "names.jsonl",
+        embedded_names=folder / "names.npz",
+        pretrained=folder / "pretrained.npz",
     )
 
 
@@ -159,14 +159,17 @@ def test_titles_cannot_break_the_page(sources: ReportSources, tmp_path: Path) ->
         sources.run,
         sources.measures,
         tmp_path / "names.jsonl",
+        tmp_path / "yield.txt",
         tmp_path / "names.npz",
         sources.pretrained,
     )
+    (tmp_path / "yield.txt").write_text("9 of 9 answers kept")
     write_report(changed, [], tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert "b" not in page.tags
     assert page.text.count(EVIL) >= 4
+    assert "9 of 9 answers kept" in page.text
 
 
 def test_without_a_recall_network(

@@ -17,14 +17,16 @@ from typing import Any, Literal
 from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_lite.errors import DataError, LlmcdsrError
 from llmcdsr_tools.config_tables import check_keys, read_table
+from llmcdsr_tools.generate import GenerateSettings
 from llmcdsr_tools.ingest import IngestSettings
+from llmcdsr_tools.language_model import ServerSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
 from llmcdsr_tools.pretrain import PretrainSettings
 from llmcdsr_tools.run import BestFor
 from llmcdsr_tools.train import TrainSettings
 from llmcdsr_tools.word_vectors import DIMENSION
 
-Generator = Literal["neighbours", "file", "none"]
+Generator = Literal["neighbours", "llm", "file", "none"]
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,28 @@ class NamesTable:
 
     Parameters
     ----------
-    generator : {"neighbours", "file", "none"}
-        Names from similar users, from a file, or none at all; with none there is no recall network.
+    generator : {"neighbours", "llm", "file", "none"}
+        Names from similar users, from the language model that ``[generate]`` names, from a file, or none.
     file : Path, optional
         A names file, such as `generate` writes.
     n_neighbors, n_names : int
         Of the generator ``neighbours``.
+    limit : int, optional
+        Ask the language model for so many users, drawn by seed.
+    prompts : Path, optional
+        Prompts in place of the shipped ones.
+    allow_failures : bool
+        Go on although users have no answer; if not, the pipeline stops there, and asks again when it is
+        started again.
     """
 
     generator: Generator = "neighbours"
     file: Path | None = None
     n_neighbors: int = N_NEIGHBORS
     n_names: int = N_NAMES
+    limit: int | None = None
+    prompts: Path | None = None
+    allow_failures: bool = False
 
     def __post_init__(self) -> None:
         if (self.generator == "file") != (self.file is not None):
@@ -115,7 +127,9 @@ class FitConfig:
         Of matrix products and of the encoder. Another number may change the last bits of the result.
     text_initialization : bool
         Whether `train` starts the items from the titles.
-    ingest, embed, names, pretrain, train, evaluate, export
+    server : ServerSettings or None
+        Of the language model, given with the generator ``llm`` and only with it.
+    ingest, embed, names, generate, pretrain, train, evaluate, export
         The tables.
     """
 
@@ -129,6 +143,8 @@ class FitConfig:
     text_initialization: bool = True
     embed: EmbedTable = field(default_factory=EmbedTable)
     names: NamesTable = field(default_factory=NamesTable)
+    server: ServerSettings | None = None
+    generate: GenerateSettings = field(default_factory=GenerateSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluate: EvaluateTable = field(default_factory=EvaluateTable)
@@ -169,7 +185,7 @@ def load_config(path: Path) -> FitConfig:
         raise DataError(f"{path}: not valid TOML: {error}") from None
     folder = path.resolve().parent
     top_keys = [f.name for f in fields(_TopLevel)]
-    check_keys(content, [*top_keys, "ingest", *_TABLES, "pretrain", "train"], str(path))
+    check_keys(content, [*top_keys, "ingest", *_TABLES, "generate", "pretrain", "train"], str(path))
     tables = {k: v for k, v in content.items() if k not in top_keys}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -177,15 +193,7 @@ def load_config(path: Path) -> FitConfig:
     top = read_table(_TopLevel, {k: v for k, v in content.items() if k in top_keys}, str(path), folder)
     if top.threads < 1:
         raise DataError(f"{path}: threads must be at least 1, found {top.threads}")
-    train_table = dict(tables.get("train", {}))
-    text_initialization = train_table.pop("text_initialization", True)
-    if not isinstance(text_initialization, bool):
-        raise DataError(f"{path}: [train] text_initialization: expected true or false")
-    train = _read(TrainSettings, train_table, path, "train", extra=("text_initialization",))
-    try:
-        train.model_config(1)  # refuses sizes that no model can have
-    except LlmcdsrError as error:
-        raise DataError(f"{path} [train]: {error}") from None
+    train, text_initialization = _train(tables.get("train", {}), path)
     pretrain_table = {"hidden": train.hidden, **tables.get("pretrain", {})}
     pretrain = _read(PretrainSettings, pretrain_table, path, "pretrain")
     if pretrain.hidden != train.hidden:
@@ -195,7 +203,8 @@ def load_config(path: Path) -> FitConfig:
         )
     if "ingest" not in tables:
         raise DataError(f'{path}: table [ingest] is missing; it needs source = "..."')
-    return FitConfig(
+    server, generate = _generate(tables.get("generate"), path)
+    config = FitConfig(
         path,
         text,
         folder / top.work,
@@ -204,15 +213,71 @@ def load_config(path: Path) -> FitConfig:
         _ingest(tables["ingest"], path),
         top.threads,
         text_initialization,
+        server=server,
+        generate=generate,
         pretrain=pretrain,
         train=train,
         **{name: _read(cls, tables.get(name, {}), path, name) for name, cls in _TABLES.items()},
     )
+    _check_together(config)
+    return config
 
 
 def example_config() -> str:
     """The commented example."""
     return files("llmcdsr_tools").joinpath("fit_example.toml").read_text(encoding="utf-8")
+
+
+def _check_together(config: FitConfig) -> None:
+    """Refuse what only two tables together show to be wrong, before hours of work."""
+    path, generator = config.path, config.names.generator
+    if (generator == "llm") != (config.server is not None):
+        raise DataError(f"{path}: table [generate] goes with [names] generator = 'llm', and only with it")
+    if generator == "llm" and config.embed.encoder is None:
+        raise DataError(
+            f"{path}: names of a language model are no titles, they need an encoder; name its folder in "
+            "[embed] encoder"
+        )
+    if generator == "none" and config.train.inner_optimizer != "none":
+        raise DataError(
+            f"{path}: [train] inner_optimizer is {config.train.inner_optimizer!r}, which needs names; "
+            "[names] generator is 'none'"
+        )
+
+
+def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool]:
+    """Settings of `train`, and whether items start from the titles."""
+    own = {k: v for k, v in table.items() if k != "text_initialization"}
+    settings: TrainSettings = _read(TrainSettings, own, path, "train", extra=("text_initialization",))
+    text_initialization = table.get("text_initialization", not settings.pretrained_items)
+    if not isinstance(text_initialization, bool):
+        raise DataError(f"{path} [train] text_initialization: expected true or false")
+    if text_initialization and settings.pretrained_items:
+        raise DataError(f"{path} [train]: items start from the titles or from pre-training, not from both")
+    try:
+        settings.model_config(1)  # refuses sizes that no model can have
+    except LlmcdsrError as error:
+        raise DataError(f"{path} [train]: {error}") from None
+    return settings, text_initialization
+
+
+def _generate(table: Mapping[str, Any] | None, path: Path) -> tuple[ServerSettings | None, GenerateSettings]:
+    """The server, and how it is asked: one table for both."""
+    if table is None:
+        return None, GenerateSettings()
+    of_server = {f.name for f in fields(ServerSettings)}
+    of_settings = {f.name for f in fields(GenerateSettings)}
+    server, settings = (
+        _read(
+            cls,
+            {k: v for k, v in table.items() if k in own or k not in of_server | of_settings},
+            path,
+            "generate",
+            extra=tuple(of_server | of_settings),
+        )
+        for cls, own in ((ServerSettings, of_server), (GenerateSettings, of_settings))
+    )
+    return server, settings
 
 
 def _ingest(table: Mapping[str, Any], path: Path) -> IngestTable:

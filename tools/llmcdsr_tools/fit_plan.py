@@ -1,7 +1,7 @@
 """The stages of `fit`, each with its key, its output and the function that makes it.
 
-ingest, embed, names, embed-names, pretrain, train, evaluate, export, report. Without names there is no
-recall network: names, embed-names and pretrain are left out.
+ingest, embed, names, embed-names, pretrain, train, evaluate, export, report. Without a generator, names
+and embed-names are left out, and pretrain too unless items start from it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmcdsr_lite.errors import GenerationError
+from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export import export
 from llmcdsr_tools.fit_config import FitConfig
+from llmcdsr_tools.generate import generate
+from llmcdsr_tools.generation_yield import format_yield
 from llmcdsr_tools.ingest import ingest
+from llmcdsr_tools.language_model import ServerSettings
 from llmcdsr_tools.measures import measure, write_measures
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
@@ -24,6 +29,8 @@ from llmcdsr_tools.report import ReportSources, write_report
 from llmcdsr_tools.stage_cache import Stage, stage_folder, stage_key
 from llmcdsr_tools.train import Observer, train
 from llmcdsr_tools.word_vectors import word_vectors
+
+YIELD = "yield.txt"  # beside the names of a language model: what became of its answers
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,15 @@ class _Plan:
         ingested = self._ingest()
         embedded = self._embed(ingested)
         stages = [ingested, embedded]
-        recall: list[Stage] = []
+        names = pretrained = None
         if self.config.names.generator != "none":
-            names = self._names(ingested)
-            embedded_names = self._embed_names(ingested, embedded, names)
+            written = self._names(ingested)
+            names = self._embed_names(ingested, embedded, written)
+            stages += [written, names]
+        if names or self.config.train.pretrained_items:
             pretrained = self._pretrain(ingested, embedded)
-            recall = [embedded_names, pretrained]
-            stages += [names, *recall]
-        trained = self._train(ingested, embedded, recall)
+            stages.append(pretrained)
+        trained = self._train(ingested, embedded, names, pretrained)
         evaluated = self._evaluate(ingested, trained)
         exported = self._export(ingested, trained)
         stages += [trained, evaluated, exported]
@@ -151,6 +159,8 @@ class _Plan:
 
     def _names(self, ingested: Stage) -> Stage:
         c = self.config.names
+        if self.config.server is not None:
+            return self._language_model(ingested, self.config.server)
         if c.file is not None:
             content = c.file
 
@@ -170,6 +180,41 @@ class _Plan:
 
         settings = {"generator": c.generator, "n_neighbors": c.n_neighbors, "n_names": c.n_names}
         return self._stage("names", "names.jsonl", run, settings, [ingested])
+
+    def _language_model(self, ingested: Stage, server: ServerSettings) -> Stage:
+        c, settings = self.config.names, self.config.generate
+
+        def run(output: Path) -> None:
+            result = generate(
+                ingested.output,
+                output,
+                server,
+                settings,
+                prompts=c.prompts,
+                limit=c.limit,
+                progress=self.observer.progress,
+            )
+            with atomic_file(output.with_name(YIELD)) as temporary:
+                temporary.write_text(format_yield(result.parsed) + "\n", encoding="utf-8")
+            if result.failures and not c.allow_failures:
+                raise GenerationError(
+                    f"{len(result.failures)} of {result.n_wanted} users have no answer, the first "
+                    f"{result.failures[0].user!r}: {result.failures[0].reason}. Give the same command again "
+                    "to ask again, or set allow_failures = true in [names]"
+                )
+
+        # not where the server is, how fast it is asked and how patiently: no answer depends on it
+        decides = ("model", "endpoint", "temperature", "frequency_penalty", "max_tokens")
+        described = {
+            "generator": c.generator,
+            "limit": c.limit,
+            "allow_failures": c.allow_failures,
+            "prompt": asdict(settings.prompt),
+            "output_format": settings.output_format,
+            **{name: getattr(server, name) for name in decides},
+        }
+        files = {"prompts": c.prompts}
+        return self._stage("names", "names.jsonl", run, described, [ingested], files, appears_whole=False)
 
     def _embed_names(self, ingested: Stage, embedded: Stage, names: Stage) -> Stage:
         encoder = self.config.embed.encoder
@@ -202,9 +247,10 @@ class _Plan:
 
         return self._stage("pretrain", "pretrained.npz", run, asdict(c.pretrain), [ingested, embedded])
 
-    def _train(self, ingested: Stage, embedded: Stage, recall: list[Stage]) -> Stage:
+    def _train(
+        self, ingested: Stage, embedded: Stage, names: Stage | None, pretrained: Stage | None
+    ) -> Stage:
         c = self.config
-        names, pretrained = (stage.output for stage in recall) if recall else (None, None)
 
         def run(output: Path) -> None:
             train(
@@ -212,15 +258,16 @@ class _Plan:
                 output,
                 c.train,
                 text_embeddings=embedded.output if c.text_initialization else None,
-                names=names,
-                pretrained=pretrained,
+                names=names.output if names else None,
+                pretrained=pretrained.output if pretrained else None,
                 resume=True,
                 threads=c.threads,
                 observer=self.observer.training,
             )
 
         settings = {**asdict(c.train), "text_initialization": c.text_initialization}
-        after = [ingested, *([embedded] if c.text_initialization else []), *recall]
+        text = embedded if c.text_initialization else None
+        after = [ingested, *(stage for stage in (text, names, pretrained) if stage is not None)]
         return self._stage("train", "run", run, settings, after, appears_whole=False)
 
     def _evaluate(self, ingested: Stage, trained: Stage) -> Stage:
@@ -251,12 +298,14 @@ class _Plan:
 
     def _report(self, stages: list[Stage]) -> Stage:
         by_name = {stage.name: stage.output for stage in stages}
+        names = by_name.get("names")
         sources = ReportSources(
             config=self.config,
             dataset=by_name["ingest"],
             run=by_name["train"],
             measures=by_name["evaluate"],
-            names=by_name.get("names"),
+            names=names,
+            generation=names and names.with_name(YIELD),
             embedded_names=by_name.get("embed-names"),
             pretrained=by_name.get("pretrain"),
         )

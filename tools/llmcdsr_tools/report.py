@@ -44,13 +44,14 @@ _LONGEST_HISTORY = 12  # titles of an example that are shown
 
 @dataclass(frozen=True)
 class ReportSources:
-    """Where the report finds what it tells of; the last three are None without a recall network."""
+    """Where the report finds what it tells of; what is None was not made."""
 
     config: FitConfig
     dataset: Path
     run: Path
     measures: Path
     names: Path | None = None
+    generation: Path | None = None
     embedded_names: Path | None = None
     pretrained: Path | None = None
 
@@ -134,14 +135,18 @@ def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
 
 
 def _recall_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
-    if sources.names is None or sources.embedded_names is None or sources.pretrained is None:
+    if sources.pretrained is None:
         return
     pretrained = load_pretrained(sources.pretrained, data)
     yield "<h2>Pre-training</h2>"
     yield from _pretraining_charts(pretrained)
+    if sources.names is None or sources.embedded_names is None:
+        return
     names = read_names(sources.names)
     yield "<h2>Generated names</h2>"
     yield _yield_table(generation_yield(data, names))
+    if sources.generation is not None and sources.generation.exists():  # of a language model
+        yield f"<pre>{escape(sources.generation.read_text(encoding='utf-8'))}</pre>"
     poolers = load_poolers(best_model(sources.run, sources.config.export.best_for))
     if poolers is None:
         poolers = np.zeros((2, len(pretrained.projection_a)), dtype=np.float32)
