@@ -137,14 +137,18 @@ def generate(
     stopped = threading.Event()
     stop = (*templates.stop, f"\n{settings.prompt.n_names + 1}.")  # of a list that is long enough
     asked = model or OpenAIModel(server, stop, stopped)
-    with open_answers(path, run) as file:
-        todo = [h for h in wanted.histories if wanted.key(h) not in file.answers]
-        n_resumed = len(wanted.histories) - len(todo)
-        asking = Asking(asked, wanted, settings.output_format, settings.concurrency, stopped)
-        report = progress or (lambda done, n: None)
-        failures = asking.ask_all(todo, file, lambda n: report(n_resumed + n, len(wanted.histories)))
-        found = list(file.answers.values())
-        parsed = write_parsed(output, found, wanted.builder, wanted.dataset, split, server.model)
+    try:
+        with open_answers(path, run) as file:
+            todo = [h for h in wanted.histories if wanted.key(h) not in file.answers]
+            n_resumed = len(wanted.histories) - len(todo)
+            asking = Asking(asked, wanted, settings.output_format, settings.concurrency, stopped)
+            report = progress or (lambda done, n: None)
+            failures = asking.ask_all(todo, file, lambda n: report(n_resumed + n, len(wanted.histories)))
+            found = list(file.answers.values())
+            parsed = write_parsed(output, found, wanted.builder, wanted.dataset, split, server.model)
+    finally:
+        if isinstance(asked, OpenAIModel):
+            asked.close()
     retried = dict(asked.retried) if isinstance(asked, OpenAIModel) else {}
     return GenerateResult(
         output, path, len(wanted.histories), n_resumed, wanted.n_without_title, failures, retried, parsed

@@ -154,6 +154,10 @@ class OpenAIModel:
             self._stopped.wait(self._wait(attempt, problem.retry_after))
         raise RequestFailedError(f"{problem.message} ({attempt + 1} tries)")
 
+    def close(self) -> None:
+        """Close the connections; requests in flight fail."""
+        self._client.close()
+
     def _request(self, prompt: Prompt, output_format: OutputFormat, seed: int) -> Callable[[], Any]:
         common: dict[str, Any] = {
             "model": self.settings.model,
