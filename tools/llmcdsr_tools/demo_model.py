@@ -1,37 +1,39 @@
 """The shipped demo model: ``python -m llmcdsr_tools.demo_model models`` makes it from nothing.
 
-The invented world (`demo_world`) goes through the whole pipeline, ingest, train, export, to the bundle
-``models/demo`` with sample histories beside it.
+The invented world (`demo_world`) goes through the whole pipeline (`fit`, as ``demo_fit.toml`` says) to the
+bundle ``models/demo`` with sample histories beside it.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.demo_world import DOMAINS, sample_histories, write_demo_world
-from llmcdsr_tools.export import export
-from llmcdsr_tools.ingest import IngestSettings, ingest
-from llmcdsr_tools.train import Observer, TrainSettings, train
+from llmcdsr_tools.demo_world import sample_histories, write_demo_world
+from llmcdsr_tools.fit import FitObserver, FitResult, fit
+from llmcdsr_tools.fit_config import load_config
 
 BUNDLE = "demo"
 HISTORIES = "demo-histories.jsonl"
-SETTINGS = TrainSettings(loss="sampled-softmax", n_negatives=128, hidden=32, dropout=0.3, patience=5)
+CONFIG = "demo_fit.toml"
 
 
 def make_demo_model(
     folder: Path,
     *,
     n_users: int = 6000,
-    settings: TrainSettings = SETTINGS,
+    report: Path | None = None,
     overwrite: bool = False,
-    observer: Observer | None = None,
-) -> Path:
-    """Invent the demo world, train on it and export the bundle.
+    observer: FitObserver | None = None,
+) -> FitResult:
+    """Invent the demo world and run the pipeline on it.
 
     Parameters
     ----------
@@ -39,45 +41,49 @@ def make_demo_model(
         Gets the bundle ``demo`` and the file ``demo-histories.jsonl``.
     n_users : int
         Users of the world.
-    settings : TrainSettings
+    report : Path, optional
+        Where to keep the report; it is thrown away if not given.
     overwrite : bool
         Replace a bundle that is there.
-    observer : Observer, optional
-        Told how training goes.
+    observer : FitObserver, optional
+        Told how the pipeline goes.
 
     Returns
     -------
-    Path
-        The bundle.
+    FitResult
 
     Raises
     ------
     DataError
         If the bundle is there and must not be overwritten.
     """
+    bundle = folder / BUNDLE
+    if bundle.exists() and not overwrite:
+        raise DataError(f"{bundle}: exists already; choose another folder or ask for it to be overwritten")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        world = write_demo_world(work, n_users=n_users)
-        ingest(
-            world.interactions, work / "dataset", items=world.items, settings=IngestSettings(domains=DOMAINS)
-        )
-        train(work / "dataset", work / "run", settings, observer=observer)
-        export(work / "run", folder / BUNDLE, overwrite=overwrite)
+        write_demo_world(work, n_users=n_users)
+        path = work / "fit.toml"
+        path.write_text(files("llmcdsr_tools").joinpath(CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+        config = load_config(path)
+        result = fit(replace(config, bundle=bundle, report=report or config.report), observer=observer)
     with atomic_file(folder / HISTORIES) as temporary:
         lines = (json.dumps(sample._asdict()) + "\n" for sample in sample_histories())
         temporary.write_text("".join(lines), encoding="utf-8")
-    return folder / BUNDLE
+    return result
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--report", type=click.Path(path_type=Path), help="Keep the report here.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
-def main(folder: Path, overwrite: bool) -> None:
+def main(folder: Path, report: Path | None, overwrite: bool) -> None:
     """Make the demo model and its sample histories in FOLDER."""
-    from llmcdsr_tools.cli import training_progress
+    from llmcdsr_tools.pipeline_cli import fit_progress
 
-    bundle = make_demo_model(folder, overwrite=overwrite, observer=training_progress())
-    click.echo(f"{bundle} and {folder / HISTORIES} written")
+    result = make_demo_model(folder, report=report, overwrite=overwrite, observer=fit_progress())
+    seconds = sum(stage.seconds for stage in result.stages)
+    click.echo(f"{result.bundle} and {folder / HISTORIES} written in {seconds:.0f} s")
 
 
 if __name__ == "__main__":
