@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_encoder import make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
-from llmcdsr_lite.errors import DataError, TrainingError, UsageError
+from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model
 from llmcdsr_tools.fit import FitObserver, FitResult, fit
 from llmcdsr_tools.fit_plan import StageOutcome
+from llmcdsr_tools.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
 from llmcdsr_tools.stage_cache import Stage, tree_hash
 
@@ -215,6 +217,54 @@ def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:
     write_names(config.parent / "mine.jsonl", [GeneratedNames("u0", "kitchen", ("no title",), "by hand")])
     with pytest.raises(UsageError, match="name an encoder folder"):
         fit(config)
+
+
+class StandIn:
+    """A language model that refuses some of the first requests."""
+
+    n_refusals, n_asked = 0, 0
+
+    def __init__(self, *arguments: Any) -> None:
+        self.retried: dict[str, int] = {}
+
+    def close(self) -> None:
+        pass
+
+    def ask(self, prompt: Any, output_format: Any, seed: int) -> Reply:
+        StandIn.n_asked += 1
+        if StandIn.n_asked <= StandIn.n_refusals:
+            raise RequestFailedError("out of order")
+        return Reply(" A sweet pan\n2. A sour pot\n3. A salt lid", False, 1, 1, 0.1)
+
+
+def test_names_of_a_language_model(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = copy_of(world, tmp_path)
+    write_encoder(config.parent / "encoder", make_tiny_model())
+    text = CONFIG.replace("n_names = 4", 'generator = "llm"\nlimit = 20')
+    text = text.replace("dimension = 8", 'encoder = "encoder"') + (
+        "[generate]\nbase_url = 'http://127.0.0.1:1/v1'\nmodel = 'stand-in'\n"
+        "endpoint = 'completion'\noutput_format = 'list'\nconcurrency = 1\n"
+    )
+    config.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("llmcdsr_tools.generate.OpenAIModel", StandIn)
+    monkeypatch.setattr(StandIn, "n_asked", 0)
+    monkeypatch.setattr(StandIn, "n_refusals", 2)
+    with pytest.raises(GenerationError, match=r"2 of 20 users have no answer.*out of order"):
+        fit(config)
+    assert StandIn.n_asked == 20
+    result = fit(config)  # asks again for the two alone
+    assert StandIn.n_asked == 22
+    assert ran(result) == [name for name in STAGES if name not in ("ingest", "embed")]
+    names = read_names(result.stages[2].output)
+    assert len(names) == 20
+    assert {(r.generator, r.names) for r in names} == {
+        ("stand-in", ("A sweet pan", "A sour pot", "A salt lid"))
+    }
+    assert "20 of 20 answers kept" in result.report.read_text(encoding="utf-8")
+    moved = text.replace("127.0.0.1:1", "127.0.0.1:2").replace("concurrency = 1", "concurrency = 2")
+    config.write_text(moved, encoding="utf-8")
+    assert ran(fit(config)) == ["report"]  # where the server is decides no answer
+    assert StandIn.n_asked == 22
 
 
 @pytest.mark.parametrize("stage", ["names", "train", "export", "report"])
