@@ -45,7 +45,8 @@ class PromptSettings:
     title_tokens : int
         Tokens of a title, at most.
     prompt_tokens : int
-        Tokens of the whole prompt, at most: first fewer titles are shown, then shorter ones.
+        Tokens of the whole prompt, at most: first fewer titles are shown, then shorter ones, then fewer
+        names in the examples.
     seed : int
         Of the examples and the order of users.
     """
@@ -118,15 +119,17 @@ class PromptBuilder:
         """
         examples = self._draw_examples(history)
         settings = self.settings
-        n_titles, title_tokens = settings.n_titles, settings.title_tokens
+        n_titles, title_tokens, n_names = settings.n_titles, settings.title_tokens, settings.n_names
         while True:
-            prompt = self._render(history, examples, n_titles, title_tokens, output_format)
+            prompt = self._render(history, examples, n_titles, title_tokens, n_names, output_format)
             if prompt.n_tokens <= settings.prompt_tokens:
                 return prompt
             if n_titles > _MIN_TITLES:
                 n_titles -= 1
             elif title_tokens > _MIN_TITLE_TOKENS:
                 title_tokens -= 1
+            elif n_names > _MIN_EXAMPLE_NAMES:
+                n_names -= 1
             else:
                 raise UsageError(
                     f"prompt_tokens is {settings.prompt_tokens}, but the prompt for user {history.user!r} "
@@ -140,6 +143,7 @@ class PromptBuilder:
         examples: Sequence[npt.NDArray[np.integer[Any]]],
         n_titles: int,
         title_tokens: int,
+        n_example_names: int,
         output_format: OutputFormat,
     ) -> Prompt:
         def shown(rows: npt.NDArray[np.integer[Any]], domain: int, most: int) -> list[str]:
@@ -157,7 +161,7 @@ class PromptBuilder:
         parts, of_examples = [], []
         for number, rows in enumerate(examples, 1):
             given = shown(rows, source, n_titles)
-            wanted = shown(rows, target, self.settings.n_names)
+            wanted = shown(rows, target, n_example_names)
             of_examples += [*given, *wanted]
             filled = {
                 "number": str(number),
