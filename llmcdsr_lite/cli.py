@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,9 @@ import click
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
+from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recommender import MAX_THREADS, Recommender
-from llmcdsr_lite.results import Recommendation
+from llmcdsr_lite.results import Explanation, Recommendation
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -70,6 +72,13 @@ threads_option = click.option(
     show_default=True,
     help="Threads of the model.",
 )
+pseudo_option = click.option(
+    "--pseudo",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Pseudo items for histories without an item of the wanted domain: as the bundle has it, or never.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -101,6 +110,7 @@ def cli() -> None:
 )
 @click.option("--separator", default=" ", help="Between the items of a CSV history; a space by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Users at a time.")
+@pseudo_option
 @backend_option
 @threads_option
 @example("llmcdsr score models/demo-histories.jsonl --model models/demo -k 5 -o out.jsonl")
@@ -118,6 +128,7 @@ def score(
     output_format: Literal["jsonl", "csv"] | None,
     separator: str,
     batch_size: int,
+    pseudo: Literal["auto", "off"],
     backend: BackendName,
     threads: int,
 ) -> None:
@@ -131,7 +142,16 @@ def score(
 
     recommender = Recommender.load(model, backend=backend, threads=threads)
     settings = ScoreSettings(
-        k, domain, not include_seen, on_error, titles, input_format, output_format, separator, batch_size
+        k,
+        domain,
+        not include_seen,
+        on_error,
+        titles,
+        input_format,
+        output_format,
+        separator,
+        batch_size,
+        pseudo,
     )
     start = time.perf_counter()
 
@@ -170,6 +190,16 @@ def score(
 )
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
 @click.option("--domain", help="Recommend from this domain; from both by default.")
+@pseudo_option
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="TEXT",
+    help="Recall pseudo items of the domain for this item id, title or, with --encoder, any text.",
+)
+@click.option("--encoder", type=FilePath, help="Folder of the text encoder that the bundle was made with.")
+@click.option("--explain", is_flag=True, help="Show pseudo items, and what each item of the history did.")
 @backend_option
 @json_option
 @example('llmcdsr recommend --title "coffee beans" --domain kitchenware --model models/demo')
@@ -179,25 +209,35 @@ def recommend(
     titles: tuple[str, ...],
     k: int,
     domain: str | None,
+    pseudo: Literal["auto", "off"],
+    names: tuple[str, ...],
+    encoder: Path | None,
+    explain: bool,
     backend: BackendName,
     as_json: bool,
 ) -> None:
     """Recommend what follows a history: ITEMS are item ids, oldest first."""
-    recommender = Recommender.load(model, backend=backend)
+    recommender = Recommender.load(model, backend=backend, encoder=encoder)
     found = [_find_title(recommender, text) for text in titles]
     history = [*items, *found]
     if not history:
         raise click.UsageError("name at least one item, or --title TEXT")
-    answer = recommender.recommend(history, k=k, domain=domain, unknown="error")
+    answer = recommender.recommend(
+        history, k=k, domain=domain, unknown="error", pseudo=names or pseudo, explain=explain
+    )
     catalogue = recommender.items
     if as_json:
-        described = [vars(item) for item in answer]
-        click.echo(json.dumps({"history": history, "recommendations": described}, ensure_ascii=False))
+        described: dict[str, Any] = {"history": history, "recommendations": [vars(item) for item in answer]}
+        if answer.explanation is not None:
+            described["explanation"] = asdict(answer.explanation)
+        click.echo(json.dumps(described, ensure_ascii=False))
         return
     click.echo("history")
     click.echo(_table([_fields(catalogue, item) for item in history]))
     click.echo("recommended")
     click.echo(_table([(f"{item.score:8.3f}", *_described(item)) for item in answer]))
+    if answer.explanation is not None:
+        _echo_explanation(answer.explanation)
 
 
 @cli.command()
@@ -238,7 +278,38 @@ def inspect(bundle: Path, as_json: bool) -> None:
         f"model: SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, "
         f"histories up to {config.max_length} items"
     )
+    if contents.recall is not None:
+        for domain, choice in zip(contents.catalogue.domains, contents.pseudo, strict=True):
+            click.echo(f"pseudo items for {domain.name}: {choice.auto}{_gain(choice)}")
     click.echo(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
+
+
+def _gain(choice: PseudoChoice) -> str:
+    """What the setting was worth on validation, where it was tried."""
+    gain, off = choice.validation.get("gain"), choice.validation.get("hr10_off")
+    if choice.auto.mode == "off" or not isinstance(gain, float) or not isinstance(off, float):
+        return ""
+    return f" (validation HR@10 {off + gain:.4f}, {gain:+.4f})"
+
+
+def _echo_explanation(explanation: Explanation) -> None:
+    if explanation.history:
+        click.echo("score of the first recommendation that each item of the history brought")
+        click.echo(
+            _table(
+                [
+                    ("       -" if i.change is None else f"{i.change:+8.3f}", i.id, i.title)
+                    for i in explanation.history
+                ]
+            )
+        )
+    click.echo(f"pseudo items: {explanation.setting}")
+    if explanation.pseudo:
+        rows = [
+            (f"cosine {p.similarity:6.3f}", f"weight {p.weight:.3g}", p.id, p.title)
+            for p in explanation.pseudo
+        ]
+        click.echo(_table(rows))
 
 
 def _find_title(recommender: Recommender, text: str) -> str:

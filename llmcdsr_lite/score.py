@@ -55,6 +55,8 @@ class ScoreSettings:
         Between the item ids of a CSV history.
     batch_size : int
         Users scored at a time.
+    pseudo : {"auto", "off"}
+        Pseudo items as the bundle's settings have it, or none.
     """
 
     k: int = 10
@@ -66,12 +68,15 @@ class ScoreSettings:
     output_format: FileFormat | None = None
     separator: str = " "
     batch_size: int = 256
+    pseudo: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.batch_size < 1:
             raise UsageError(f"k and batch_size must be at least 1, found {self.k} and {self.batch_size}")
         if not self.separator:
             raise UsageError("the separator must not be empty")
+        if self.pseudo not in ("auto", "off"):
+            raise UsageError(f"pseudo is {self.pseudo!r}, expected 'auto' or 'off'")
 
 
 @dataclass
@@ -223,6 +228,7 @@ class _Lines:
                 domain=domain,
                 k=min(self._settings.k, len(self._recommender.items)),
                 exclude_seen=self._settings.exclude_seen,
+                pseudo=self._settings.pseudo,
             )
             summary.unknown_items += int(answers.n_unknown.sum())
             summary.fallbacks += int(answers.fallback.sum())

@@ -254,6 +254,13 @@ def train(
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @best_for_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives.")
+@click.option(
+    "--pseudo",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto: a bundle with a recall network is measured with and without pseudo items.",
+)
 @json_option
 @example("llmcdsr evaluate run dataset --split valid")
 @needs_train_extra
@@ -263,6 +270,7 @@ def evaluate(
     split: Literal["valid", "test"],
     best_for: Literal["mean", "a", "b"],
     seed: int,
+    pseudo: Literal["auto", "off"],
     as_json: bool,
 ) -> None:
     """Measure how well MODEL, a run or a bundle, ranks the held-out items of DATASET."""
@@ -271,7 +279,9 @@ def evaluate(
 
     data = load_dataset(dataset)
     backend, item_embedding = stage.open_model(model, data, best_for)
-    _print_results(stage.evaluate(backend, item_embedding, data, split=split, seed=seed), as_json)
+    recaller = stage.open_pseudo(model) if pseudo == "auto" else None
+    results = stage.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
+    _print_results(results, as_json)
 
 
 @cli.command()
@@ -282,6 +292,8 @@ def evaluate(
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives in the model card."
 )
+@click.option("--pretrained", type=FilePath, help="File of `pretrain`: the bundle gets a recall network.")
+@click.option("--text-embeddings", type=FilePath, help="The matrix that --pretrained was made with.")
 @overwrite_option
 @json_option
 @example("llmcdsr export run -o bundle")
@@ -292,13 +304,27 @@ def export(
     dataset: Path | None,
     best_for: Literal["mean", "a", "b"],
     seed: int,
+    pretrained: Path | None,
+    text_embeddings: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the bundle of a training RUN, and its metrics on the test users."""
+    """Write the bundle of a training RUN, and its metrics on the test users.
+
+    With --pretrained and --text-embeddings it recalls pseudo items, in the way that wins on validation.
+    """
     from llmcdsr_tools import export as stage
 
-    results = stage.export(run, output, dataset=dataset, best_for=best_for, seed=seed, overwrite=overwrite)
+    results = stage.export(
+        run,
+        output,
+        dataset=dataset,
+        best_for=best_for,
+        seed=seed,
+        overwrite=overwrite,
+        pretrained=pretrained,
+        text_embeddings=text_embeddings,
+    )
     _print_results(results, as_json)
 
 

@@ -4,6 +4,8 @@ Two protocols, side by side because sampled metrics alone can mislead: against 9
 negatives of the target's domain (the official one), and against the whole domain. Two groups of users:
 all, and *cold cross-domain*: the same users with every item of the target's domain taken out of the
 history, kept where 3 items or more remain. Ties count against the model.
+
+A bundle with a recall network is measured twice: without pseudo items ("off"), and as it answers ("auto").
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.pseudo import Fusion, PseudoRecall
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, Split
 from llmcdsr_tools.run import BestFor, best_model
@@ -31,6 +34,7 @@ _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
 
 Protocol = Literal["sampled", "full"]
 Group = Literal["all", "cold"]
+PseudoUse = Literal["off", "auto"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Result:
     n_users : int
     hr, ndcg : tuple of float
         Hit rate and normalised discounted cumulative gain at `CUTOFFS`, in [0, 1]; nan without users.
+    pseudo : {"off", "auto"}
+        Without pseudo items, or with those that the bundle's setting gives.
     """
 
     protocol: Protocol
@@ -54,6 +60,7 @@ class Result:
     n_users: int
     hr: tuple[float, ...]
     ndcg: tuple[float, ...]
+    pseudo: PseudoUse = "off"
 
     @property
     def hr10(self) -> float:
@@ -112,6 +119,7 @@ def evaluate(
     seed: int = 0,
     groups: tuple[Group, ...] = ("all", "cold"),
     n_negatives: int = N_NEGATIVES,
+    pseudo: PseudoRecall | None = None,
 ) -> list[Result]:
     """Rank the last item of every user of a split.
 
@@ -128,11 +136,13 @@ def evaluate(
     groups : tuple of {"all", "cold"}
     n_negatives : int
         Negatives of the sampled protocol; a domain that has fewer gives all it has.
+    pseudo : PseudoRecall, optional
+        Measure with its pseudo items, too; see `open_pseudo`.
 
     Returns
     -------
     list of Result
-        For each group, domain and protocol.
+        For each group, domain, "off" and (given `pseudo`) "auto", and protocol.
     """
     everyone = Queries.from_split(dataset.split(split))
     results = []
@@ -141,9 +151,11 @@ def evaluate(
         for domain in dataset.catalogue.domains:
             chosen = queries.into(domain)
             negatives = draw_negatives(chosen.targets, domain, n_negatives, seed)
-            sampled, full = ranks(backend, item_embedding, chosen, domain, negatives)
-            results.append(_result("sampled", group, domain, sampled))
-            results.append(_result("full", group, domain, full))
+            for recaller in (None,) if pseudo is None else (None, pseudo):
+                sampled, full = ranks(backend, item_embedding, chosen, domain, negatives, recaller)
+                use: PseudoUse = "off" if recaller is None else "auto"
+                results.append(_result("sampled", group, domain, sampled, use))
+                results.append(_result("full", group, domain, full, use))
     return results
 
 
@@ -183,6 +195,16 @@ def open_model(
     return NumpyBackend(parameters), parameters.item_embedding
 
 
+def open_pseudo(model: Path) -> PseudoRecall | None:
+    """What recalls pseudo items for a bundle, as its settings have it; None for any other model."""
+    if not (model / CONFIG).exists():
+        return None
+    bundle = read_bundle(model)
+    if bundle.recall is None:
+        return None
+    return PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, bundle.parameters.config.max_length)
+
+
 def draw_negatives(
     targets: npt.NDArray[np.int64], domain: Domain, n_negatives: int, seed: int
 ) -> npt.NDArray[np.int64]:
@@ -209,10 +231,12 @@ def ranks(
     queries: Queries,
     domain: Domain,
     negatives: npt.NDArray[np.int64],
+    pseudo: PseudoRecall | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Zero-based rank of every target among its negatives and in the whole domain.
 
-    An item that scores as high as the target, or whose score is not a number, ranks before it.
+    An item that scores as high as the target, or whose score is not a number, ranks before it. Given
+    `pseudo`, histories without an item of the domain get pseudo items.
 
     Returns
     -------
@@ -221,8 +245,19 @@ def ranks(
     table = item_embedding[domain.start : domain.stop]
     sampled = np.empty(len(queries.targets), dtype=np.int64)
     full = np.empty_like(sampled)
+    rows = np.arange(domain.start, domain.stop)
     for chunk in _chunks(len(sampled)):
-        scores = backend.represent(queries.histories[chunk]) @ table.T  # (chunk, items of the domain)
+        histories = queries.histories[chunk]
+        if pseudo is None:
+            scores = backend.represent(histories) @ table.T  # (chunk, items of the domain)
+        else:
+            recalled = pseudo.recall(histories, domain, ["auto"] * len(histories))
+            sequences = [
+                history if items is None else items.sequence(history, pseudo.max_length)
+                for history, items in zip(histories, recalled, strict=True)
+            ]
+            scores = backend.represent(sequences) @ table.T
+            Fusion(pseudo.network, recalled).add(scores, slice(0, len(histories)), rows)
         columns = queries.targets[chunk, None] - domain.start
         ahead = ~(scores < np.take_along_axis(scores, columns, axis=1))
         full[chunk] = ahead.sum(axis=1) - 1  # the target itself
@@ -231,16 +266,18 @@ def ranks(
 
 
 def format_results(results: list[Result]) -> str:
-    """Readable table of results."""
-    head = f"{'ranked among':<14}{'users':<19}{'target':<14}{'n':>6}"
+    """Readable table of results; with a column for pseudo items where any are measured with them."""
+    with_pseudo = any(r.pseudo == "auto" for r in results)
+    head = f"{'ranked among':<14}{'users':<19}{'target':<14}{'n':>6}{'  pseudo' if with_pseudo else ''}"
     lines = [
         head + "".join(f"{f'HR@{k}':>8}" for k in CUTOFFS) + "".join(f"{f'NDCG@{k}':>9}" for k in CUTOFFS)
     ]
     for r in results:
         protocol = "999 negatives" if r.protocol == "sampled" else "whole domain"
         group = "all" if r.group == "all" else "cold cross-domain"
+        use = f"{r.pseudo:>8}" if with_pseudo else ""
         numbers = "".join(f"{x:8.4f}" for x in r.hr) + "".join(f"{x:9.4f}" for x in r.ndcg)
-        lines.append(f"{protocol:<14}{group:<19}{r.domain:<14}{r.n_users:>6}{numbers}")
+        lines.append(f"{protocol:<14}{group:<19}{r.domain:<14}{r.n_users:>6}{use}{numbers}")
     return "\n".join(lines)
 
 
@@ -248,9 +285,11 @@ def _chunks(n: int) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
 
 
-def _result(protocol: Protocol, group: Group, domain: Domain, rank: npt.NDArray[np.int64]) -> Result:
+def _result(
+    protocol: Protocol, group: Group, domain: Domain, rank: npt.NDArray[np.int64], pseudo: PseudoUse
+) -> Result:
     n = len(rank)
     gain = 1 / np.log2(rank + 2)
     hr = tuple(float((rank < k).mean()) if n else float("nan") for k in CUTOFFS)
     ndcg = tuple(float((gain * (rank < k)).mean()) if n else float("nan") for k in CUTOFFS)
-    return Result(protocol, group, domain.name, n, hr, ndcg)
+    return Result(protocol, group, domain.name, n, hr, ndcg, pseudo)

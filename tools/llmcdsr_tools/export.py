@@ -13,13 +13,17 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall
+from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.version import __version__
-from llmcdsr_tools.checkpoint import load_model
+from llmcdsr_tools.checkpoint import load_model, load_poolers
+from llmcdsr_tools.choose_pseudo import MARGIN, choose_pseudo
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluate import Result, evaluate, format_results
 from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
-from llmcdsr_tools.run import BestFor, best_model, read_run
+from llmcdsr_tools.recall_export import recall_network
+from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
 
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
@@ -32,8 +36,13 @@ def export(
     best_for: BestFor = "mean",
     seed: int = 0,
     overwrite: bool = False,
+    pretrained: Path | None = None,
+    text_embeddings: Path | None = None,
 ) -> list[Result]:
     """Write the bundle of a run.
+
+    With `pretrained` and `text_embeddings` it carries the recall network, and what is done with pseudo
+    items is chosen on validation (`choose_pseudo`): nothing, where nothing helps.
 
     Parameters
     ----------
@@ -49,6 +58,10 @@ def export(
         Of the negatives of the metrics in the model card.
     overwrite : bool
         Replace a folder that is there.
+    pretrained : Path, optional
+        What `pretrain` wrote. If the run was trained with pseudo items, the same file.
+    text_embeddings : Path, optional
+        ``.npy`` matrix (items, E) that pre-training was done with.
 
     Returns
     -------
@@ -60,7 +73,7 @@ def export(
     TrainingError
         If the run is incomplete or of another data set, or ONNX and NumPy disagree.
     DataError
-        If the folder is there and must not be overwritten.
+        If the folder is there and must not be overwritten, or what recall needs does not fit.
     """
     header = read_run(run, dataset)
     parameters, description = load_model(best_model(run, best_for))
@@ -68,9 +81,17 @@ def export(
     if parameters.config.n_items != len(data.catalogue):
         raise TrainingError(f"{run}: the model has {parameters.config.n_items} items, not the data set's")
     parameters.item_embedding[0] = 0  # padding: never trained, never read
+    network = _recall_network(run, header, data, best_for, pretrained, text_embeddings)
     backend = NumpyBackend(parameters)
+    table, max_length = parameters.item_embedding, parameters.config.max_length
+    choices, recaller = (PseudoChoice(), PseudoChoice()), None
+    if network is not None:
+        a, b = choose_pseudo(backend, table, data, network, max_length=max_length, seed=seed)
+        choices = (a.choice(), b.choice())
+        if any(choice.auto.mode != "off" for choice in choices):  # or there is nothing else to measure
+            recaller = PseudoRecall(data.catalogue, network, choices, max_length)
     metrics = {
-        split: evaluate(backend, parameters.item_embedding, data, split=split, seed=seed)
+        split: evaluate(backend, table, data, split=split, seed=seed, pseudo=recaller)
         for split in ("valid", "test")
     }
     training = {
@@ -85,7 +106,7 @@ def export(
         **{f"{split}_metrics": [_as_json(r) for r in results] for split, results in metrics.items()},
     }
     counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
-    bundle = Bundle(data.catalogue, parameters, counts, training)
+    bundle = Bundle(data.catalogue, parameters, counts, training, recall=network, pseudo=choices)
     onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
     card = model_card(bundle, metrics["valid"], metrics["test"])
     write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
@@ -118,7 +139,7 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 {training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
 {settings["loss"]}; items started from {start}; epoch {training["epoch"]} was best on validation
 ({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
-
+{pseudo_section(bundle) if bundle.recall is not None else ""}
 ## Metrics
 
 The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain
@@ -139,6 +160,59 @@ Validation users, on whom the epoch was chosen:
 {format_results(valid)}
 ```
 """
+
+
+def pseudo_section(bundle: Bundle) -> str:
+    """What the model card says of pseudo items."""
+    domains = zip(bundle.catalogue.domains, bundle.pseudo, strict=True)
+    lines = "\n".join(f"- {domain.name}: {_worth(choice)}" for domain, choice in domains)
+    return f"""
+## Pseudo items
+
+For a user without history in the wanted domain, this bundle can recall items of that domain by the titles
+of the history. `pseudo="auto"`, the default, does what won on validation, for each wanted domain:
+
+{lines}
+
+Measured on cold cross-domain users, as explained below. A setting is taken only if its HR@10 is above that
+of "off" by {MARGIN:g} standard errors of the paired difference: among so many settings the best is above by
+luck alone. Names that a caller gives (`pseudo=[...]`) are always used, in the way that was best.
+"""
+
+
+def _worth(choice: PseudoChoice) -> str:
+    """A setting and its gain, in words and numbers."""
+    found = choice.validation
+    if not found["n_users"]:
+        return "off; there are no such users in the validation data, so nothing was tried."
+    change = f"HR@10 {found['hr10_best']:.4f}, against {found['hr10_off']:.4f} without"
+    gain = f"{found['gain']:+.4f}, standard error {found['standard_error']:.4f}"
+    if choice.auto.mode != "off":
+        relative = f", {found['gain'] / found['hr10_off']:+.1%}" if found["hr10_off"] else ""
+        return f"{choice.auto}. {change} ({gain}{relative}; {found['n_users']:,} users)."
+    verdict = "too little to rely on" if found["gain"] > 0 else "nothing to gain"
+    return (
+        f"off. The best of {found['n_settings']} settings ({choice.names}) had {change} "
+        f"({gain}; {found['n_users']:,} users): {verdict}."
+    )
+
+
+def _recall_network(
+    run: Path,
+    header: RunHeader,
+    data: Dataset,
+    best_for: BestFor,
+    pretrained: Path | None,
+    text_embeddings: Path | None,
+) -> RecallNetwork | None:
+    """The recall network, if it is asked for; the poolers are the run's, if it has trained any."""
+    if pretrained is None and text_embeddings is None:
+        return None
+    if pretrained is None or text_embeddings is None:
+        raise TrainingError("a recall network needs both the pre-training and its text embeddings")
+    if header.pretrained_sha256 not in (None, file_hash(pretrained)):
+        raise TrainingError(f"{pretrained}: is not the pre-training that {run} was trained with")
+    return recall_network(data, pretrained, text_embeddings, load_poolers(best_model(run, best_for)))
 
 
 def _as_json(result: Result) -> dict[str, Any]:
