@@ -136,6 +136,7 @@ def test_from_nothing_to_a_bundle_and_a_report(made: FitResult) -> None:
     backend, table = open_model(made.bundle, data)
     assert list(made.measures.test) == evaluate(backend, table, data, split="test")
     assert read_bundle(made.bundle).training["settings"]["inner_optimizer"] == "sgd"
+    assert (made.bundle / "recall_items.npy").exists()
 
 
 def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path) -> None:
@@ -192,13 +193,21 @@ def test_an_output_that_was_touched_is_made_again(world: Path, made: FitResult, 
     assert bytes_of(again.bundle) == bytes_of(made.bundle)
 
 
-def test_without_names_there_is_no_recall_network(world: Path, tmp_path: Path) -> None:
+def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
     text = CONFIG.replace("n_names = 4", 'generator = "none"').replace('inner_optimizer = "sgd"', "")
     config.write_text(text, encoding="utf-8")
     result = fit(config)
-    assert ran(result) == [n for n in STAGES if n not in ("names", "embed-names", "pretrain")]
+    assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names")]
+    assert (result.bundle / "recall_items.npy").exists()  # histories are recalled for by their own titles
     assert "Generated names" not in result.report.read_text(encoding="utf-8")
+    config.write_text(text + "[export]\nrecall = false\n", encoding="utf-8")
+    result = fit(config)
+    assert ran(result) == ["export", "report"]
+    assert [stage.name for stage in result.stages] == [
+        name for name in STAGES if name not in ("names", "embed-names", "pretrain")
+    ]
+    assert not list(result.bundle.glob("recall*"))
 
 
 def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:

@@ -102,9 +102,18 @@ class EvaluateTable:
 
 @dataclass(frozen=True)
 class ExportTable:
-    """``[export]``: `best_for`, the epoch that was best on both domains, or for one."""
+    """``[export]``: what the bundle is made of.
+
+    Parameters
+    ----------
+    best_for : {"mean", "a", "b"}
+        The epoch that was best on both domains, or for one.
+    recall : bool
+        Whether the bundle carries the recall network, and what is done with pseudo items is chosen.
+    """
 
     best_for: BestFor = "mean"
+    recall: bool = True
 
 
 @dataclass(frozen=True)

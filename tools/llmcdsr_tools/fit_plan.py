@@ -1,7 +1,8 @@
 """The stages of `fit`, each with its key, its output and the function that makes it.
 
 ingest, embed, names, embed-names, pretrain, train, evaluate, export, report. Without a generator, names
-and embed-names are left out, and pretrain too unless items start from it.
+and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the recall
+network.
 """
 
 from __future__ import annotations
@@ -99,12 +100,14 @@ class _Plan:
             written = self._names(ingested)
             names = self._embed_names(ingested, embedded, written)
             stages += [written, names]
-        if names or self.config.train.pretrained_items:
+        if names or self.config.train.pretrained_items or self.config.export.recall:
             pretrained = self._pretrain(ingested, embedded)
             stages.append(pretrained)
-        trained = self._train(ingested, embedded, names, pretrained)
+        used = pretrained if names or self.config.train.pretrained_items else None
+        trained = self._train(ingested, embedded, names, used)
         evaluated = self._evaluate(ingested, trained)
-        exported = self._export(ingested, trained)
+        recall = [pretrained, embedded] if pretrained and self.config.export.recall else []
+        exported = self._export(ingested, trained, recall)
         stages += [trained, evaluated, exported]
         return [*stages, self._report(stages)]
 
@@ -279,9 +282,10 @@ class _Plan:
         settings = {"seed": seed, "best_for": best_for}
         return self._stage("evaluate", "measures.json", run, settings, [ingested, trained])
 
-    def _export(self, ingested: Stage, trained: Stage) -> Stage:
+    def _export(self, ingested: Stage, trained: Stage, recall: list[Stage]) -> Stage:
         seed, best_for = self.config.evaluate.seed, self.config.export.best_for
         bundle = self.config.bundle
+        pretrained, titles = (stage.output for stage in recall) if recall else (None, None)
 
         def run(output: Path) -> None:
             export(
@@ -291,10 +295,12 @@ class _Plan:
                 best_for=best_for,
                 seed=seed,
                 overwrite=True,
+                pretrained=pretrained,
+                text_embeddings=titles,
             )
 
         settings = {"seed": seed, "best_for": best_for}
-        return self._stage("export", bundle, run, settings, [ingested, trained])
+        return self._stage("export", bundle, run, settings, [ingested, trained, *recall])
 
     def _report(self, stages: list[Stage]) -> Stage:
         by_name = {stage.name: stage.output for stage in stages}
