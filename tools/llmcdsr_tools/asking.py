@@ -1,4 +1,4 @@
-"""Asking a language model for many users at a time: threads that ask, and the caller's, which writes."""
+"""Asking a language model for many users at a time: threads that ask, each writing its answer at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Wanted:
 
 
 class Asking:
-    """Threads that ask, and one that writes: the caller's."""
+    """Threads that ask, and keep an answer before they ask for the next user."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Asking:
         stopped: threading.Event,
     ) -> None:
         self._model, self._wanted, self._stopped = model, wanted, stopped
-        self._concurrency = concurrency
+        self._concurrency, self._writing = concurrency, threading.Lock()
         self._may_change_format = output_format == "auto"
         json_wanted = output_format == "json" or (
             output_format == "auto" and wanted.builder.endpoint == "chat"
@@ -76,19 +76,18 @@ class Asking:
     ) -> tuple[Failure, ...]:
         """Append an answer for each; those that failed."""
         waiting: queue.SimpleQueue[SingleDomainHistory] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[SingleDomainHistory, Answer | BaseException]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[SingleDomainHistory, BaseException | None]] = queue.SimpleQueue()
         for history in todo:
             waiting.put(history)
         failures: list[Failure] = []
         in_a_row = 0
         # daemons: whoever stops this process does not wait for a slow server
         for _ in range(min(self._concurrency, len(todo))):
-            threading.Thread(target=self._work, args=(waiting, done), daemon=True).start()
+            threading.Thread(target=self._work, args=(waiting, file, done), daemon=True).start()
         try:
             for n in range(1, len(todo) + 1):
                 history, outcome = done.get()
-                if isinstance(outcome, Answer):
-                    file.append(outcome)
+                if outcome is None:
                     in_a_row = 0
                 elif isinstance(outcome, RequestFailedError):
                     failures.append(Failure(*self._wanted.key(history), str(outcome)))
@@ -102,13 +101,15 @@ class Asking:
                     raise outcome
                 progress(n)
         finally:
-            self._stopped.set()
+            with self._writing:  # from here on, nobody writes
+                self._stopped.set()
         return tuple(failures)
 
     def _work(
         self,
         waiting: queue.SimpleQueue[SingleDomainHistory],
-        done: queue.SimpleQueue[tuple[SingleDomainHistory, Answer | BaseException]],
+        file: AnswersFile,
+        done: queue.SimpleQueue[tuple[SingleDomainHistory, BaseException | None]],
     ) -> None:
         while not self._stopped.is_set():
             try:
@@ -116,7 +117,11 @@ class Asking:
             except queue.Empty:
                 return
             try:
-                done.put((history, self._ask(history)))
+                answer = self._ask(history)
+                with self._writing:
+                    if not self._stopped.is_set():
+                        file.append(answer)
+                done.put((history, None))
             except BaseException as error:  # raised again by the caller's thread
                 done.put((history, error))
 
