@@ -15,10 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluate import (
     CUTOFFS,
@@ -28,6 +31,7 @@ from llmcdsr_tools.evaluate import (
     evaluate,
     format_results,
     open_model,
+    open_pseudo,
     ranks,
 )
 from llmcdsr_tools.train import TrainResult
@@ -246,6 +250,66 @@ def test_a_bundle_is_opened(bundle_data: Bundle, bundle_folder: Path) -> None:
     assert isinstance(backend, OnnxBackend)
     ours = evaluate(NumpyBackend(bundle_data.parameters), bundle_data.item_vectors, data)
     assert repr(evaluate(backend, table, data)) == repr(ours)  # repr: nan equals nan
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        PseudoSetting("insert", 3),
+        PseudoSetting("insert", 2, "spread"),
+        PseudoSetting("fuse", weight=2.0),
+        PseudoSetting("fuse", 4, scope="recalled", weight=3.0),
+        PseudoSetting(),
+    ],
+)
+def test_with_pseudo_items_a_bundle_is_measured_as_it_answers(
+    bundle_data: Bundle,
+    recall_network: RecallNetwork,
+    build_bundle: Callable[[Bundle, Path], Path],
+    tmp_path: Path,
+    setting: PseudoSetting,
+) -> None:
+    choice = PseudoChoice(setting)
+    bundle = replace(bundle_data, recall=recall_network, pseudo=(choice, choice))
+    folder = build_bundle(bundle, tmp_path / "bundle")
+    recommender = Recommender.load(folder)
+    rng = np.random.default_rng(0)
+    lists = [rng.integers(1, 31, rng.integers(4, 10)).tolist() for _ in range(60)]
+    histories = Histories.from_lists(lists, [f"u{i}" for i in range(60)])
+    data = Dataset(bundle_data.catalogue, histories, histories, histories)
+    backend, table = open_model(folder, data)
+    pseudo = open_pseudo(folder)
+    results = evaluate(backend, table, data, pseudo=pseudo)
+    assert [r for r in results if r.pseudo == "off"] == evaluate(backend, table, data)
+    ids = bundle_data.catalogue.ids
+    for result in (r for r in results if r.protocol == "full"):
+        queries = Queries.from_split(histories)
+        queries = queries.cold(data.catalogue) if result.group == "cold" else queries
+        queries = queries.into(data.catalogue.domain(result.domain))
+        found = []
+        for history, target in zip(queries.histories, queries.targets, strict=True):
+            answer = recommender.recommend(
+                [ids[row - 1] for row in history],
+                domain=result.domain,
+                k=30,
+                exclude_seen=False,
+                pseudo=result.pseudo,
+            )
+            found.append([item.id for item in answer].index(ids[target - 1]))
+        hr, ndcg = brute_metrics(found)
+        assert result.n_users == len(found) > 10
+        assert result.hr == pytest.approx(hr)
+        assert result.ndcg == pytest.approx(ndcg)
+    head, *lines = format_results(results).splitlines()
+    assert head.split()[-9:-7] == ["pseudo", "HR@1"]
+    assert [line.split()[-9] for line in lines] == [r.pseudo for r in results]
+
+
+def test_only_a_bundle_with_a_recall_network_has_pseudo_items(
+    bundle_folder: Path, small_run: TrainResult
+) -> None:
+    assert open_pseudo(bundle_folder) is None
+    assert open_pseudo(small_run.run) is None
 
 
 def test_what_is_no_model_of_the_data_set_is_refused(

@@ -13,11 +13,15 @@ import pytest
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
 from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
+from llmcdsr_lite.pseudo import PseudoSetting
+from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools import export as stage
-from llmcdsr_tools.checkpoint import load_model, save_model
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
+from llmcdsr_tools.choose_pseudo import PseudoTrials, Trial, choose_pseudo
 from llmcdsr_tools.dataset import Histories, save_dataset
-from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import export
+from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.train import TrainResult, train
 
 
@@ -175,3 +179,132 @@ def test_the_exported_bundle_can_be_moved(exported: tuple[Path, list[Any]], tmp_
     (moved / "dense.npy").write_bytes((moved / "dense.npy").read_bytes()[:-4])
     with pytest.raises(BundleError, match=r"dense\.npy"):
         read_bundle(moved)
+
+
+@pytest.fixture(scope="module")
+def recall_inputs(small_world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A file like that of pre-training, hidden size 5, and its text embeddings; item f2 has no title."""
+    folder = tmp_path_factory.mktemp("recall_inputs")
+    rng = np.random.default_rng(9)
+    text = rng.normal(size=(66, 7)).astype(np.float32)
+    text[2] = 0
+    np.save(folder / "titles.npy", text)
+    shapes = {"projection_a": (5, 7), "projection_b": (5, 7), "items_a": (30, 5), "items_b": (36, 5)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    description = {"text_embeddings_sha256": file_hash(folder / "titles.npy")}
+    save_checkpoint(folder / "pretrained.npz", Checkpoint(arrays, description))
+    return folder / "pretrained.npz", folder / "titles.npy"
+
+
+def with_poolers(run: Path) -> np.ndarray[Any, Any]:
+    """Put poolers into the run's best model."""
+    poolers = np.random.default_rng(4).normal(size=(2, 5)).astype(np.float32)
+    model, description = load_model(run / "best.npz")
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]}, poolers)
+    return poolers
+
+
+def test_the_recall_network_is_exported(
+    run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path], small_world: Any
+) -> None:
+    poolers = with_poolers(run)
+    pretrained, titles = recall_inputs
+    export(run, tmp_path / "bundle", pretrained=pretrained, text_embeddings=titles)
+    bundle = read_bundle(tmp_path / "bundle")
+    found, text = bundle.recall, np.load(titles).astype(float)
+    assert found is not None
+    assert found.projections is not None
+    source = load_checkpoint(pretrained).arrays
+    assert np.array_equal(found.poolers, poolers)
+    for row in range(1, 67):
+        own, other, place = ("a", "b", row - 1) if row <= 30 else ("b", "a", row - 31)
+        vector = source[f"items_{own}"][place].astype(float)
+        np.testing.assert_allclose(found.items[row], vector / np.sqrt(vector @ vector), atol=1e-6)
+        projected = source[f"projection_{other}"].astype(float) @ text[row - 1]
+        np.testing.assert_allclose(found.names[row], projected, atol=1e-5)
+    assert not found.names[3].any()
+    for index, letter in enumerate("ab"):
+        assert np.array_equal(found.projections[index], source[f"projection_{letter}"])
+    backend, table = open_model(tmp_path / "bundle", small_world.data)
+    network = RecallNetwork(found.names, found.items, found.poolers)
+    trials = choose_pseudo(backend, table, small_world.data, network, max_length=10)
+    for choice, of_domain in zip(bundle.pseudo, trials, strict=True):
+        assert str(choice.auto)[:8] == str(of_domain.choice().auto)[:8]
+        assert choice.validation["n_users"] == of_domain.n_users > 10
+        assert choice.validation["hr10_off"] == pytest.approx(of_domain.off.hr10, abs=0.05)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "## Pseudo items" in card
+    for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
+        (line,) = [line for line in card.splitlines() if line.startswith(f"- {domain}: ")]
+        assert f"HR@10 {choice.validation['hr10_best']:.4f}" in line
+        assert f"{choice.validation['hr10_off']:.4f} without" in line
+        assert f"{choice.validation['gain']:+.4f}" in line
+    answer = Recommender.load(tmp_path / "bundle").recommend(
+        ["f3", "f4"], domain="tools", pseudo=["t3"], explain=True
+    )
+    assert answer.explanation is not None
+    assert answer.explanation.setting == str(bundle.pseudo[1].names)
+
+
+def test_poolers_are_zero_where_none_were_trained(
+    run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]
+) -> None:
+    export(run, tmp_path / "bundle", pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
+    found = read_bundle(tmp_path / "bundle").recall
+    assert found is not None
+    assert not found.poolers.any()
+
+
+def test_a_setting_that_won_is_in_card_and_metrics(
+    run: Path,
+    tmp_path: Path,
+    recall_inputs: tuple[Path, Path],
+    small_world: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = PseudoSetting("fuse", 2, weight=50.0)
+    off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02)
+    trials = (PseudoTrials("food", 40, off, (best,)), PseudoTrials("tools", 0, off, ()))
+    monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
+    bundle = tmp_path / "bundle"
+    results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
+    assert [r.pseudo for r in results] == ["off", "off", "auto", "auto"] * 4
+    backend, table = open_model(bundle, small_world.data)
+    again = evaluate(backend, table, small_world.data, pseudo=open_pseudo(bundle))
+    for found, expected in zip(results, again, strict=True):
+        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
+    by = {(r.group, r.domain, r.protocol, r.pseudo): r.hr for r in results}
+    assert by["cold", "food", "full", "off"] != by["cold", "food", "full", "auto"]
+    assert by["cold", "tools", "full", "off"] == by["cold", "tools", "full", "auto"]
+    card = (bundle / "README.md").read_text()
+    assert (
+        "- food: add 50 x cosine to the scores of all items. HR@10 0.5000, against 0.4000 without "
+        "(+0.1000, standard error 0.0200, +25.0%; 40 users)."
+    ) in card
+    assert "- tools: off; there are no such users in the validation data" in card
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["recall"]["pseudo"][0]["auto"]["mode"] == "fuse"
+    assert {r["pseudo"] for r in config["training"]["test_metrics"]} == {"off", "auto"}
+
+
+def test_recall_inputs_that_do_not_fit(run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]) -> None:
+    pretrained, titles = recall_inputs
+    out = tmp_path / "bundle"
+    with pytest.raises(TrainingError, match="needs both the pre-training and its text embeddings"):
+        export(run, out, pretrained=pretrained)
+    np.save(tmp_path / "other.npy", np.load(titles) + 1)
+    with pytest.raises(DataError, match=r"is not the text embeddings that .* was made with"):
+        export(run, out, pretrained=pretrained, text_embeddings=tmp_path / "other.npy")
+    with pytest.raises(DataError, match="cannot be read"):
+        export(run, out, pretrained=tmp_path / "none.npz", text_embeddings=titles)
+    model, description = load_model(run / "best.npz")
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]}, np.zeros((2, 4), np.float32))
+    with pytest.raises(DataError, match=r"hidden size 5, but the run's poolers are \(2, 4\)"):
+        export(run, out, pretrained=pretrained, text_embeddings=titles)
+    header = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**header, "pretrained_sha256": "0" * 64}))
+    with pytest.raises(TrainingError, match=r"is not the pre-training that .* was trained with"):
+        export(run, out, pretrained=pretrained, text_embeddings=titles)
+    assert not out.exists()
+    export(run, out)
+    assert read_bundle(out).recall is None

@@ -1,0 +1,173 @@
+"""Every trial is what `evaluate` measures with that setting; what wins is worth it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
+from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.recall_network import unit_rows
+from llmcdsr_tools.choose_pseudo import PseudoTrials, Trial, choose_pseudo
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives, evaluate, ranks
+
+N_A, N_B, N_TOPICS, HIDDEN = 45, 60, 9, 6
+N_ROWS = 1 + N_A + N_B
+CATALOGUE = Catalogue.from_sizes(
+    [str(i) for i in range(N_A + N_B)], ["t"] * (N_A + N_B), ("a", "b"), (N_A, N_B)
+)
+TOPIC = np.concatenate([[0], np.arange(N_A) % N_TOPICS, np.arange(N_B) % N_TOPICS])
+Array = npt.NDArray[np.float32]
+
+
+@dataclass
+class MeanBackend:
+    """A user is the mean of the items."""
+
+    table: Array
+    name: str = "mean"
+
+    def represent(self, histories: Any) -> Array:
+        return np.array([self.table[h].mean(axis=0) for h in histories], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """Each user has one topic in both domains; some histories are too short to be cold."""
+    rng = np.random.default_rng(1)
+    lists = []
+    for _ in range(160):
+        topic, target_b = rng.integers(N_TOPICS), rng.integers(2)
+        a = 1 + topic + N_TOPICS * rng.integers(0, N_A // N_TOPICS, rng.integers(2, 6))
+        b = 1 + N_A + topic + N_TOPICS * rng.integers(0, 6, rng.integers(2, 6))
+        lists.append([*a, *b] if target_b else [*b, *a])
+    histories = Histories.from_lists([[int(i) for i in h] for h in lists], [f"u{i}" for i in range(160)])
+    return Dataset(CATALOGUE, Histories.from_lists([], []), histories, histories)
+
+
+def network(informed: bool) -> RecallNetwork:
+    """Titles and item vectors that point to the item's topic, or anywhere; rows 2 and 47 are untitled."""
+    rng = np.random.default_rng(2)
+    topics = rng.normal(size=(N_TOPICS, HIDDEN))
+    names, items = rng.normal(size=(2, N_ROWS, HIDDEN)) * 0.3
+    if informed:
+        names += topics[TOPIC]
+        items += topics[TOPIC]
+    names[[0, 2, 47]] = 0
+    items[0] = 0
+    poolers = rng.normal(size=(2, HIDDEN))
+    return RecallNetwork(
+        names.astype(np.float32), unit_rows(items).astype(np.float32), poolers.astype(np.float32)
+    )
+
+
+@pytest.fixture(scope="module")
+def backend() -> MeanBackend:
+    return MeanBackend(np.random.default_rng(3).normal(size=(N_ROWS, 8)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def trials(data: Dataset, backend: MeanBackend) -> tuple[PseudoTrials, PseudoTrials]:
+    return choose_pseudo(backend, backend.table, data, network(True), max_length=4, seed=5)
+
+
+def test_every_trial_is_what_evaluate_measures(
+    data: Dataset, backend: MeanBackend, trials: tuple[PseudoTrials, PseudoTrials]
+) -> None:
+    for index, of_domain in enumerate(trials):
+        assert of_domain.domain == ("a", "b")[index]
+        assert len({str(trial.setting) for trial in of_domain.tried}) == len(of_domain.tried) == 35
+        for trial in (of_domain.off, *of_domain.tried):
+            choice = PseudoChoice(trial.setting)
+            recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
+            results = evaluate(
+                backend, backend.table, data, split="valid", seed=5, groups=("cold",), pseudo=recaller
+            )
+            off, auto = (r for r in results if (r.protocol, r.domain) == ("sampled", of_domain.domain))
+            assert (off.pseudo, auto.pseudo) == ("off", "auto")
+            assert (off.hr10, off.ndcg10) == pytest.approx(of_domain.off.merit)
+            assert (auto.hr10, auto.ndcg10) == pytest.approx(trial.merit)
+            assert trial.gain == pytest.approx(auto.hr10 - off.hr10)
+            assert auto.n_users == of_domain.n_users > 40
+
+
+def test_the_standard_error_is_of_the_paired_difference(
+    data: Dataset, backend: MeanBackend, trials: tuple[PseudoTrials, PseudoTrials]
+) -> None:
+    domain = CATALOGUE.domains[1]
+    queries = Queries.from_split(data.valid).cold(CATALOGUE).into(domain)
+    negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, 5)
+    off, _ = ranks(backend, backend.table, queries, domain, negatives)
+    for trial in trials[1].tried[::5]:
+        choice = PseudoChoice(trial.setting)
+        recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
+        rank, _ = ranks(backend, backend.table, queries, domain, negatives, recaller)
+        differences = [(r < 10) - (o < 10) for r, o in zip(rank.tolist(), off.tolist(), strict=True)]
+        mean = sum(differences) / len(differences)
+        variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+        assert trial.standard_error == pytest.approx(math.sqrt(variance / len(differences)))
+
+
+def test_titles_that_tell_the_topic_win(trials: tuple[PseudoTrials, PseudoTrials]) -> None:
+    for of_domain in trials:
+        winner, choice = of_domain.winner, of_domain.choice()
+        assert winner is of_domain.best
+        assert winner.setting.mode == "fuse"
+        assert winner.merit == max(trial.merit for trial in of_domain.tried)
+        assert winner.gain > 0.2
+        assert choice.auto == choice.names == winner.setting
+        assert choice.validation["gain"] == winner.gain
+        assert choice.validation["hr10_off"] + winner.gain == pytest.approx(choice.validation["hr10_best"])
+
+
+def test_titles_that_tell_nothing_are_mostly_off(data: Dataset) -> None:
+    """The best of many settings is nearly always better than off by luck; the margin stops most of it."""
+    lucky, taken = 0, 0
+    for seed in range(12):
+        backend = MeanBackend(np.random.default_rng(seed).normal(size=(N_ROWS, 8)).astype(np.float32))
+        for of_domain in choose_pseudo(backend, backend.table, data, network(False), max_length=4):
+            choice = of_domain.choice()
+            lucky += of_domain.best.gain > 0
+            taken += choice.auto != PseudoSetting()
+            assert choice.auto == of_domain.winner.setting
+            assert choice.names == of_domain.best.setting
+            assert choice.names.mode != "off"
+    assert lucky > 16
+    assert taken < 6
+
+
+def trial(hr10: float, ndcg10: float, gain: float, error: float, k: int = 1) -> Trial:
+    return Trial(PseudoSetting("insert", k), hr10, ndcg10, gain, error)
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "taken"),
+    [(0.1, 0.05, True), (0.1, 0.051, False), (0.0, 0.0, False), (-0.1, 0.0, False), (0.1, math.inf, False)],
+)
+def test_a_gain_must_be_above_the_margin(gain: float, error: float, taken: bool) -> None:
+    off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
+    best = trial(0.5 + gain, 0.3, gain, error, 3)
+    trials = PseudoTrials("a", 50, off, (trial(0.2, 0.9, -0.3, 0.1), best), 2.0)
+    assert trials.winner is (best if taken else off)
+    assert trials.choice().auto == (best if taken else off).setting
+    assert trials.choice().names == best.setting
+
+
+def test_ndcg_decides_between_equals_and_the_first_among_full_equals() -> None:
+    off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
+    tried = (trial(0.6, 0.3, 0.1, 0.0, 1), trial(0.6, 0.4, 0.1, 0.0, 3), trial(0.6, 0.4, 0.1, 0.0, 5))
+    assert PseudoTrials("a", 50, off, tried).best.setting.k == 3
+
+
+def test_without_cold_users_nothing_is_tried(data: Dataset, backend: MeanBackend) -> None:
+    nobody = replace(data, valid=Histories.from_lists([[1, 2, 50]], ["u"]))
+    for of_domain in choose_pseudo(backend, backend.table, nobody, network(True), max_length=4):
+        assert (of_domain.n_users, of_domain.tried) == (0, ())
+        assert of_domain.choice() == PseudoChoice(validation={"n_users": 0})
