@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmcdsr_lite.bundle import ONNX, read_bundle, write_bundle
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.export import export
 from llmcdsr_tools.measures import KINDS, kind_of, measure, measure_kinds, read_measures, write_measures
+from llmcdsr_tools.pretrain import PretrainSettings, pretrain
 from llmcdsr_tools.train import TrainResult
 
 
@@ -62,6 +66,34 @@ def test_the_kind_of_a_user_by_hand(mixed: Any) -> None:
     ):
         assert kind_of(np.array(history), food) == of_food
         assert kind_of(np.array(history), tools) == of_tools
+
+
+def test_a_bundle_is_measured_as_it_answers(small_world: Any, small_run: TrainResult, tmp_path: Path) -> None:
+    titles, pretrained = tmp_path / "titles.npy", tmp_path / "pretrained.npz"
+    np.save(titles, np.random.default_rng(0).normal(size=(66, 5)).astype(np.float32))
+    settings = PretrainSettings(hidden=4, n_blocks=1, max_length=10, n_epochs=1)
+    pretrain(small_world.folder, titles, pretrained, settings)
+    export(small_run.run, tmp_path / "off", pretrained=pretrained, text_embeddings=titles)
+    bundle = read_bundle(tmp_path / "off")
+    found = {}
+    for name, setting in (("off", PseudoSetting()), ("auto", PseudoSetting("fuse", weight=100.0))):
+        changed = replace(bundle, pseudo=(PseudoChoice(auto=setting),) * 2)
+        write_bundle(
+            changed,
+            tmp_path / name,
+            onnx_model=(tmp_path / "off" / ONNX).read_bytes(),
+            model_card="",
+            overwrite=True,
+        )
+        found[name] = measure(tmp_path / name, small_world.folder)
+    assert {r.pseudo for r in found["off"].test} == {"off"}
+    assert [r for r in found["auto"].test if r.pseudo == "off"] == list(found["off"].test)
+    used = [r for r in found["auto"].test if r.pseudo == "auto" and r.group == "cold"]
+    assert [r.ndcg for r in used] != [r.ndcg for r in found["off"].test if r.group == "cold"]
+    # those whom pseudo items are for, and no others, fare otherwise
+    for off, auto in zip(found["off"].kinds, found["auto"].kinds, strict=True):
+        if off.n_users:
+            assert (off.ndcg10 == auto.ndcg10) == (off.kind != "other domain only")
 
 
 def test_they_are_read_as_they_were_written(

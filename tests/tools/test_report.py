@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmcdsr_lite.bundle import read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Dataset, load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
+from llmcdsr_tools.export import export
 from llmcdsr_tools.fit_config import load_config
 from llmcdsr_tools.measures import measure, write_measures
 from llmcdsr_tools.names import GeneratedNames, write_names
@@ -84,13 +87,20 @@ def sources(small_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Repor
         names=folder / "names.npz",
         pretrained=folder / "pretrained.npz",
     )
-    write_measures(folder / "measures.json", measure(folder / "run", folder / "dataset"))
+    export(
+        folder / "run",
+        folder / "bundle",
+        pretrained=folder / "pretrained.npz",
+        text_embeddings=folder / "titles.npy",
+    )
+    write_measures(folder / "measures.json", measure(folder / "bundle", folder / "dataset"))
     (folder / "fit.toml").write_text('# 1 < 2\n[ingest]\nsource = "s"\n')
     return ReportSources(
         load_config(folder / "fit.toml"),
         folder / "dataset",
         folder / "run",
         folder / "measures.json",
+        folder / "bundle",
         names=folder / "names.jsonl",
         embedded_names=folder / "names.npz",
         pretrained=folder / "pretrained.npz",
@@ -120,6 +130,9 @@ def test_it_tells_what_came_out(html: str, sources: ReportSources) -> None:
             assert f"{result['hr'][3]:.4f}" in text
             assert f"{result['ndcg'][3]:.4f}" in text
     assert "cold cross-domain" in text
+    for domain, choice in zip(("food", "tools"), read_bundle(sources.bundle).pseudo, strict=True):
+        tried = choice.validation
+        assert f"{domain} {choice.auto} {tried['n_users']} {tried['hr10_off']:.4f}" in text
     assert "1.3 train 1,234.5" in text
     assert "# 1 < 2" in text
     n_single = sum(n % 3 > 0 for n in range(300))
@@ -153,15 +166,11 @@ def test_titles_cannot_break_the_page(sources: ReportSources, tmp_path: Path) ->
         tmp_path / "names.npz",
         titles=sources.dataset.parent / "titles.npy",
     )
-    changed = ReportSources(
-        sources.config,
-        sources.dataset,
-        sources.run,
-        sources.measures,
-        tmp_path / "names.jsonl",
-        tmp_path / "yield.txt",
-        tmp_path / "names.npz",
-        sources.pretrained,
+    changed = replace(
+        sources,
+        names=tmp_path / "names.jsonl",
+        embedded_names=tmp_path / "names.npz",
+        generation=tmp_path / "yield.txt",
     )
     (tmp_path / "yield.txt").write_text("9 of 9 answers kept")
     write_report(changed, [], tmp_path / "report.html")
@@ -175,20 +184,24 @@ def test_titles_cannot_break_the_page(sources: ReportSources, tmp_path: Path) ->
 def test_without_a_recall_network(
     small_world: Any, small_run: TrainResult, sources: ReportSources, tmp_path: Path
 ) -> None:
-    write_measures(tmp_path / "measures.json", measure(small_run.run, small_world.folder))
-    plain = ReportSources(sources.config, small_world.folder, small_run.run, tmp_path / "measures.json")
+    export(small_run.run, tmp_path / "bundle")
+    write_measures(tmp_path / "measures.json", measure(tmp_path / "bundle", small_world.folder))
+    plain = ReportSources(
+        sources.config, small_world.folder, small_run.run, tmp_path / "measures.json", tmp_path / "bundle"
+    )
     write_report(plain, [], tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "Generated names" not in text
     assert "Pre-training" not in text
     assert "How well it ranks" in text
+    assert "pseudo items" not in text
 
 
 def test_a_run_without_metrics_is_named(sources: ReportSources, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.jsonl").write_text("{}\n")
-    broken = ReportSources(sources.config, sources.dataset, run, sources.measures)
+    broken = replace(sources, run=run)
     with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read as metrics"):
         write_report(broken, [], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()

@@ -1,6 +1,6 @@
 """The stages of `fit`, each with its key, its output and the function that makes it.
 
-ingest, embed, names, embed-names, pretrain, train, evaluate, export, report. Without a generator, names
+ingest, embed, names, embed-names, pretrain, train, export, evaluate, report. Without a generator, names
 and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the recall
 network.
 """
@@ -105,10 +105,9 @@ class _Plan:
             stages.append(pretrained)
         used = pretrained if names or self.config.train.pretrained_items else None
         trained = self._train(ingested, embedded, names, used)
-        evaluated = self._evaluate(ingested, trained)
         recall = [pretrained, embedded] if pretrained and self.config.export.recall else []
         exported = self._export(ingested, trained, recall)
-        stages += [trained, evaluated, exported]
+        stages += [trained, exported, self._evaluate(ingested, exported)]
         return [*stages, self._report(stages)]
 
     def _stage(
@@ -273,14 +272,13 @@ class _Plan:
         after = [ingested, *(stage for stage in (text, names, pretrained) if stage is not None)]
         return self._stage("train", "run", run, settings, after, appears_whole=False)
 
-    def _evaluate(self, ingested: Stage, trained: Stage) -> Stage:
-        seed, best_for = self.config.evaluate.seed, self.config.export.best_for
+    def _evaluate(self, ingested: Stage, exported: Stage) -> Stage:
+        seed = self.config.evaluate.seed
 
         def run(output: Path) -> None:
-            write_measures(output, measure(trained.output, ingested.output, best_for=best_for, seed=seed))
+            write_measures(output, measure(exported.output, ingested.output, seed=seed))
 
-        settings = {"seed": seed, "best_for": best_for}
-        return self._stage("evaluate", "measures.json", run, settings, [ingested, trained])
+        return self._stage("evaluate", "measures.json", run, {"seed": seed}, [ingested, exported])
 
     def _export(self, ingested: Stage, trained: Stage, recall: list[Stage]) -> Stage:
         seed, best_for = self.config.evaluate.seed, self.config.export.best_for
@@ -310,6 +308,7 @@ class _Plan:
             dataset=by_name["ingest"],
             run=by_name["train"],
             measures=by_name["evaluate"],
+            bundle=by_name["export"],
             names=names,
             generation=names and names.with_name(YIELD),
             embedded_names=by_name.get("embed-names"),

@@ -1,4 +1,4 @@
-"""Stage `evaluate` of the pipeline: all measures of a run in one JSON file, for the report.
+"""Stage `evaluate` of the pipeline: all measures of a bundle in one JSON file, for the report.
 
 Beside what `evaluate` gives for validation and test users, the test users by kind: whose history has
 items of the target's domain only, of the other domain only, or of both.
@@ -15,12 +15,22 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.bundle import CONFIG, read_bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.dataset import Dataset, load_dataset
-from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, Result, draw_negatives, evaluate, open_model, ranks
-from llmcdsr_tools.run import BestFor
+from llmcdsr_tools.evaluate import (
+    N_NEGATIVES,
+    Queries,
+    Result,
+    draw_negatives,
+    evaluate,
+    open_model,
+    open_pseudo,
+    ranks,
+)
 
 Kind = Literal["target domain only", "other domain only", "both domains"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,7 +60,7 @@ class KindResult:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of a run.
+    """What is measured of a bundle.
 
     Parameters
     ----------
@@ -65,36 +75,39 @@ class Measures:
     kinds: tuple[KindResult, ...]
 
 
-def measure(run: Path, dataset: Path, *, best_for: BestFor = "mean", seed: int = 0) -> Measures:
-    """Measure a run.
+def measure(model: Path, dataset: Path, *, seed: int = 0) -> Measures:
+    """Measure a bundle without pseudo items, and, if it would use any, as it answers.
 
     Parameters
     ----------
-    run : Path
-        Folder of a training run, or a bundle.
+    model : Path
+        Folder of a bundle, or of a training run.
     dataset : Path
         Data set folder.
-    best_for : {"mean", "a", "b"}
-        Which of the run's models.
     seed : int
         Of the negatives.
     """
     data = load_dataset(dataset)
-    backend, table = open_model(run, data, best_for)
+    backend, table = open_model(model, data)
+    uses = (model / CONFIG).exists() and any(c.auto.mode != "off" for c in read_bundle(model).pseudo)
+    pseudo = open_pseudo(model) if uses else None  # else it answers as it does without
     test, valid = (
-        tuple(evaluate(backend, table, data, split=split, seed=seed)) for split in ("test", "valid")
+        tuple(evaluate(backend, table, data, split=split, seed=seed, pseudo=pseudo))
+        for split in ("test", "valid")
     )
-    return Measures(test, valid, tuple(measure_kinds(backend, table, data, seed)))
+    return Measures(test, valid, tuple(measure_kinds(backend, table, data, seed, pseudo)))
 
 
-def measure_kinds(backend: Backend, table: Any, data: Dataset, seed: int) -> list[KindResult]:
+def measure_kinds(
+    backend: Backend, table: Any, data: Dataset, seed: int, pseudo: PseudoRecall | None = None
+) -> list[KindResult]:
     """Sampled measures of the test users by kind; each meets the negatives that it meets in `evaluate`."""
     results = []
     everyone = Queries.from_split(data.test)
     for domain in data.catalogue.domains:
         queries = everyone.into(domain)
         negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, seed)
-        rank, _ = ranks(backend, table, queries, domain, negatives)
+        rank, _ = ranks(backend, table, queries, domain, negatives, pseudo)
         of_user = [kind_of(history, domain) for history in queries.histories]
         for kind in KINDS:
             of_kind = rank[[k == kind for k in of_user]]

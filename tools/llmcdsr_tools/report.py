@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcdsr_lite.bundle import Bundle, read_bundle
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
@@ -50,6 +51,7 @@ class ReportSources:
     dataset: Path
     run: Path
     measures: Path
+    bundle: Path
     names: Path | None = None
     generation: Path | None = None
     embedded_names: Path | None = None
@@ -109,6 +111,10 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
         "domain, and among its whole domain; ties count against the model. Cold cross-domain: every item "
         "of the target's domain taken out of the history, kept where three items or more remain.</p>"
     )
+    bundle = read_bundle(sources.bundle)
+    if bundle.recall is not None:
+        yield "<h3>What is done with pseudo items, chosen on validation</h3>"
+        yield _pseudo_table(bundle)
     yield "<h3>By kind of user</h3>"
     yield _kind_table(measures.kinds)
     yield "<h3>Validation users, on whom the epoch was chosen</h3>"
@@ -180,20 +186,36 @@ def _pretraining_charts(pretrained: Pretrained) -> Iterable[str]:
 
 
 def _result_table(results: Sequence[Result]) -> str:
-    heads = ["ranked among", "users", "target", "n"]
+    with_pseudo = any(r.pseudo == "auto" for r in results)
+    heads = ["ranked among", "users", "target", *(["pseudo items"] if with_pseudo else []), "n"]
     heads += [f"HR@{k}" for k in CUTOFFS] + [f"NDCG@{k}" for k in CUTOFFS]
     rows = [
         (
             "999 negatives" if r.protocol == "sampled" else "whole domain",
             "all" if r.group == "all" else "cold cross-domain",
             r.domain,
+            *([r.pseudo] if with_pseudo else []),
             f"{r.n_users:,}",
             *map(_share, r.hr),
             *map(_share, r.ndcg),
         )
         for r in results
     ]
-    return _table(heads, rows, n_words=3)
+    return _table(heads, rows, n_words=4 if with_pseudo else 3)
+
+
+def _pseudo_table(bundle: Bundle) -> str:
+    heads = ("target", "setting", "users", "HR@10 without", "best tried", "gain", "its standard error")
+    rows = []
+    for domain, choice in zip(bundle.catalogue.domains, bundle.pseudo, strict=True):
+        found = [choice.validation.get(k) for k in ("hr10_off", "hr10_best", "gain", "standard_error")]
+        numbers = ("" if value is None else f"{value:.4f}" for value in found)
+        rows.append((domain.name, str(choice.auto), str(choice.validation.get("n_users", "")), *numbers))
+    note = (
+        "Cold cross-domain validation users. A setting is taken only if its gain is well above its standard "
+        "error; otherwise pseudo items are off."
+    )
+    return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
 
 
 def _kind_table(kinds: Sequence[KindResult]) -> str:
