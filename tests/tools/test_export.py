@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
@@ -18,6 +19,7 @@ from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools import export as stage
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.choose_pseudo import PseudoTrials, Trial, choose_pseudo
+from llmcdsr_tools.cli import cli
 from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import export
@@ -308,3 +310,12 @@ def test_recall_inputs_that_do_not_fit(run: Path, tmp_path: Path, recall_inputs:
     assert not out.exists()
     export(run, out)
     assert read_bundle(out).recall is None
+
+
+def test_export_from_the_command_line(run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]) -> None:
+    arguments = ["export", run, "-o", tmp_path / "bundle", "--pretrained", recall_inputs[0]]
+    failed = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert (failed.exit_code, "needs both the pre-training" in failed.output) == (1, True)
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--text-embeddings", str(recall_inputs[1])])
+    assert done.exit_code == 0, done.output
+    assert read_bundle(tmp_path / "bundle").recall is not None
