@@ -58,7 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         with server.lock:
-            server.requests.append({"path": self.path, "headers": dict(self.headers), "body": body})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            server.requests.append({"path": self.path, "headers": headers, "body": body})
             fault = server.faults.pop(0) if server.faults else server.always
             server.n_at_a_time += 1
             server.most_at_a_time = max(server.most_at_a_time, server.n_at_a_time)
