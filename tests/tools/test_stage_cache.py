@@ -79,7 +79,10 @@ def test_an_output_elsewhere_is_always_made(tmp_path: Path) -> None:
     write = Writer()
     stage = stage_of(tmp_path / "work", write, output=tmp_path / "bundle")
     stage.output.write_text("of another configuration")
+    for name in (".bundle.abc.tmp", ".bundle.def.old", ".bundle2.abc.tmp"):
+        (tmp_path / name).mkdir()
     complete(stage)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".bundle2.abc.tmp", "bundle", "work"]
     assert stage.output.read_text() == "made"
     assert finished(stage) is not None
 

@@ -9,6 +9,7 @@ the record says.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -108,11 +109,13 @@ def complete(stage: Stage) -> StageRecord:
     if (stage.folder / _RECORD).exists():  # the output is not what it was: no part of it is trusted
         shutil.rmtree(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(stage.folder)
+    _remove_leftovers(stage.folder, "")
     start = time.perf_counter()
     inside = stage.output.is_relative_to(stage.folder)
     if not (inside and stage.appears_whole and stage.output.exists()):
         stage.run()
+    if not inside:  # not before it is made: an older output may be among them
+        _remove_leftovers(stage.output.parent, stage.output.name)
     record = StageRecord(stage.key, tree_hash(stage.output), time.perf_counter() - start)
     with atomic_file(stage.folder / _RECORD) as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
@@ -144,10 +147,11 @@ def tree_hash(path: Path) -> str:
     return hashlib.sha256("".join(content).encode()).hexdigest()
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """What atomic writes leave when the process is killed."""
-    for pattern in (".*.tmp", ".*.old"):
-        for path in folder.glob(pattern):
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """What atomic writes of a file or folder, of any if `name` is empty, leave when the process is killed."""
+    start = f".{glob.escape(name)}." if name else "."
+    for ending in (".tmp", ".old"):
+        for path in folder.glob(f"{start}*{ending}"):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
