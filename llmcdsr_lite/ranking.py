@@ -66,24 +66,26 @@ class Ranking:
         blocked = [filters.blocked(rows) for rows in histories]
         rows = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        fallback = np.array(
-            [not len(h) and p is None for h, p in zip(histories, pseudo, strict=True)], dtype=bool
-        )
-        fused = np.array([p is not None and p.setting.mode == "fuse" for p in pseudo], dtype=bool)
-        for chosen, bonus in (
-            (np.flatnonzero(~fallback & ~fused).tolist(), False),
-            (np.flatnonzero(fused).tolist(), True),
-        ):
+        fallback = np.zeros(len(histories), dtype=bool)
+        plain, fused = [], []
+        for i, items in enumerate(pseudo):
+            if items is not None and items.setting.mode == "fuse":
+                fused.append(i)
+            elif items is not None or len(histories[i]):
+                plain.append(i)
+            else:
+                fallback[i] = True
+        for chosen in (plain, fused):
             if chosen:
                 of_users = [pseudo[i] for i in chosen]
                 users = self.represent([histories[i] for i in chosen], of_users)
                 within = (filters.start, filters.stop, [blocked[i] for i in chosen], filters.allowed)
                 rows[chosen], scores[chosen] = (
-                    self._exact.search(users, k, *within, self._fusion(of_users))
-                    if bonus
-                    else self._search.search(users, k, *within)
+                    self._search.search(users, k, *within)
+                    if chosen is plain
+                    else self._exact.search(users, k, *within, self._fusion(of_users))
                 )
-        if fallback.any():
+        if len(plain) + len(fused) < len(histories):
             # all of them have an empty history: one answer serves them all
             rows[fallback], scores[fallback] = self._popular(k, filters)
         return rows, scores, fallback
