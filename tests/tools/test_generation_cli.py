@@ -151,13 +151,13 @@ def test_evaluate_generator(folder: Path, llmcdsr: Command, server: FakeServer, 
         "encoder",
     )
     results = json.loads(ok(llmcdsr(*call, "--json", cwd=folder)))
-    generators = ["random", "popular", "centroid", "neighbours", "m"]
+    generators = ["random", "popular", "centroid", "neighbours, 100 titles", "neighbours", "m"]
     assert [(r["domain"], r["generator"]) for r in results] == [
         (domain, generator) for domain in ("food", "kitchen") for generator in generators
     ]
     assert all(r["n_users"] == 4 and 0 <= r["recall100"] <= 1 for r in results)
     table = ok(llmcdsr(*call, cwd=folder)).splitlines()
-    assert len(table) == 11
+    assert len(table) == 13
     assert f"{results[-1]['recall100']:.4f}" in table[-1]
 
 

@@ -7,7 +7,8 @@ user's hidden items among the items so found, at most 100. Items are taken in tu
 every name first: the first ten are "recall@10".
 
 What 100 items give without names is the yardstick: random items, the most popular ones, and the items most
-similar to the mean of the user's own title embeddings ("centroid").
+similar to the mean of the user's own title embeddings ("centroid"); and what `neighbours` knows that ten
+names cannot say, its 100 best titles, one item each.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ class GeneratorRecall:
     Parameters
     ----------
     generator : str
-        ``random``, ``popular`` and ``centroid`` are the yardsticks.
+        The yardsticks are ``random``, ``popular``, ``centroid`` and ``neighbours, 100 titles``.
     domain : str
         Name of the hidden domain.
     n_users : int
     n_hidden : float
         Hidden items a user, mean.
     n_names, n_items : float
-        Names and distinct items found for a user, mean.
+        Names written and distinct items found for a user, mean.
     recall10, recall100 : float
         Mean over users of the share of hidden items found; nan without users.
     error100 : float
@@ -134,20 +135,22 @@ def evaluate_generator(
         if names is not None:
             chosen = [h for h in chosen if (h.user, domain) in generated]
         lookup = _Lookup(data, text, domain, embed)
-        by_neighbours = list(
+        best_titles = list(
             neighbour_names(
                 data,
                 [h.rows for h in chosen],
                 domain,
                 [h.user for h in chosen],
                 n_neighbors=n_neighbors,
-                n_names=n_names,
+                n_names=max(n_names, N_ITEMS),
             )
         )
-        contenders: list[tuple[str, Sequence[Sequence[str]] | None, Iterable[Rows]]] = [
-            ("random", None, lookup.random(len(chosen), rng)),
-            ("popular", None, lookup.popular(len(chosen))),
-            ("centroid", None, lookup.centroid(chosen)),
+        by_neighbours = [titles[:n_names] for titles in best_titles]
+        contenders: list[tuple[str, Sequence[Sequence[str]], Iterable[Rows]]] = [
+            ("random", [], lookup.random(len(chosen), rng)),
+            ("popular", [], lookup.popular(len(chosen))),
+            ("centroid", [], lookup.centroid(chosen)),
+            (f"{GENERATOR}, {N_ITEMS} titles", best_titles, lookup.names(best_titles, N_ITEMS, 1)),
             (GENERATOR, by_neighbours, lookup.names(by_neighbours)),
         ]
         if names is not None:
@@ -155,9 +158,9 @@ def evaluate_generator(
             who = " + ".join(sorted({generated[h.user, domain][0] for h in chosen}))
             contenders.append((who or str(names), written, lookup.names(written)))
         for generator, of_users, found in contenders:
-            n_looked_up = 0.0 if of_users is None else _mean([min(len(n), N_LOOKED_UP) for n in of_users])
+            mean = _mean([len(n) for n in of_users]) if of_users else 0.0
             name = data.catalogue.domains[domain].name
-            results.append(_measure(generator, name, n_looked_up, chosen, list(found)))
+            results.append(_measure(generator, name, mean, chosen, list(found)))
     return results
 
 
@@ -191,13 +194,15 @@ class _Lookup:
         means = np.array([self._text[h.rows - 1].mean(axis=0) for h in histories])
         return self._domain.start + self._similar(means, N_ITEMS)
 
-    def names(self, names_of_users: Sequence[Sequence[str]]) -> Iterable[Rows]:
+    def names(
+        self, names_of_users: Sequence[Sequence[str]], n_names: int | None = None, per_name: int | None = None
+    ) -> Iterable[Rows]:
         """Items most similar to the names, in turns."""
-        cut = [names[:N_LOOKED_UP] for names in names_of_users]
+        cut = [names[: n_names or N_LOOKED_UP] for names in names_of_users]
         distinct = sorted({name for names in cut for name in names})
         place = {name: i for i, name in enumerate(distinct)}
         vectors = self._embed(distinct) if distinct else np.empty((0, 0), dtype=np.float32)
-        similar = self._similar(vectors, ITEMS_PER_NAME)
+        similar = self._similar(vectors, per_name or ITEMS_PER_NAME)
         for names in cut:
             in_turns = similar[[place[name] for name in names]].T.ravel()
             first = np.unique(in_turns, return_index=True)[1]
