@@ -66,6 +66,15 @@ def test_own_titles_each_once_the_last_time_oldest_first(dataset: Dataset) -> No
     assert build(dataset, 0, n_titles=2).history == prompt.history[1:]  # the newest
 
 
+def test_half_a_character_is_not_sent() -> None:
+    data = make_dataset([[1]])
+    catalogue = Catalogue.from_sizes(
+        data.catalogue.ids, ["half \ud83d", *data.catalogue.titles[1:]], ("food", "kitchen"), (N_A, N_B)
+    )
+    broken = Dataset(catalogue, data.train, data.valid, data.test)
+    assert build(broken, 0, n_examples=0).history == ("half ?",)
+
+
 @pytest.mark.parametrize("user", [0, 1])
 def test_examples_are_whole_histories_of_overlapped_users(dataset: Dataset, user: int) -> None:
     prompt = build(dataset, user, "chat", "json", n_names=6)

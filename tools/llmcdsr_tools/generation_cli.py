@@ -276,19 +276,23 @@ def generate(
         )
         click.echo(json.dumps(asdict(plan), ensure_ascii=False) if as_json else format_plan(plan))
         return
-    with counter("users") as progress:
-        result = stage.generate(
-            dataset,
-            output,
-            server,
-            settings,
-            answers=answers,
-            prompts=prompts,
-            split=split,
-            users=chosen,
-            limit=limit,
-            progress=progress,
-        )
+    try:
+        with counter("users") as progress:
+            result = stage.generate(
+                dataset,
+                output,
+                server,
+                settings,
+                answers=answers,
+                prompts=prompts,
+                split=split,
+                users=chosen,
+                limit=limit,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        click.echo("stopped; what was answered is kept, the same command goes on", err=True)
+        raise
     if as_json:
         click.echo(json.dumps({**asdict(result), "output": str(output), "answers": str(result.answers)}))
     else:

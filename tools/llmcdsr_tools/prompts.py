@@ -147,9 +147,9 @@ class PromptBuilder:
         output_format: OutputFormat,
     ) -> Prompt:
         def shown(rows: npt.NDArray[np.integer[Any]], domain: int, most: int) -> list[str]:
-            return [
-                shorten(html.unescape(title), title_tokens) for title in self.titles(rows, domain)[-most:]
-            ]
+            # half a character cannot be sent
+            titles = [t.encode("utf-8", "replace").decode() for t in self.titles(rows, domain)[-most:]]
+            return [shorten(html.unescape(title), title_tokens) for title in titles]
 
         source, target = 1 - history.domain, history.domain
         words = self.templates.of(self.endpoint, target)
