@@ -9,7 +9,10 @@ import pytest
 
 import llmcdsr_lite
 
-HEAVY = ["onnxruntime", "click", "tokenizers", "hnswlib", "onnx", "matplotlib", "llmcdsr_tools"]
+HEAVY = [
+    *("onnxruntime", "click", "tokenizers", "hnswlib", "onnx", "matplotlib", "scipy", "openai"),
+    "llmcdsr_tools",
+]
 MODULES = sorted(Path(llmcdsr_lite.__file__).parent.rglob("*.py"))
 
 
