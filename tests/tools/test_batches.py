@@ -57,6 +57,46 @@ def test_an_epoch_has_every_sequence_once_with_what_came_next(
     )
 
 
+def test_cold_sequences_by_hand() -> None:
+    # 1..5 are of domain a, 6..12 of domain b
+    histories = packed([[1, 6, 2, 7, 8, 3], [1, 2], [6, 1], []])
+    cold = TrainingSequences.cold(histories, CATALOGUE, 2)
+    found = [
+        (cold.rows[s : s + n].tolist(), cold.targets[s : s + n].tolist())
+        for s, n in zip(cold.starts, cold.lengths, strict=True)
+    ]
+    assert found == [([7, 8], [3, 3]), ([6], [1]), ([1, 2], [6, 7])]
+
+
+@given(st.lists(st.lists(st.integers(1, 12), max_size=9), max_size=12), st.integers(1, 5))
+def test_cold_sequences_are_those_of_a_loop(histories: list[list[int]], max_length: int) -> None:
+    expected = []
+    for hidden in (range(1, 6), range(6, 13)):
+        for history in histories:
+            steps = []
+            for place, item in enumerate(history):
+                later = [i for i in history[place:] if i in hidden]
+                if item not in hidden and later:
+                    steps.append((item, later[0]))
+            if steps:
+                expected.append(steps[-max_length:])
+    cold = TrainingSequences.cold(packed(histories), CATALOGUE, max_length)
+    found = [
+        list(zip(cold.rows[s : s + n].tolist(), cold.targets[s : s + n].tolist(), strict=True))
+        for s, n in zip(cold.starts, cold.lengths, strict=True)
+    ]
+    assert found == expected
+
+
+def test_joined_sequences_keep_their_targets() -> None:
+    histories = packed([[1, 6, 2], [3, 7]])
+    plain = TrainingSequences.from_histories(histories, 3)
+    joined = plain.joined(TrainingSequences.cold(histories, CATALOGUE, 3))
+    batch = joined.batch(np.arange(len(joined)))
+    pairs = sorted(zip(batch.inputs.rows.tolist(), batch.targets.tolist(), strict=True))
+    assert pairs == sorted([(1, 6), (6, 2), (3, 7), (6, 2), (1, 6), (3, 7)])
+
+
 def test_epochs_come_in_another_order() -> None:
     histories = packed([[i % 12 + 1, i % 12 + 1] for i in range(40)])
     sequences = TrainingSequences.from_histories(histories, 5)

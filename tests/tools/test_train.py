@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -77,6 +78,20 @@ def test_the_official_loss_and_dense_updates_learn_too(small_world: Any, tmp_pat
     popularity = sum(popularity_hr10(small_world.data)) / 2
     assert result.epochs[-1].loss < result.epochs[0].loss
     assert result.best_hr10 > popularity + 0.1
+
+
+def test_cold_sequences_join_the_others(small_world: Any, tmp_path: Path) -> None:
+    steps = []
+
+    class Steps(Observer):
+        def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+            steps.append(n_steps)
+
+    settings = replace(small_world.settings, cold_sequences=True, n_epochs=1)
+    train(small_world.folder, tmp_path / "run", settings, observer=Steps())
+    # every walk is of one domain first, then of the other: it has one cold form
+    n_sequences = 2 * len(small_world.data.train)
+    assert steps == [math.ceil(n_sequences / settings.batch_size)] * len(steps)
 
 
 def test_what_a_run_leaves(small_run: TrainResult) -> None:

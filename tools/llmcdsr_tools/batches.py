@@ -17,18 +17,19 @@ RowArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingSequences:
-    """Histories cut to what training uses: inputs and, one place further on, their next items.
+    """Histories cut to what training uses: inputs and, for each of them, what comes next.
 
     Parameters
     ----------
-    rows : int64 array (interactions,)
-        Item rows of all histories.
+    rows, targets : int64 arrays (interactions,)
+        Item rows of all histories, and the next item of each.
     starts, lengths : int64 arrays (sequences,)
-        Inputs of a sequence are ``rows[start : start + length]``, its next items one place further.
+        Inputs of a sequence are ``rows[start : start + length]``, its next items those of `targets`.
     max_length : int
     """
 
     rows: RowArray
+    targets: RowArray
     starts: RowArray
     lengths: RowArray
     max_length: int
@@ -39,15 +40,45 @@ class TrainingSequences:
         inputs = np.minimum(histories.lengths - 1, max_length)
         starts = histories.offsets[1:] - 1 - inputs
         usable = inputs >= 1
-        return cls(histories.rows.astype(np.int64), starts[usable], inputs[usable], max_length)
+        return cls(*_with_next(histories), starts[usable], inputs[usable], max_length)
 
     @classmethod
     def overlapped(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:
         """Those of users with items of both domains."""
         users = np.flatnonzero(user_domains(histories, catalogue) == 2)
         inputs = np.minimum(histories.lengths[users] - 1, max_length)
-        return cls(
-            histories.rows.astype(np.int64), histories.offsets[users + 1] - 1 - inputs, inputs, max_length
+        return cls(*_with_next(histories), histories.offsets[users + 1] - 1 - inputs, inputs, max_length)
+
+    @classmethod
+    def cold(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:
+        """The cold cross-domain form of overlapped users: one domain hidden, its items to be predicted.
+
+        A user gives two sequences, one for each hidden domain: the items of the other domain, and for each
+        of them the next item of the hidden one, up to the last that has any.
+        """
+        rows = histories.rows.astype(np.int64)
+        user = np.repeat(np.arange(len(histories)), histories.lengths)  # of every interaction
+        in_second = rows >= catalogue.domains[1].start
+        parts = []
+        for hidden in (False, True):
+            shown = np.flatnonzero(in_second != hidden)
+            places = np.append(np.flatnonzero(in_second == hidden), len(rows))
+            following = places[np.searchsorted(places, shown)]  # len(rows): nothing follows
+            kept = np.append(user, -1)[following] == user[shown]
+            inputs, targets = rows[shown[kept]], rows[following[kept]]
+            lengths = np.bincount(user[shown[kept]], minlength=len(histories))
+            ends, cut = np.cumsum(lengths), np.minimum(lengths, max_length)
+            parts.append(cls(inputs, targets, (ends - cut)[cut > 0], cut[cut > 0], max_length))
+        return parts[0].joined(parts[1])
+
+    def joined(self, others: TrainingSequences) -> TrainingSequences:
+        """These sequences, then the others."""
+        return TrainingSequences(
+            np.concatenate([self.rows, others.rows]),
+            np.concatenate([self.targets, others.targets]),
+            np.concatenate([self.starts, others.starts + len(self.rows)]),
+            np.concatenate([self.lengths, others.lengths]),
+            self.max_length,
         )
 
     def __len__(self) -> int:
@@ -56,7 +87,7 @@ class TrainingSequences:
     def batch(self, chosen: RowArray) -> TrainingBatch:
         """Pack the chosen sequences."""
         packed, indices = pack(self.rows, self.starts[chosen], self.lengths[chosen], self.max_length)
-        return TrainingBatch(packed, self.rows[indices + 1])
+        return TrainingBatch(packed, self.targets[indices])
 
 
 @dataclass(frozen=True)
@@ -106,6 +137,12 @@ def shared_negatives(catalogue: Catalogue, n: int, rng: np.random.Generator) -> 
         for d in catalogue.domains
     )
     return first, second
+
+
+def _with_next(histories: Histories) -> tuple[RowArray, RowArray]:
+    """Item rows of all histories, and the row after each (of no meaning at the end of a history)."""
+    rows = histories.rows.astype(np.int64)
+    return rows, np.append(rows[1:], 0)
 
 
 def user_domains(histories: Histories, catalogue: Catalogue) -> RowArray:

@@ -146,6 +146,11 @@ def ingest(
     help="Epochs without a better validation HR@10.",
 )
 @click.option("--text-embeddings", type=FilePath, help=".npy matrix (items, E) that the items start from.")
+@click.option(
+    "--cold-sequences",
+    is_flag=True,
+    help="Train on overlapped users with one domain hidden, too: better for users of one domain.",
+)
 @click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
 @click.option(

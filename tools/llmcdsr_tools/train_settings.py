@@ -41,6 +41,9 @@ class TrainSettings:
         Start item embeddings from the item vectors of pre-training. Otherwise they and the pooled
         vectors live in unrelated spaces, and the gradient that meta-learning hands from the one to the
         other is noise (measured by `benchmarks/meta_signal.py`).
+    cold_sequences : bool
+        Train on overlapped users in their cold cross-domain form, too (`TrainingSequences.cold`):
+        items of one domain in, the next item of the other one out.
     inner_optimizer : {"none", "sgd", "adam", "fresh-adam"}
         The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
         a pooled vector is the mean of the names. Needs names.
@@ -70,6 +73,7 @@ class TrainSettings:
     dropout: float = 0.5
     item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
+    cold_sequences: bool = False
     pretrained_items: bool = False
     inner_optimizer: InnerOptimizer = "none"
     inner_learning_rate: float = 0.1

@@ -65,6 +65,9 @@ class Training:
         self.meta = meta
         config = settings.model_config(len(data.catalogue))
         self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
+        if settings.cold_sequences:
+            cold = TrainingSequences.cold(data.train, data.catalogue, settings.max_length)
+            self.sequences = self.sequences.joined(cold)
         if not len(self.sequences):
             raise TrainingError("the data set has no training history of two items or more")
         if not (data.valid.lengths >= 2).any():
