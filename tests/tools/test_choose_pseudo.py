@@ -14,9 +14,10 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.recall_network import unit_rows
-from llmcdsr_tools.choose_pseudo import PseudoTrials, Trial, choose_pseudo
+from llmcdsr_tools.choose_pseudo import choose_pseudo
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives, evaluate, ranks
+from llmcdsr_tools.pseudo_trials import PseudoTrials, Trial, Trials
 
 N_A, N_B, N_TOPICS, HIDDEN = 45, 60, 9, 6
 N_ROWS = 1 + N_A + N_B
@@ -81,7 +82,7 @@ def trials(data: Dataset, backend: MeanBackend) -> tuple[PseudoTrials, PseudoTri
 def test_every_trial_is_what_evaluate_measures(
     data: Dataset, backend: MeanBackend, trials: tuple[PseudoTrials, PseudoTrials]
 ) -> None:
-    for index, of_domain in enumerate(trials):
+    for index, of_domain in enumerate(both.auto for both in trials):
         assert of_domain.domain == ("a", "b")[index]
         assert len({str(trial.setting) for trial in of_domain.tried}) == len(of_domain.tried) == 35
         for trial in (of_domain.off, *of_domain.tried):
@@ -105,7 +106,7 @@ def test_the_standard_error_is_of_the_paired_difference(
     queries = Queries.from_split(data.valid).cold(CATALOGUE).into(domain)
     negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, 5)
     off, _ = ranks(backend, backend.table, queries, domain, negatives)
-    for trial in trials[1].tried[::5]:
+    for trial in trials[1].auto.tried[::5]:
         choice = PseudoChoice(trial.setting)
         recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
         rank, _ = ranks(backend, backend.table, queries, domain, negatives, recaller)
@@ -116,15 +117,48 @@ def test_the_standard_error_is_of_the_paired_difference(
 
 
 def test_titles_that_tell_the_topic_win(trials: tuple[PseudoTrials, PseudoTrials]) -> None:
-    for of_domain in trials:
-        winner, choice = of_domain.winner, of_domain.choice()
-        assert winner is of_domain.best
+    for both in trials:
+        winner, choice = both.auto.winner, both.choice()
+        assert winner is both.auto.best
         assert winner.setting.mode == "fuse"
-        assert winner.merit == max(trial.merit for trial in of_domain.tried)
+        assert winner.merit == max(trial.merit for trial in both.auto.tried)
         assert winner.gain > 0.2
-        assert choice.auto == choice.names == winner.setting
+        assert choice.auto == winner.setting
+        assert choice.names == both.names.best.setting
         assert choice.validation["gain"] == winner.gain
         assert choice.validation["hr10_off"] + winner.gain == pytest.approx(choice.validation["hr10_best"])
+        assert choice.validation["names"] == both.names.summary()
+
+
+def test_names_are_the_items_that_were_taken_out(
+    data: Dataset, backend: MeanBackend, trials: tuple[PseudoTrials, PseudoTrials]
+) -> None:
+    for domain, both in zip(CATALOGUE.domains, trials, strict=True):
+        histories, targets, names = [], [], []
+        for *before, target in (h.tolist() for h in data.valid):
+            inside = [i for i in before if domain.start <= i < domain.stop]
+            outside = [i for i in before if i not in inside]
+            if domain.start <= target < domain.stop and inside and len(outside) >= 3:
+                histories.append(np.array(outside))
+                targets.append(target)
+                names.append([CATALOGUE.ids[i - 1] for i in inside])
+        assert both.names.n_users == len(targets) > 30
+        negatives = draw_negatives(np.array(targets), domain, N_NEGATIVES, 5)
+        for trial in both.names.tried[::4]:
+            choice = PseudoChoice(names=trial.setting)
+            recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
+            found = []
+            for i, items in enumerate(recaller.recall(histories, domain, names, rows_always=True)):
+                assert items is not None
+                user = backend.represent([items.sequence(histories[i], 4)])[0]
+                rows = [targets[i], *negatives[i].tolist()]
+                scores = backend.table[rows] @ user
+                for n, row in enumerate(rows):
+                    whole_domain = trial.setting.scope == "domain"
+                    if trial.setting.mode == "fuse" and (whole_domain or row in items.rows):
+                        scores[n] += trial.setting.weight * (items.direction @ network(True).items[row])
+                found.append(sum(scores[1:] >= scores[0]))
+            assert trial.hr10 == pytest.approx(sum(rank < 10 for rank in found) / len(found))
 
 
 def test_titles_that_tell_nothing_are_mostly_off(data: Dataset) -> None:
@@ -132,12 +166,12 @@ def test_titles_that_tell_nothing_are_mostly_off(data: Dataset) -> None:
     lucky, taken = 0, 0
     for seed in range(12):
         backend = MeanBackend(np.random.default_rng(seed).normal(size=(N_ROWS, 8)).astype(np.float32))
-        for of_domain in choose_pseudo(backend, backend.table, data, network(False), max_length=4):
-            choice = of_domain.choice()
-            lucky += of_domain.best.gain > 0
+        for both in choose_pseudo(backend, backend.table, data, network(False), max_length=4):
+            choice = both.choice()
+            lucky += both.auto.best.gain > 0
             taken += choice.auto != PseudoSetting()
-            assert choice.auto == of_domain.winner.setting
-            assert choice.names == of_domain.best.setting
+            assert choice.auto == both.auto.winner.setting
+            assert choice.names == both.names.best.setting
             assert choice.names.mode != "off"
     assert lucky > 16
     assert taken < 6
@@ -154,20 +188,22 @@ def trial(hr10: float, ndcg10: float, gain: float, error: float, k: int = 1) -> 
 def test_a_gain_must_be_above_the_margin(gain: float, error: float, taken: bool) -> None:
     off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
     best = trial(0.5 + gain, 0.3, gain, error, 3)
-    trials = PseudoTrials("a", 50, off, (trial(0.2, 0.9, -0.3, 0.1), best), 2.0)
+    trials = Trials("a", 50, off, (trial(0.2, 0.9, -0.3, 0.1), best), 2.0)
     assert trials.winner is (best if taken else off)
-    assert trials.choice().auto == (best if taken else off).setting
-    assert trials.choice().names == best.setting
+    choice = PseudoTrials(trials, trials).choice()
+    assert choice.auto == (best if taken else off).setting
+    assert choice.names == best.setting
 
 
 def test_ndcg_decides_between_equals_and_the_first_among_full_equals() -> None:
     off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
     tried = (trial(0.6, 0.3, 0.1, 0.0, 1), trial(0.6, 0.4, 0.1, 0.0, 3), trial(0.6, 0.4, 0.1, 0.0, 5))
-    assert PseudoTrials("a", 50, off, tried).best.setting.k == 3
+    assert Trials("a", 50, off, tried).best.setting.k == 3
 
 
 def test_without_cold_users_nothing_is_tried(data: Dataset, backend: MeanBackend) -> None:
     nobody = replace(data, valid=Histories.from_lists([[1, 2, 50]], ["u"]))
-    for of_domain in choose_pseudo(backend, backend.table, nobody, network(True), max_length=4):
-        assert (of_domain.n_users, of_domain.tried) == (0, ())
-        assert of_domain.choice() == PseudoChoice(validation={"n_users": 0})
+    for both in choose_pseudo(backend, backend.table, nobody, network(True), max_length=4):
+        for trials in (both.auto, both.names):
+            assert (trials.n_users, trials.tried, trials.winner) == (0, (), trials.off)
+        assert both.choice() == PseudoChoice(validation={"n_users": 0})

@@ -18,11 +18,12 @@ from llmcdsr_lite.pseudo import PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools import export as stage
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
-from llmcdsr_tools.choose_pseudo import PseudoTrials, Trial, choose_pseudo
+from llmcdsr_tools.choose_pseudo import choose_pseudo
 from llmcdsr_tools.cli import cli
 from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import export
+from llmcdsr_tools.pseudo_trials import PseudoTrials, Trial, Trials
 from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.train import TrainResult, train
 
@@ -232,12 +233,13 @@ def test_the_recall_network_is_exported(
     trials = choose_pseudo(backend, table, small_world.data, network, max_length=10)
     for choice, of_domain in zip(bundle.pseudo, trials, strict=True):
         assert str(choice.auto)[:8] == str(of_domain.choice().auto)[:8]
-        assert choice.validation["n_users"] == of_domain.n_users > 10
-        assert choice.validation["hr10_off"] == pytest.approx(of_domain.off.hr10, abs=0.05)
+        assert choice.validation["n_users"] == of_domain.auto.n_users > 10
+        assert choice.validation["hr10_off"] == pytest.approx(of_domain.auto.off.hr10, abs=0.05)
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "## Pseudo items" in card
     for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
-        (line,) = [line for line in card.splitlines() if line.startswith(f"- {domain}: ")]
+        line, given = (line for line in card.splitlines() if line.startswith(f"- {domain}: "))
+        assert given.startswith(f"- {domain}: {choice.names}")
         assert f"HR@10 {choice.validation['hr10_best']:.4f}" in line
         assert f"{choice.validation['hr10_off']:.4f} without" in line
         assert f"{choice.validation['gain']:+.4f}" in line
@@ -266,7 +268,8 @@ def test_a_setting_that_won_is_in_card_and_metrics(
 ) -> None:
     setting = PseudoSetting("fuse", 2, weight=50.0)
     off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02)
-    trials = (PseudoTrials("food", 40, off, (best,)), PseudoTrials("tools", 0, off, ()))
+    some, none = Trials("food", 40, off, (best,)), Trials("tools", 0, off, ())
+    trials = (PseudoTrials(some, some), PseudoTrials(none, none))
     monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
     bundle = tmp_path / "bundle"
     results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])

@@ -4,26 +4,29 @@ The cold cross-domain queries of the validation users are ranked without pseudo 
 setting of a grid. The best is the one with the highest HR@10, then NDCG@10, 999 negatives. It is taken
 only if its HR@10 is above that of "off" by `MARGIN` standard errors of the paired difference: of some
 thirty settings the best lies one above by luck alone, and pseudo items must never make a bundle worse.
+
+The same is done for names that a caller gives (`PseudoTrials.names`), on the queries of users who had items
+of the domain before these were taken out: the names are those items.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend
-from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.pseudo import Place, PseudoChoice, PseudoRecall, PseudoSetting, Scope
+from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.pseudo import Asked, Place, PseudoChoice, PseudoRecall, PseudoSetting, Scope
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives
+from llmcdsr_tools.evaluate import COLD_MIN_HISTORY, N_NEGATIVES, Queries, draw_negatives
+from llmcdsr_tools.pseudo_trials import MARGIN, PseudoTrials, Trial, Trials
 
-MARGIN = 2.0
 NUMBERS = (1, 3, 5, 10)
 PLACES: tuple[Place, ...] = ("front", "spread")
 # Weights as shares of what the recommender's scores vary, over what the cosines vary: a scale that fits
@@ -35,85 +38,6 @@ _CHUNK = 256  # users at a time
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Ranks = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting on the validation queries of one domain.
-
-    Parameters
-    ----------
-    setting : PseudoSetting
-    hr10, ndcg10 : float
-        999 negatives; nan without queries.
-    gain : float
-        HR@10 minus that of "off".
-    standard_error : float
-        Of the gain, paired by user.
-    """
-
-    setting: PseudoSetting
-    hr10: float
-    ndcg10: float
-    gain: float
-    standard_error: float
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """What trials are ordered by."""
-        return self.hr10, self.ndcg10
-
-
-@dataclass(frozen=True)
-class PseudoTrials:
-    """All settings that were tried for one target domain.
-
-    Parameters
-    ----------
-    domain : str
-    n_users : int
-        Cold cross-domain validation queries.
-    off : Trial
-    tried : tuple of Trial
-        All others, in the order of the grid.
-    margin : float
-        Standard errors that a gain needs.
-    """
-
-    domain: str
-    n_users: int
-    off: Trial
-    tried: tuple[Trial, ...]
-    margin: float = MARGIN
-
-    @property
-    def best(self) -> Trial:
-        """The best setting other than off; the first of equals. Without queries, off."""
-        return max(self.tried, key=lambda trial: trial.merit, default=self.off)
-
-    @property
-    def winner(self) -> Trial:
-        """The best setting if its gain is above the margin, else off."""
-        best = self.best
-        return best if best.gain > 0 and best.gain >= self.margin * best.standard_error else self.off
-
-    def choice(self) -> PseudoChoice:
-        """What goes into the bundle."""
-        if not self.n_users:
-            return PseudoChoice(validation={"n_users": 0})
-        best, winner = self.best, self.winner
-        validation = {
-            "n_users": self.n_users,
-            "n_settings": len(self.tried),
-            "margin": self.margin,
-            "hr10_off": self.off.hr10,
-            "ndcg10_off": self.off.ndcg10,
-            "hr10_best": best.hr10,
-            "ndcg10_best": best.ndcg10,
-            "gain": best.gain,
-            "standard_error": best.standard_error,
-        }
-        return PseudoChoice(winner.setting, best.setting, validation)
 
 
 def choose_pseudo(
@@ -147,14 +71,39 @@ def choose_pseudo(
     tuple of two PseudoTrials
         For target domain A and target domain B.
     """
-    most = PseudoChoice(PseudoSetting("insert", max(max(NUMBERS), *(k for _, k in FUSED))))
-    recaller = PseudoRecall(dataset.catalogue, network, (most, most), max_length)
-    cold = Queries.from_split(dataset.valid).cold(dataset.catalogue)
-    a, b = (
-        _Comparison(backend, item_embedding, recaller, cold.into(domain), domain, seed).trials(margin)
-        for domain in dataset.catalogue.domains
-    )
+    most = PseudoSetting("insert", max(max(NUMBERS), *(k for _, k in FUSED)))
+    choice = PseudoChoice(most, most)
+    recaller = PseudoRecall(dataset.catalogue, network, (choice, choice), max_length)
+    everyone = Queries.from_split(dataset.valid)
+    cold = everyone.cold(dataset.catalogue)
+
+    def trials(queries: Queries, domain: Domain, asked: Sequence[Asked]) -> Trials:
+        return _Comparison(backend, item_embedding, recaller, queries, domain, asked, seed).trials(margin)
+
+    found = []
+    for domain in dataset.catalogue.domains:
+        queries, names = _named(everyone.into(domain), dataset.catalogue)
+        titles = cold.into(domain)
+        found.append(
+            PseudoTrials(
+                trials(titles, domain, ["auto"] * len(titles.histories)), trials(queries, domain, names)
+            )
+        )
+    a, b = found
     return a, b
+
+
+def _named(queries: Queries, catalogue: Catalogue) -> tuple[Queries, list[list[str]]]:
+    """The cold queries of users who had items of the target's domain, and the ids of these items."""
+    cold, names, targets = [], [], []
+    for history, target in zip(queries.histories, queries.targets.tolist(), strict=True):
+        start = catalogue.domains[1].start
+        inside = (history >= start) == (target >= start)
+        if inside.any() and np.count_nonzero(~inside) >= COLD_MIN_HISTORY:
+            cold.append(history[~inside])
+            names.append([catalogue.ids[row - 1] for row in history[inside].tolist()])
+            targets.append(target)
+    return Queries(cold, np.array(targets, dtype=np.int64)), names
 
 
 class _Comparison:
@@ -167,6 +116,7 @@ class _Comparison:
         recaller: PseudoRecall,
         queries: Queries,
         domain: Domain,
+        asked: Sequence[Asked],
         seed: int,
     ) -> None:
         self._backend = backend
@@ -176,15 +126,14 @@ class _Comparison:
         self._domain = domain
         negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, seed)
         self._items = np.concatenate([queries.targets[:, None], negatives], axis=1)  # (n, 1 + negatives)
-        n = len(self._histories)
-        self._pseudo = recaller.recall(self._histories, domain, ["auto"] * n)
+        self._pseudo = recaller.recall(self._histories, domain, asked)
 
-    def trials(self, margin: float) -> PseudoTrials:
+    def trials(self, margin: float) -> Trials:
         """Try everything."""
         n_users = len(self._histories)
         if not n_users:
             nothing = Trial(PseudoSetting(), math.nan, math.nan, math.nan, math.nan)
-            return PseudoTrials(self._domain.name, 0, nothing, (), margin)
+            return Trials(self._domain.name, 0, nothing, (), margin)
         scores = self._scores(self._histories)  # (n, 1 + negatives)
         cosines = self._cosines()
         scale = float(scores.std()) / max(float(cosines.std()), 1e-12)
@@ -199,9 +148,7 @@ class _Comparison:
             for share in SHARES:
                 setting = PseudoSetting("fuse", k, scope=scope, weight=share * scale)
                 tried.append(_trial(setting, _rank(scores + np.float32(setting.weight) * bonus), off))
-        return PseudoTrials(
-            self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin
-        )
+        return Trials(self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin)
 
     def _scores(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> FloatArray:
         """Scores of the target (first) and its negatives (n, 1 + negatives)."""

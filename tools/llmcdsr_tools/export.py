@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_model, load_poolers
-from llmcdsr_tools.choose_pseudo import MARGIN, choose_pseudo
+from llmcdsr_tools.choose_pseudo import choose_pseudo
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluate import Result, evaluate, format_results
 from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
+from llmcdsr_tools.pseudo_trials import MARGIN
 from llmcdsr_tools.recall_export import recall_network
 from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
 
@@ -164,35 +166,43 @@ Validation users, on whom the epoch was chosen:
 
 def pseudo_section(bundle: Bundle) -> str:
     """What the model card says of pseudo items."""
-    domains = zip(bundle.catalogue.domains, bundle.pseudo, strict=True)
-    lines = "\n".join(f"- {domain.name}: {_worth(choice)}" for domain, choice in domains)
+    domains = list(zip(bundle.catalogue.domains, bundle.pseudo, strict=True))
+    auto = "\n".join(
+        f"- {domain.name}: {_worth(choice.auto, choice.validation)}" for domain, choice in domains
+    )
+    names = "\n".join(
+        f"- {domain.name}: {_worth(choice.names, choice.validation.get('names', {'n_users': 0}))}"
+        for domain, choice in domains
+    )
     return f"""
 ## Pseudo items
 
 For a user without history in the wanted domain, this bundle can recall items of that domain by the titles
 of the history. `pseudo="auto"`, the default, does what won on validation, for each wanted domain:
 
-{lines}
+{auto}
 
 Measured on cold cross-domain users, as explained below. A setting is taken only if its HR@10 is above that
 of "off" by {MARGIN:g} standard errors of the paired difference: among so many settings the best is above by
-luck alone. Names that a caller gives (`pseudo=[...]`) are always used, in the way that was best.
+luck alone. Names that a caller gives (`pseudo=[...]`) are always used. How was chosen with the items that
+were taken out of the history for names, so this is what names are worth that are never wrong:
+
+{names}
 """
 
 
-def _worth(choice: PseudoChoice) -> str:
+def _worth(setting: PseudoSetting, found: Mapping[str, Any]) -> str:
     """A setting and its gain, in words and numbers."""
-    found = choice.validation
     if not found["n_users"]:
-        return "off; there are no such users in the validation data, so nothing was tried."
+        return f"{setting}; there are no such users in the validation data, so nothing was tried."
     change = f"HR@10 {found['hr10_best']:.4f}, against {found['hr10_off']:.4f} without"
     gain = f"{found['gain']:+.4f}, standard error {found['standard_error']:.4f}"
-    if choice.auto.mode != "off":
+    if setting.mode != "off":
         relative = f", {found['gain'] / found['hr10_off']:+.1%}" if found["hr10_off"] else ""
-        return f"{choice.auto}. {change} ({gain}{relative}; {found['n_users']:,} users)."
+        return f"{setting}. {change} ({gain}{relative}; {found['n_users']:,} users)."
     verdict = "too little to rely on" if found["gain"] > 0 else "nothing to gain"
     return (
-        f"off. The best of {found['n_settings']} settings ({choice.names}) had {change} "
+        f"off. The best of {found['n_settings']} settings ({found['best']}) had {change} "
         f"({gain}; {found['n_users']:,} users): {verdict}."
     )
 
