@@ -112,6 +112,10 @@ def test_the_example_is_one(tmp_path: Path) -> None:
             MINIMAL + SERVER + "[names]\ngenerator = 'llm'",
             "need an encoder; name its folder in [embed] encoder",
         ),
+        (
+            MINIMAL + "[embed]\nmax_length = 9\n[names]\ngenerator = 'file'\nfile = 'x'",
+            "[embed] prompt and max_length hold for titles alone",
+        ),
         (MINIMAL + "[generate]\nmodel = 'm'", "[generate]: key 'base_url' is missing"),
         (
             MINIMAL + SERVER + "temprature = 1",

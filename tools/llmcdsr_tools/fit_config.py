@@ -247,6 +247,11 @@ def _check_together(config: FitConfig) -> None:
             f"{path}: names of a language model are no titles, they need an encoder; name its folder in "
             "[embed] encoder"
         )
+    if generator in ("llm", "file") and (config.embed.prompt, config.embed.max_length) != (None, None):
+        raise DataError(
+            f"{path}: [embed] prompt and max_length hold for titles alone; names would be embedded otherwise, "
+            "so leave them out with [names] generator = 'llm' or 'file'"
+        )
     if generator == "none" and config.train.inner_optimizer != "none":
         raise DataError(
             f"{path}: [train] inner_optimizer is {config.train.inner_optimizer!r}, which needs names; "
