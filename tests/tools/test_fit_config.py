@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.fit_config import EmbedTable, FitConfig, NamesTable, example_config, load_config
+from llmcdsr_tools.fit_config import FitConfig, example_config, load_config
+from llmcdsr_tools.fit_settings import EmbedTable, NamesTable
 from llmcdsr_tools.generate import GenerateSettings
 from llmcdsr_tools.ingest import Columns, IngestSettings
 from llmcdsr_tools.language_model import ServerSettings
