@@ -191,7 +191,7 @@ def test_what_is_dropped_is_counted(server: FakeServer, dataset: Dataset, tmp_pa
     )
     output = tmp_path / "names.jsonl"
     result = run(server, dataset, output, model=model, limit=5, concurrency=1, output_format="list")
-    assert result.parsed == GenerationYield(5, 2, 1, 1, 1, 1, 13, 6, 1, 1, 2, 1, 35, 0, 2.5)
+    assert result.parsed == GenerationYield(5, 2, 1, 1, 1, 1, 13, 6, 1, 1, 2, 1, 0, 35, 0, 2.5)
     assert sorted(r.names for r in read_names(output)) == [("Kettle", "Tin", "Tray")] * 2
     told = format_yield(result.parsed)
     assert (

@@ -95,6 +95,12 @@ def test_names_are_dropped_and_counted() -> None:
     assert answer == ParsedAnswer(("Pan", "Sieve", "Moka pot", "Tray"), None, 9, 2, 1, 1, 1)
 
 
+def test_more_names_than_asked_for_are_surplus() -> None:
+    text = "1. a1\n2. b1\n3. B1\n4. c1\n5. d1\n6. a1\n7. e1"
+    answer = parse_answer(text, most=4)
+    assert answer == ParsedAnswer(("a1", "b1", "c1", "d1"), None, 7, n_duplicates=2, n_surplus=1)
+
+
 def test_half_a_character_is_not_let_through() -> None:
     assert parse_answer(r'["half \ud83d", "a", "b", "c"]') == ParsedAnswer(("a", "b", "c"), None, 4, 1)
 

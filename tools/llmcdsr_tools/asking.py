@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ from llmcdsr_tools.prompts import OutputFormat, PromptBuilder, user_seed
 from llmcdsr_tools.single_domain import SingleDomainHistory
 
 MAX_FAILURES = 5  # requests in a row that fail at every try: the server is down, or refuses them all
+
+_PATIENCE = 1.0  # seconds that requests in flight get to end by themselves
 
 OutputFormatChoice = Literal["auto", "json", "list"]
 
@@ -82,8 +85,12 @@ class Asking:
         failures: list[Failure] = []
         in_a_row = 0
         # daemons: whoever stops this process does not wait for a slow server
-        for _ in range(min(self._concurrency, len(todo))):
-            threading.Thread(target=self._work, args=(waiting, file, done), daemon=True).start()
+        threads = [
+            threading.Thread(target=self._work, args=(waiting, file, done), daemon=True)
+            for _ in range(min(self._concurrency, len(todo)))
+        ]
+        for thread in threads:
+            thread.start()
         try:
             for n in range(1, len(todo) + 1):
                 history, outcome = done.get()
@@ -103,6 +110,9 @@ class Asking:
         finally:
             with self._writing:  # from here on, nobody writes
                 self._stopped.set()
+            deadline = time.monotonic() + _PATIENCE
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
         return tuple(failures)
 
     def _work(

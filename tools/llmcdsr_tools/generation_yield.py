@@ -28,7 +28,7 @@ class GenerationYield:
         Answers that ended because they became too long; kept, but for their last name.
     n_names_found, n_names_kept : int
         Names in all answers, and those in the names file.
-    n_unusable, n_from_examples, n_from_history, n_duplicates : int
+    n_unusable, n_from_examples, n_from_history, n_duplicates, n_surplus : int
         Names dropped, by reason.
     tokens_in, tokens_out : int
         As the server counts them.
@@ -48,6 +48,7 @@ class GenerationYield:
     n_from_examples: int
     n_from_history: int
     n_duplicates: int
+    n_surplus: int
     tokens_in: int
     tokens_out: int
     seconds: float
@@ -91,7 +92,11 @@ def parse(answer: Answer, history: SingleDomainHistory, builder: PromptBuilder) 
     text = f"{start} {answer.answer}" if start and answer.answer.strip() else answer.answer
     whole = builder.titles(history.rows, 1 - history.domain)
     return parse_answer(
-        text, history=[*whole, *prompt.history], examples=prompt.examples, cut_off=answer.cut_off
+        text,
+        history=[*whole, *prompt.history],
+        examples=prompt.examples,
+        cut_off=answer.cut_off,
+        most=builder.settings.n_names,
     )
 
 
@@ -108,6 +113,7 @@ def format_yield(y: GenerationYield) -> str:
         (y.n_from_examples, "copied from the examples"),
         (y.n_from_history, "from the user's own history"),
         (y.n_duplicates, "duplicates"),
+        (y.n_surplus, "more than asked for"),
         (y.n_unusable, "unusable"),
     )
     per_answer = y.seconds / max(1, y.n_answers)
@@ -134,6 +140,7 @@ def _count(parsed: Sequence[tuple[Answer, ParsedAnswer]]) -> GenerationYield:
         n_from_examples=sum(p.n_from_examples for p in found),
         n_from_history=sum(p.n_from_history for p in found),
         n_duplicates=sum(p.n_duplicates for p in found),
+        n_surplus=sum(p.n_surplus for p in found),
         tokens_in=sum(a.tokens_in or 0 for a in answers),
         tokens_out=sum(a.tokens_out or 0 for a in answers),
         seconds=sum(a.seconds for a in answers),

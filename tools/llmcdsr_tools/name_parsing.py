@@ -2,7 +2,8 @@
 
 Accepted are JSON (a list, or an object with a list in it; also when it is cut off), numbered and bulleted
 lists. Names are stripped of quotes, markers and boilerplate. Dropped are names that were copied from the
-prompt's examples or the user's own history, and duplicates; an answer with two names or fewer is dropped.
+prompt's examples or the user's own history, duplicates, and what is beyond the number asked for; an answer
+with two names or fewer is dropped.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ParsedAnswer:
         Names before any was dropped.
     n_unusable : int
         Without a letter, not valid Unicode, or longer than a title could be.
-    n_from_examples, n_from_history, n_duplicates : int
+    n_from_examples, n_from_history, n_duplicates, n_surplus : int
     """
 
     names: tuple[str, ...]
@@ -57,10 +58,16 @@ class ParsedAnswer:
     n_from_examples: int = 0
     n_from_history: int = 0
     n_duplicates: int = 0
+    n_surplus: int = 0
 
 
 def parse_answer(
-    text: str, *, history: Iterable[str] = (), examples: Iterable[str] = (), cut_off: bool = False
+    text: str,
+    *,
+    history: Iterable[str] = (),
+    examples: Iterable[str] = (),
+    cut_off: bool = False,
+    most: int | None = None,
 ) -> ParsedAnswer:
     """Names of an answer.
 
@@ -74,6 +81,8 @@ def parse_answer(
         Titles of the prompt's examples.
     cut_off : bool
         Whether the answer ended because it became too long: the last name is then not a whole one.
+    most : int, optional
+        Names asked for: those beyond are surplus.
 
     Returns
     -------
@@ -86,7 +95,7 @@ def parse_answer(
         return ParsedAnswer((), "no list")
     of_history, of_examples = ({comparable(title) for title in titles} for titles in (history, examples))
     names: dict[str, str] = {}
-    n_unusable = n_from_examples = n_from_history = n_duplicates = 0
+    n_unusable = n_from_examples = n_from_history = n_duplicates = n_surplus = 0
     for name in map(clean_name, found):
         key = comparable(name)
         if not _usable(name):
@@ -97,6 +106,8 @@ def parse_answer(
             n_from_examples += 1
         elif key in names:
             n_duplicates += 1
+        elif most is not None and len(names) >= most:
+            n_surplus += 1
         else:
             names[key] = name
     too_few = len(names) < MIN_NAMES
@@ -108,6 +119,7 @@ def parse_answer(
         n_from_examples,
         n_from_history,
         n_duplicates,
+        n_surplus,
     )
 
 
