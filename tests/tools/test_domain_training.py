@@ -15,8 +15,9 @@ from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.packing import pack_lists
 from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.domain_data import DomainData
-from llmcdsr_tools.domain_training import DomainTraining, PretrainSettings, title_ranks
+from llmcdsr_tools.domain_training import DomainTraining, title_ranks
 from llmcdsr_tools.evaluate import evaluate
+from llmcdsr_tools.pretrain_settings import PretrainSettings
 
 SETTINGS = PretrainSettings(
     n_epochs=6,

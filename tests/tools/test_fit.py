@@ -25,7 +25,7 @@ from llmcdsr_tools.cli import cli
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model
 from llmcdsr_tools.fit import FitObserver, FitResult, fit
-from llmcdsr_tools.fit_plan import StageOutcome
+from llmcdsr_tools.fit_observer import StageOutcome
 from llmcdsr_tools.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
 from llmcdsr_tools.stage_cache import Stage, tree_hash

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,93 +18,15 @@ from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference import losses, sasrec
 from llmcdsr_lite.reference.contrastive import nt_xent
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, epoch_batches
 from llmcdsr_tools.domain_data import DomainData
 from llmcdsr_tools.evaluate import N_NEGATIVES, draw_negatives, ranks
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.pretrain_settings import PretrainSettings
 from llmcdsr_tools.text_initialization import initialize_from_text
 
-Loss = Literal["bce", "sampled-softmax"]
 N_ALIGNED = 500  # items whose titles are ranked after every epoch, where none are held out
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """What pre-training is done with; the defaults are the official recipe.
-
-    Parameters
-    ----------
-    loss : {"bce", "sampled-softmax"}
-        Recommendation loss.
-    n_negatives : int
-        Shared negatives, for the sampled softmax.
-    contrastive_weight : float
-        Of the contrastive loss beside the recommendation loss.
-    temperature : float
-        Of the contrastive loss.
-    n_epochs : int
-        At most so many for each domain.
-    patience : int
-        A domain is done when its validation HR@10 has not risen for so many epochs.
-    batch_size : int
-        Sequences a step.
-    learning_rate : float
-    hidden, n_blocks, n_heads, max_length, dropout
-        See `SASRecConfig`.
-    text_initialization : bool
-        Start the items from the principal components of their titles, as `train` does.
-    text_deviation : float
-        Root mean square of item embeddings that start from text.
-    held_out : float
-        Share of each domain's items that the contrastive loss leaves out; how well their titles find
-        them says what the projection is worth for text it has not seen.
-    seed : int
-    """
-
-    loss: Loss = "bce"
-    n_negatives: int = 256
-    contrastive_weight: float = 0.1
-    temperature: float = 1.0
-    n_epochs: int = 200
-    patience: int = 10
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    hidden: int = 64
-    n_blocks: int = 2
-    n_heads: int = 1
-    max_length: int = 50
-    dropout: float = 0.5
-    text_initialization: bool = False
-    text_deviation: float = 0.05
-    held_out: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("n_negatives", "n_epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "temperature", "text_deviation"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
-        if not 0 <= self.contrastive_weight < math.inf:
-            raise TrainingError(f"contrastive_weight must be at least 0, found {self.contrastive_weight}")
-        if not 0 <= self.held_out < 1:
-            raise TrainingError(f"held_out must be in [0, 1), found {self.held_out}")
-        if self.seed < 0:
-            raise TrainingError(f"seed must be at least 0, found {self.seed}")
-        if self.loss not in get_args(Loss):
-            raise TrainingError(f"loss must be one of {', '.join(get_args(Loss))}, found {self.loss!r}")
-        self.model_config(1)
-
-    def model_config(self, n_items: int) -> SASRecConfig:
-        """Sizes of the model for a domain of `n_items`."""
-        try:
-            return SASRecConfig(
-                n_items, self.hidden, self.n_blocks, self.n_heads, self.max_length, self.dropout
-            )
-        except ValueError as error:
-            raise TrainingError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from llmcdsr_lite.bundle import CONFIG
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.fit_config import FitConfig, load_config
-from llmcdsr_tools.fit_plan import FitObserver, StageOutcome, plan
+from llmcdsr_tools.fit_observer import FitObserver, StageOutcome
+from llmcdsr_tools.fit_plan import plan
 from llmcdsr_tools.measures import Measures, read_measures
 from llmcdsr_tools.stage_cache import complete, finished
 

@@ -8,7 +8,7 @@ network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export import export
-from llmcdsr_tools.fit_config import FitConfig
+from llmcdsr_tools.fit_observer import FitObserver, StageOutcome
+from llmcdsr_tools.fit_settings import FitConfig
 from llmcdsr_tools.generate import generate
 from llmcdsr_tools.generation_yield import format_yield
 from llmcdsr_tools.ingest import ingest
@@ -25,49 +26,13 @@ from llmcdsr_tools.language_model import ServerSettings
 from llmcdsr_tools.measures import measure, write_measures
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.pretrain import PretrainObserver, pretrain
+from llmcdsr_tools.pretrain import pretrain
 from llmcdsr_tools.report import ReportSources, write_report
 from llmcdsr_tools.stage_cache import Stage, stage_folder, stage_key
-from llmcdsr_tools.train import Observer, train
+from llmcdsr_tools.train import train
 from llmcdsr_tools.word_vectors import word_vectors
 
 YIELD = "yield.txt"  # beside the names of a language model: what became of its answers
-
-
-@dataclass(frozen=True)
-class StageOutcome:
-    """How one stage of a call went.
-
-    Parameters
-    ----------
-    name : str
-    output : Path
-    cached : bool
-        Whether there was nothing to do.
-    seconds : float
-        Of the call that made the output.
-    """
-
-    name: str
-    output: Path
-    cached: bool
-    seconds: float
-
-
-class FitObserver:
-    """Told how the pipeline goes; does nothing, override what you need."""
-
-    training: Observer | None = None
-    pretraining: PretrainObserver | None = None
-
-    def started(self, stage: Stage) -> None:
-        """Take note of a stage that will run."""
-
-    def done(self, outcome: StageOutcome) -> None:
-        """Take note of a stage that is done, or was so before."""
-
-    def progress(self, done: int, of: int) -> None:
-        """Take note of how far a stage is that counts texts or users."""
 
 
 def plan(config: FitConfig, observer: FitObserver, outcomes: list[StageOutcome]) -> list[Stage]:

@@ -22,7 +22,8 @@ from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.domain_data import DomainData
-from llmcdsr_tools.domain_training import DomainEpoch, DomainTraining, PretrainSettings
+from llmcdsr_tools.domain_training import DomainEpoch, DomainTraining
+from llmcdsr_tools.pretrain_settings import PretrainSettings
 from llmcdsr_tools.run import file_hash, folder_hash
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
