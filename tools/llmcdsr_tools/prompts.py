@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from string import Template
 from typing import Any, Literal
 
@@ -227,6 +228,7 @@ def estimate_tokens(text: str) -> int:
     return len(_TOKEN.findall(text))
 
 
+@lru_cache(maxsize=1 << 16)  # the titles of examples come again and again
 def shorten(title: str, tokens: int) -> str:
     """The first words of a title that have at most so many tokens, white space made single."""
     words = title.split()
