@@ -3,8 +3,8 @@
 ======================= =====================================================================
 file                    content
 ======================= =====================================================================
-recall_names.npy        float32 (items + 1, H'), row 0 zero: every title, projected into the
-                        space of the domain that its item is not of
+recall_names.npy        float32 (items + 1, H'), row 0 zero: what every item says in the space
+                        of the domain that it is not of
 recall_items.npy        float32 (items + 1, H'), row 0 zero: the item vectors that recall
                         searches, of length 1 (or zero)
 recall_poolers.npy      float32 (2, H'): weights of names of domain A, of domain B
@@ -12,8 +12,9 @@ recall_projections.npy  float32 (2, H', E), may be left out: text embedding to t
                         domain A, of domain B
 ======================= =====================================================================
 
-``recall`` in config.json: ``hidden`` (H'), ``text`` (E, or null without projections) and ``pseudo``, what
-is done with pseudo items for target domain A and target domain B (`PseudoChoice`).
+``recall`` in config.json: ``hidden`` (H'), ``text`` (E, or null without projections), ``title_lengths``
+(mean length of projected titles in the space of A, of B) and ``pseudo``, what is done with pseudo items for
+target domain A and target domain B (`PseudoChoice`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ RECALL_VERSION = 2  # of the format, the first that has it
 
 _MAX_HIDDEN = 1 << 14
 _MAX_TEXT = 1 << 16
+_MAX_LENGTH = 1e6
 _LENGTH_TOLERANCE = 1e-3
 
 Choices = tuple[PseudoChoice, PseudoChoice]
@@ -53,10 +55,9 @@ def write_recall(
     for name, array in arrays.items():
         np.save(folder / name, np.ascontiguousarray(array, dtype=np.float32))
     text = None if network.projections is None else network.projections.shape[2]
-    pseudo = [
-        {"auto": asdict(c.auto), "names": asdict(c.names), "validation": dict(c.validation)} for c in choices
-    ]
-    return tuple(arrays), {"hidden": network.hidden, "text": text, "pseudo": pseudo}
+    described = {"hidden": network.hidden, "text": text, "title_lengths": list(network.title_lengths)}
+    pseudo = [{**asdict(choice), "validation": dict(choice.validation)} for choice in choices]
+    return tuple(arrays), {**described, "pseudo": pseudo}
 
 
 def read_recall(
@@ -105,12 +106,24 @@ def read_recall(
         read_array(folder / ITEMS, np.float32, (n_rows, hidden)),
         read_array(folder / POOLERS, np.float32, (2, hidden)),
         projections,
+        _read_lengths(path, described),
     )
     for name, array in ((NAMES, network.names), (ITEMS, network.items)):
         if array[0].any():
             raise BundleError(f"{folder / name}: row 0 is padding and must be zero")
     _check_lengths(folder / ITEMS, network.items)
     return network, _read_choices(path, described)
+
+
+def _read_lengths(path: Path, described: dict[str, Any]) -> tuple[float, float]:
+    lengths = described.get("title_lengths")
+    if (
+        not isinstance(lengths, list)
+        or len(lengths) != 2
+        or not all(type(length) is float and 0 < length < _MAX_LENGTH for length in lengths)
+    ):
+        raise BundleError(f"{path}: field 'recall.title_lengths' is {lengths!r:.60}, expected two lengths")
+    return lengths[0], lengths[1]
 
 
 def _check_lengths(path: Path, items: FloatArray) -> None:
@@ -135,6 +148,7 @@ def _read_choice(path: Path, entry: Any) -> PseudoChoice:
         validation = entry["validation"]
         if not isinstance(validation, dict):
             raise TypeError("validation must be an object")
-        return PseudoChoice(PseudoSetting(**entry["auto"]), PseudoSetting(**entry["names"]), validation)
+        auto, names = PseudoSetting(**entry["auto"]), PseudoSetting(**entry["names"])
+        return PseudoChoice(auto, names, validation, entry["source"])
     except (KeyError, TypeError, UsageError) as error:
         raise BundleError(f"{path}: field 'recall.pseudo': {error}") from None

@@ -280,7 +280,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     )
     if contents.recall is not None:
         for domain, choice in zip(contents.catalogue.domains, contents.pseudo, strict=True):
-            click.echo(f"pseudo items for {domain.name}: {choice.auto}{_gain(choice)}")
+            by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
+            click.echo(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
     click.echo(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
 
 

@@ -22,6 +22,7 @@ from llmcdsr_lite.search import Rows, Scores
 PseudoMode = Literal["off", "insert", "fuse"]
 Place = Literal["front", "spread"]
 Scope = Literal["domain", "recalled"]
+Source = Literal["titles", "companions", "both"]
 Asked = Literal["auto", "off"] | Sequence[str]  # what a caller may ask for, one user
 MAX_PSEUDO_ITEMS = 1000
 
@@ -89,13 +90,19 @@ class PseudoChoice:
         Where the caller gives names; never ``off``.
     validation : mapping
         JSON-able: how `auto` was chosen and what it is worth.
+    source : {"titles", "companions", "both"}
+        What the items of a history say: their titles; what other users who have them have in the domain;
+        or both, mixed.
     """
 
     auto: PseudoSetting = PseudoSetting()
     names: PseudoSetting = PseudoSetting("insert", place="spread")
     validation: Mapping[str, Any] = field(default_factory=dict)
+    source: Source = "titles"
 
     def __post_init__(self) -> None:
+        if self.source not in get_args(Source):
+            raise UsageError(f"source is {self.source!r}, expected one of {', '.join(get_args(Source))}")
         if self.names.mode == "off":
             raise UsageError("names: mode is 'off', expected 'insert' or 'fuse'")
 
@@ -197,15 +204,16 @@ class PseudoRecall:
             If there are names and no domain, or free text and no encoder.
         """
         found: list[PseudoItems | None] = [None] * len(histories)
-        wanted: dict[tuple[int, PseudoSetting], list[tuple[int, FloatArray]]] = {}
+        wanted: dict[tuple[int, PseudoSetting, bool], list[tuple[int, FloatArray]]] = {}
         for i, (history, what) in enumerate(zip(histories, asked, strict=True)):
             chosen = self._names_of(history[-self.max_length :], domain, what)
             if chosen is not None:
                 index, setting, vectors = chosen
-                wanted.setdefault((index, setting), []).append((i, vectors))
-        for (index, setting), users in wanted.items():
+                weigh = not isinstance(what, str) or self._choices[index].source == "titles"
+                wanted.setdefault((index, setting, weigh), []).append((i, vectors))
+        for (index, setting, weigh), users in wanted.items():
             of = self._catalogue.domains[index]
-            directions = self.network.directions([vectors for _, vectors in users], index)
+            directions = self.network.directions([vectors for _, vectors in users], index, weigh=weigh)
             rows, similarities = np.zeros((len(users), 0), np.int64), np.zeros((len(users), 0), np.float32)
             if rows_always or setting.mode == "insert" or setting.scope == "recalled":
                 rows, similarities = self.network.nearest(directions, of.start, of.stop, setting.k)
@@ -216,7 +224,7 @@ class PseudoRecall:
     def _names_of(
         self, history: npt.NDArray[np.integer[Any]], domain: Domain | None, asked: Asked
     ) -> tuple[int, PseudoSetting, FloatArray] | None:
-        """Index of the domain, setting and projected names (m, H') for one history, if it gets any."""
+        """Index of the domain, setting and vectors of names (m, H') for one history, if it gets any."""
         if isinstance(asked, str):
             index = None if asked == "off" else self._missing_domain(history, domain)
             if index is None:
@@ -224,7 +232,7 @@ class PseudoRecall:
             setting = self._choices[index].auto
             if setting.mode == "off" or (setting.mode == "insert" and domain is None):
                 return None
-            vectors = self.network.titles(history)
+            vectors = self.network.said(history)
         else:
             if domain is None:
                 raise UsageError("pseudo: names need the domain that is asked for")

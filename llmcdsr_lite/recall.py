@@ -1,7 +1,8 @@
-"""The recall network at request time: from what a history's titles say to items of the other domain.
+"""The recall network at request time: from what a history's items say to items of the other domain.
 
-The titles are projected beforehand, each into the space of the domain that its item is *not* of, so that
-no text encoder is needed. Free-text names are encoded where there is one (`NameVectors`).
+What each item says is in the bundle as a vector in the space of the domain that it is *not* of, so that no
+text encoder is needed: its projected title, or what other users who have it have there. Free-text names
+are encoded where there is an encoder (`NameVectors`).
 """
 
 from __future__ import annotations
@@ -25,52 +26,58 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class RecallNetwork:
-    """Projected titles, item vectors and poolers.
+    """What items say, item vectors and poolers.
 
     Parameters
     ----------
     names : float32 array (items + 1, H')
-        Title of every item in the space of the domain that the item is not of; row 0 zero, and so are
-        the rows of items without a title.
+        What every item says, in the space of the domain that the item is not of; row 0 zero, and so are
+        the rows of items that say nothing, as those without a title.
     items : float32 array (items + 1, H')
         Item vectors that recall searches, of length 1 or zero; row 0 zero.
     poolers : float32 array (2, H')
         Of names of domain A, of domain B; zeros weigh all names alike.
     projections : float32 array (2, H', E), optional
         Text embedding to the space of domain A, of domain B.
+    title_lengths : tuple of two float
+        Mean length of projected titles in the space of domain A, of domain B.
     """
 
     names: FloatArray
     items: FloatArray
     poolers: FloatArray
     projections: FloatArray | None = None
+    title_lengths: tuple[float, float] = (1.0, 1.0)
 
     @property
     def hidden(self) -> int:
         """Hidden size H'."""
         return int(self.items.shape[1])
 
-    def titles(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
-        """Projected titles of the items that have one (m, H')."""
+    def said(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
+        """Vectors of the items that say something (m, H')."""
         found = np.asarray(self.names[rows])
         return found[found.any(axis=1)]
 
-    def directions(self, names: Sequence[FloatArray], domain: int) -> FloatArray:
+    def directions(self, names: Sequence[FloatArray], domain: int, *, weigh: bool = True) -> FloatArray:
         """Pooled vectors of length 1.
 
         Parameters
         ----------
         names : sequence of n float arrays (m, H')
-            Projected names of each user, at least one.
+            Names of each user, at least one.
         domain : {0, 1}
             Domain whose items are wanted.
+        weigh : bool
+            Use the pooler, which has learned from projected text; if not, the vector is the mean.
 
         Returns
         -------
         float32 array (n, H')
         """
         offsets = np.cumsum([0, *map(len, names)])
-        pooled, _ = pool(np.concatenate(names), offsets, np.asarray(self.poolers[domain]))
+        pooler = np.asarray(self.poolers[domain])
+        pooled, _ = pool(np.concatenate(names), offsets, pooler if weigh else np.zeros_like(pooler))
         return unit_rows(pooled)
 
     def nearest(self, directions: FloatArray, start: int, stop: int, k: int) -> tuple[Rows, Scores]:
@@ -120,8 +127,8 @@ class NameVectors:
     def __call__(self, names: Sequence[str], domain: int) -> FloatArray:
         """Vectors of names in the space of a domain (m, H'); a name that says nothing has none.
 
-        An item of the other domain stands for its title, an item of the domain itself for its item
-        vector, made as long as a projected title is on average.
+        An item of the domain itself stands for its item vector, an item of the other domain for what it
+        says, both made as long as a projected title is on average.
 
         Parameters
         ----------
@@ -137,15 +144,12 @@ class NameVectors:
         start = self._catalogue.domains[domain].start
         stop = self._catalogue.domains[domain].stop
         vectors = np.zeros((len(names), self._network.hidden), dtype=np.float32)
-        others = []
-        for i, name in enumerate(names):
-            row = self._row(name, domain)
-            if row is None:
-                others.append(i)
-            elif start <= row < stop:
-                vectors[i] = self._network.items[row] * self._title_length[domain]
-            else:
-                vectors[i] = self._network.names[row]
+        rows = [self._row(name, domain) for name in names]
+        for i, row in enumerate(rows):
+            if row is not None:
+                vectors[i] = (self._network.items if start <= row < stop else self._network.names)[row]
+        vectors = unit_rows(vectors) * np.float32(self._network.title_lengths[domain])
+        others = [i for i, row in enumerate(rows) if row is None]
         if others:
             vectors[others] = self._encode([names[i] for i in others], domain)
         return vectors[vectors.any(axis=1)]
@@ -178,13 +182,3 @@ class NameVectors:
         a.pop("", None)
         b.pop("", None)
         return a, b
-
-    @cached_property
-    def _title_length(self) -> tuple[float, float]:
-        """Mean length of the projected titles in the space of domain A, of domain B."""
-        a, b = self._catalogue.domains
-        lengths = []
-        for other in (b, a):  # the space of A has the titles of B
-            norms = np.linalg.norm(self._network.names[other.start : other.stop], axis=1)
-            lengths.append(float(norms[norms > 0].mean()) if norms.any() else 1.0)
-        return lengths[0], lengths[1]

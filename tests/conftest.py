@@ -79,7 +79,8 @@ def recall_network(bundle_data: Bundle) -> RecallNetwork:
     items /= np.linalg.norm(items, axis=1, keepdims=True)
     items[[0, 14]] = 0
     poolers, projections = rng.normal(size=(2, hidden)), rng.normal(size=(2, hidden, text))
-    return RecallNetwork(names, items, poolers.astype(np.float32), projections.astype(np.float32))
+    poolers, projections = poolers.astype(np.float32), projections.astype(np.float32)
+    return RecallNetwork(names, items, poolers, projections, (1.5, 2.5))
 
 
 @pytest.fixture(scope="session")

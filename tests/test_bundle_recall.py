@@ -23,7 +23,9 @@ from llmcdsr_lite.recall import RecallNetwork
 
 FILES = (*RECALL_FILES, PROJECTIONS)
 CHOICES = (
-    PseudoChoice(PseudoSetting("fuse", 5, scope="recalled", weight=0.1), validation={"gain": 0.25}),
+    PseudoChoice(
+        PseudoSetting("fuse", 5, scope="recalled", weight=0.1), validation={"gain": 0.25}, source="both"
+    ),
     PseudoChoice(names=PseudoSetting("insert", 3, "front")),
 )
 
@@ -78,6 +80,7 @@ def test_round_trip(written: Path, recall_network: RecallNetwork) -> None:
     config = json.loads((written / "config.json").read_text())
     assert config["format_version"] == 2
     assert (config["recall"]["hidden"], config["recall"]["text"]) == (5, 7)
+    assert bundle.recall.title_lengths == tuple(config["recall"]["title_lengths"]) == (1.5, 2.5)
     assert set(FILES) < set(config["files"])
     assert sorted(p.name for p in written.iterdir()) == sorted(["config.json", *config["files"]])
 
@@ -163,6 +166,12 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
         (["recall", "hidden"], 10**9, "field 'hidden' is 1000000000"),
         (["recall", "text"], True, "field 'text' is True"),
         (["recall", "text"], None, "lists recall_projections.npy, but field 'recall.text' is not set"),
+        (["recall", "title_lengths"], [1.0], "field 'recall.title_lengths' is [1.0], expected two lengths"),
+        (["recall", "title_lengths"], [1.0, 0.0], "title_lengths"),
+        (["recall", "title_lengths"], [1.0, float("nan")], "title_lengths"),
+        (["recall", "title_lengths"], [1.0, True], "title_lengths"),
+        (["recall", "title_lengths"], None, "title_lengths"),
+        (["recall", "pseudo", 0, "source"], "hearsay", "source is 'hearsay'"),
         (["recall", "pseudo"], {}, "'recall.pseudo' must list two domains"),
         (["recall", "pseudo", 0], "off", "field 'recall.pseudo'"),
         (["recall", "pseudo", 0], {}, "field 'recall.pseudo': 'validation'"),

@@ -108,7 +108,7 @@ def test_inspect(folder: Path) -> None:
     assert lines[0].startswith(f"{folder}: format version 2, verified")
     assert lines[4:6] == [
         "pseudo items for food: off",
-        f"pseudo items for kitchen: {FUSE} (validation HR@10 0.2625, +0.0125)",
+        f"pseudo items for kitchen: {FUSE}, recalled by titles (validation HR@10 0.2625, +0.0125)",
     ]
     assert json.loads(ok("inspect", folder, "--json"))["recall"]["hidden"] == 5
 

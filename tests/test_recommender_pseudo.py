@@ -42,12 +42,12 @@ class Naive:
     network: RecallNetwork
     represent: Callable[[list[int]], Any]
 
-    def pooled(self, names: list[Any], domain: str) -> Any:
+    def pooled(self, names: list[Any], domain: str, weigh: float = 1.0) -> Any:
         names = [np.asarray(name, dtype=np.float64) for name in names if np.any(name)]
         if not names:
             return None
         pooler = self.network.poolers[("food", "kitchen").index(domain)].astype(float)
-        weights = [np.exp(name @ pooler) for name in names]
+        weights = [np.exp(weigh * (name @ pooler)) for name in names]
         vector = sum(w * name for w, name in zip(weights, names, strict=True)) / sum(weights)
         return vector / np.sqrt(vector @ vector)
 
@@ -248,10 +248,10 @@ def test_a_batch_is_the_same_as_one_by_one(
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naive, setting: str) -> None:
-    """f5 by id, k4 by its title, f0 has no title: it counts for nothing."""
+    """f5 by id, k4 by its title, f0 has no title: it counts for nothing. All are 1.5 long."""
     network = naive.network
-    lengths = [float(np.sqrt(v @ v)) for v in network.names[13:].astype(float) if v.any()]
-    names = [network.items[6] * np.mean(lengths), network.names[17]]
+    k4 = network.names[17].astype(float)
+    names = [network.items[6] * 1.5, k4 / np.sqrt(k4 @ k4) * 1.5]
     for history in (["k3", "k9"], ["f3", "k9"], []):
         pooled = naive.pooled(names, "food")
         cosines = {i: float(pooled @ network.items[ALL.index(i) + 1]) for i in FOOD}
@@ -261,6 +261,23 @@ def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naiv
         )
         assert ids(answer) == ranked(scores, FOOD, 30)
         assert not answer.fallback
+
+
+def test_only_text_is_weighed_by_the_pooler(load: Loads, naive: Naive) -> None:
+    choice = PseudoChoice(SETTINGS["fuse"], SETTINGS["fuse"], source="companions")
+    bundle = replace(naive.bundle, recall=naive.network, pseudo=(choice, choice))
+    recommender = Recommender(bundle, load()._backend)
+    history = ["k3", "k9", "k5"]
+    said = [naive.network.names[ALL.index(i) + 1] for i in history]
+    lengths = [np.sqrt(v @ v) / 1.5 for v in said]
+    given = [vector / length for vector, length in zip(said, lengths, strict=True)]
+    for asked, names, weigh in (("auto", said, 0.0), (history, given, 1.0)):
+        pooled = naive.pooled(names, "food", weigh)
+        cosines = {i: float(pooled @ naive.network.items[ALL.index(i) + 1]) for i in FOOD}
+        scores = naive.scores(history, cosines, SETTINGS["fuse"])
+        answer = recommender.recommend(history, domain="food", k=12, pseudo=asked)
+        assert ids(answer) == ranked(scores, FOOD, 12)
+        np.testing.assert_allclose([a.score for a in answer], [scores[a.id] for a in answer], atol=1e-4)
 
 
 class Encoder:
@@ -282,7 +299,8 @@ def test_free_text_is_encoded_and_projected(
     recommender = Recommender(bundle, backend, encoder=encoder)
     assert recall_network.projections is not None
     text = [sum(recall_network.projections[0][:, e] * e * n for e in range(7)) for n in (6, 4)]
-    pooled = naive.pooled([*text, recall_network.names[17]], "food")
+    k4 = recall_network.names[17].astype(float)
+    pooled = naive.pooled([*text, k4 / np.sqrt(k4 @ k4) * 1.5], "food")
     cosines = {i: float(pooled @ recall_network.items[ALL.index(i) + 1]) for i in FOOD}
     scores = naive.scores(["k3"], cosines, SETTINGS["fuse"])
     answer = recommender.recommend(["k3"], domain="food", k=12, pseudo=["coffee", " ", "k4", "beer"])

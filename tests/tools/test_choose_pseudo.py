@@ -18,6 +18,7 @@ from llmcdsr_tools.choose_pseudo import choose_pseudo
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives, evaluate, ranks
 from llmcdsr_tools.pseudo_trials import PseudoTrials, Trial, Trials
+from llmcdsr_tools.recall_export import SourcedNetwork
 
 N_A, N_B, N_TOPICS, HIDDEN = 45, 60, 9, 6
 N_ROWS = 1 + N_A + N_B
@@ -69,6 +70,15 @@ def network(informed: bool) -> RecallNetwork:
     )
 
 
+def networks(informed: bool) -> list[SourcedNetwork]:
+    """Titles that tell the topic or nothing, companions that tell nothing."""
+    titles = network(informed)
+    return [
+        SourcedNetwork("titles", titles),
+        SourcedNetwork("companions", replace(titles, names=network(False).names)),
+    ]
+
+
 @pytest.fixture(scope="module")
 def backend() -> MeanBackend:
     return MeanBackend(np.random.default_rng(3).normal(size=(N_ROWS, 8)).astype(np.float32))
@@ -76,7 +86,7 @@ def backend() -> MeanBackend:
 
 @pytest.fixture(scope="module")
 def trials(data: Dataset, backend: MeanBackend) -> tuple[PseudoTrials, PseudoTrials]:
-    return choose_pseudo(backend, backend.table, data, network(True), max_length=4, seed=5)
+    return choose_pseudo(backend, backend.table, data, networks(True), max_length=4, seed=5)
 
 
 def test_every_trial_is_what_evaluate_measures(
@@ -84,10 +94,11 @@ def test_every_trial_is_what_evaluate_measures(
 ) -> None:
     for index, of_domain in enumerate(both.auto for both in trials):
         assert of_domain.domain == ("a", "b")[index]
-        assert len({str(trial.setting) for trial in of_domain.tried}) == len(of_domain.tried) == 35
+        assert len({(str(t.setting), t.source) for t in of_domain.tried}) == len(of_domain.tried) == 74
         for trial in (of_domain.off, *of_domain.tried):
-            choice = PseudoChoice(trial.setting)
-            recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
+            choice = PseudoChoice(trial.setting, source=trial.source)
+            (used,) = (n.network for n in networks(True) if n.source == trial.source)
+            recaller = PseudoRecall(CATALOGUE, used, (choice, choice), 4)
             results = evaluate(
                 backend, backend.table, data, split="valid", seed=5, groups=("cold",), pseudo=recaller
             )
@@ -106,7 +117,7 @@ def test_the_standard_error_is_of_the_paired_difference(
     queries = Queries.from_split(data.valid).cold(CATALOGUE).into(domain)
     negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, 5)
     off, _ = ranks(backend, backend.table, queries, domain, negatives)
-    for trial in trials[1].auto.tried[::5]:
+    for trial in trials[1].auto.tried[:37:5]:
         choice = PseudoChoice(trial.setting)
         recaller = PseudoRecall(CATALOGUE, network(True), (choice, choice), 4)
         rank, _ = ranks(backend, backend.table, queries, domain, negatives, recaller)
@@ -120,7 +131,7 @@ def test_titles_that_tell_the_topic_win(trials: tuple[PseudoTrials, PseudoTrials
     for both in trials:
         winner, choice = both.auto.winner, both.choice()
         assert winner is both.auto.best
-        assert winner.setting.mode == "fuse"
+        assert (winner.setting.mode, winner.source, choice.source) == ("fuse", "titles", "titles")
         assert winner.merit == max(trial.merit for trial in both.auto.tried)
         assert winner.gain > 0.2
         assert choice.auto == winner.setting
@@ -166,7 +177,7 @@ def test_titles_that_tell_nothing_are_mostly_off(data: Dataset) -> None:
     lucky, taken = 0, 0
     for seed in range(12):
         backend = MeanBackend(np.random.default_rng(seed).normal(size=(N_ROWS, 8)).astype(np.float32))
-        for both in choose_pseudo(backend, backend.table, data, network(False), max_length=4):
+        for both in choose_pseudo(backend, backend.table, data, networks(False)[:1], max_length=4):
             choice = both.choice()
             lucky += both.auto.best.gain > 0
             taken += choice.auto != PseudoSetting()
@@ -203,7 +214,7 @@ def test_ndcg_decides_between_equals_and_the_first_among_full_equals() -> None:
 
 def test_without_cold_users_nothing_is_tried(data: Dataset, backend: MeanBackend) -> None:
     nobody = replace(data, valid=Histories.from_lists([[1, 2, 50]], ["u"]))
-    for both in choose_pseudo(backend, backend.table, nobody, network(True), max_length=4):
+    for both in choose_pseudo(backend, backend.table, nobody, networks(True), max_length=4):
         for trials in (both.auto, both.names):
             assert (trials.n_users, trials.tried, trials.winner) == (0, (), trials.off)
         assert both.choice() == PseudoChoice(validation={"n_users": 0})

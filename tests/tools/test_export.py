@@ -15,7 +15,6 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle
 from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
 from llmcdsr_lite.pseudo import PseudoSetting
-from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools import export as stage
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.choose_pseudo import choose_pseudo
@@ -24,6 +23,7 @@ from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import export
 from llmcdsr_tools.pseudo_trials import PseudoTrials, Trial, Trials
+from llmcdsr_tools.recall_export import recall_networks
 from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.train import TrainResult, train
 
@@ -218,19 +218,26 @@ def test_the_recall_network_is_exported(
     assert found is not None
     assert found.projections is not None
     source = load_checkpoint(pretrained).arrays
+    projected = np.zeros((67, 5))
     assert np.array_equal(found.poolers, poolers)
     for row in range(1, 67):
         own, other, place = ("a", "b", row - 1) if row <= 30 else ("b", "a", row - 31)
         vector = source[f"items_{own}"][place].astype(float)
         np.testing.assert_allclose(found.items[row], vector / np.sqrt(vector @ vector), atol=1e-6)
-        projected = source[f"projection_{other}"].astype(float) @ text[row - 1]
-        np.testing.assert_allclose(found.names[row], projected, atol=1e-5)
-    assert not found.names[3].any()
+        projected[row] = source[f"projection_{other}"].astype(float) @ text[row - 1]
+    for (own, other), length in zip(((31, 67), (1, 31)), found.title_lengths, strict=True):
+        norms = np.sqrt((projected[own:other] ** 2).sum(axis=1))
+        assert length == pytest.approx(norms[norms > 0].mean(), rel=1e-5)
+    by_source = {n.source: n.network.names for n in recall_networks(small_world.data, *recall_inputs)}
+    np.testing.assert_allclose(by_source["titles"], projected, atol=1e-5)
+    assert not projected[3].any()
+    for choice, start, stop in ((bundle.pseudo[0], 31, 67), (bundle.pseudo[1], 1, 31)):
+        assert np.array_equal(found.names[start:stop], by_source[choice.source][start:stop])
     for index, letter in enumerate("ab"):
         assert np.array_equal(found.projections[index], source[f"projection_{letter}"])
     backend, table = open_model(tmp_path / "bundle", small_world.data)
-    network = RecallNetwork(found.names, found.items, found.poolers)
-    trials = choose_pseudo(backend, table, small_world.data, network, max_length=10)
+    networks = recall_networks(small_world.data, *recall_inputs, poolers)
+    trials = choose_pseudo(backend, table, small_world.data, networks, max_length=10)
     for choice, of_domain in zip(bundle.pseudo, trials, strict=True):
         assert str(choice.auto)[:8] == str(of_domain.choice().auto)[:8]
         assert choice.validation["n_users"] == of_domain.auto.n_users > 10
@@ -267,7 +274,7 @@ def test_a_setting_that_won_is_in_card_and_metrics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setting = PseudoSetting("fuse", 2, weight=50.0)
-    off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02)
+    off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02, "companions")
     some, none = Trials("food", 40, off, (best,)), Trials("tools", 0, off, ())
     trials = (PseudoTrials(some, some), PseudoTrials(none, none))
     monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
@@ -283,8 +290,8 @@ def test_a_setting_that_won_is_in_card_and_metrics(
     assert by["cold", "tools", "full", "off"] == by["cold", "tools", "full", "auto"]
     card = (bundle / "README.md").read_text()
     assert (
-        "- food: add 50 x cosine to the scores of all items. HR@10 0.5000, against 0.4000 without "
-        "(+0.1000, standard error 0.0200, +25.0%; 40 users)."
+        "- food: add 50 x cosine to the scores of all items, recalled by companions. "
+        "HR@10 0.5000, against 0.4000 without (+0.1000, standard error 0.0200, +25.0%; 40 users)."
     ) in card
     assert "- tools: off; there are no such users in the validation data" in card
     config = json.loads((bundle / "config.json").read_text())

@@ -2,8 +2,8 @@
 
 The cold cross-domain queries of the validation users are ranked without pseudo items and with every
 setting of a grid. The best is the one with the highest HR@10, then NDCG@10, 999 negatives. It is taken
-only if its HR@10 is above that of "off" by `MARGIN` standard errors of the paired difference: of some
-thirty settings the best lies one above by luck alone, and pseudo items must never make a bundle worse.
+only if its HR@10 is above that of "off" by `MARGIN` standard errors of the paired difference: of so many
+settings the best lies one above by luck alone, and pseudo items must never make a bundle worse.
 
 The same is done for names that a caller gives (`PseudoTrials.names`), on the queries of users who had items
 of the domain before these were taken out: the names are those items.
@@ -21,13 +21,23 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.pseudo import Asked, Place, PseudoChoice, PseudoRecall, PseudoSetting, Scope
+from llmcdsr_lite.pseudo import (
+    Asked,
+    Place,
+    PseudoChoice,
+    PseudoItems,
+    PseudoRecall,
+    PseudoSetting,
+    Scope,
+    Source,
+)
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluate import COLD_MIN_HISTORY, N_NEGATIVES, Queries, draw_negatives
 from llmcdsr_tools.pseudo_trials import MARGIN, PseudoTrials, Trial, Trials
+from llmcdsr_tools.recall_export import SourcedNetwork
 
-NUMBERS = (1, 3, 5, 10)
+NUMBERS = (1, 3, 5, 10, 20)
 PLACES: tuple[Place, ...] = ("front", "spread")
 # Weights as shares of what the recommender's scores vary, over what the cosines vary: a scale that fits
 # every model.
@@ -44,7 +54,7 @@ def choose_pseudo(
     backend: Backend,
     item_embedding: FloatArray,
     dataset: Dataset,
-    network: RecallNetwork,
+    networks: Sequence[SourcedNetwork],
     *,
     max_length: int,
     seed: int = 0,
@@ -58,7 +68,8 @@ def choose_pseudo(
         Gives the user representations.
     item_embedding : float array (items + 1, H)
     dataset : Dataset
-    network : RecallNetwork
+    networks : sequence of SourcedNetwork
+        One for everything that the items of a history can say; every setting is tried with each.
     max_length : int
         Of the recommender.
     seed : int
@@ -72,21 +83,27 @@ def choose_pseudo(
         For target domain A and target domain B.
     """
     most = PseudoSetting("insert", max(max(NUMBERS), *(k for _, k in FUSED)))
-    choice = PseudoChoice(most, most)
-    recaller = PseudoRecall(dataset.catalogue, network, (choice, choice), max_length)
+    recallers = []
+    for sourced in networks:
+        choice = PseudoChoice(most, most, source=sourced.source)
+        recaller = PseudoRecall(dataset.catalogue, sourced.network, (choice, choice), max_length)
+        recallers.append((sourced.source, recaller))
     everyone = Queries.from_split(dataset.valid)
     cold = everyone.cold(dataset.catalogue)
 
-    def trials(queries: Queries, domain: Domain, asked: Sequence[Asked]) -> Trials:
-        return _Comparison(backend, item_embedding, recaller, queries, domain, asked, seed).trials(margin)
+    def compare(queries: Queries, domain: Domain) -> _Comparison:
+        return _Comparison(backend, item_embedding, networks[0].network, queries, domain, max_length, seed)
 
     found = []
     for domain in dataset.catalogue.domains:
-        queries, names = _named(everyone.into(domain), dataset.catalogue)
         titles = cold.into(domain)
+        auto: list[Asked] = ["auto"] * len(titles.histories)
+        said = [(source, r.recall(titles.histories, domain, auto)) for source, r in recallers]
+        queries, names = _named(everyone.into(domain), dataset.catalogue)
+        given = [(recallers[0][0], recallers[0][1].recall(queries.histories, domain, names))]
         found.append(
             PseudoTrials(
-                trials(titles, domain, ["auto"] * len(titles.histories)), trials(queries, domain, names)
+                compare(titles, domain).trials(said, margin), compare(queries, domain).trials(given, margin)
             )
         )
     a, b = found
@@ -113,42 +130,51 @@ class _Comparison:
         self,
         backend: Backend,
         item_embedding: FloatArray,
-        recaller: PseudoRecall,
+        network: RecallNetwork,
         queries: Queries,
         domain: Domain,
-        asked: Sequence[Asked],
+        max_length: int,
         seed: int,
     ) -> None:
         self._backend = backend
         self._table = item_embedding
-        self._recaller = recaller
+        self._recalled_items = network.items
         self._histories = queries.histories
         self._domain = domain
+        self._max_length = max_length
         negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, seed)
         self._items = np.concatenate([queries.targets[:, None], negatives], axis=1)  # (n, 1 + negatives)
-        self._pseudo = recaller.recall(self._histories, domain, asked)
 
-    def trials(self, margin: float) -> Trials:
-        """Try everything."""
+    def trials(self, said: Sequence[tuple[Source, Sequence[PseudoItems | None]]], margin: float) -> Trials:
+        """Try everything with the pseudo items of each source."""
         n_users = len(self._histories)
         if not n_users:
             nothing = Trial(PseudoSetting(), math.nan, math.nan, math.nan, math.nan)
             return Trials(self._domain.name, 0, nothing, (), margin)
         scores = self._scores(self._histories)  # (n, 1 + negatives)
-        cosines = self._cosines()
-        scale = float(scores.std()) / max(float(cosines.std()), 1e-12)
         off = _rank(scores)
-        tried = []
+        tried = [
+            _trial(setting, rank, off, source)
+            for source, pseudo in said
+            for setting, rank in self._tried(scores, pseudo)
+        ]
+        return Trials(self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin)
+
+    def _tried(
+        self, scores: FloatArray, pseudo: Sequence[PseudoItems | None]
+    ) -> Iterator[tuple[PseudoSetting, Ranks]]:
+        """Every setting, and the ranks that the targets have with it."""
         for place in PLACES:
             for k in NUMBERS:
                 setting = PseudoSetting("insert", k, place)
-                tried.append(_trial(setting, _rank(self._scores(self._sequences(setting))), off))
+                yield setting, _rank(self._scores(self._sequences(pseudo, setting)))
+        cosines = self._cosines(pseudo)
+        scale = float(scores.std()) / max(float(cosines.std()), 1e-6)
         for scope, k in FUSED:
-            bonus = cosines if scope == "domain" else cosines * self._recalled(k)
+            bonus = cosines if scope == "domain" else cosines * self._recalled(pseudo, k)
             for share in SHARES:
                 setting = PseudoSetting("fuse", k, scope=scope, weight=share * scale)
-                tried.append(_trial(setting, _rank(scores + np.float32(setting.weight) * bonus), off))
-        return Trials(self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin)
+                yield setting, _rank(scores + np.float32(setting.weight) * bonus)
 
     def _scores(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> FloatArray:
         """Scores of the target (first) and its negatives (n, 1 + negatives)."""
@@ -159,30 +185,32 @@ class _Comparison:
             scores[chunk] = np.take_along_axis(whole, self._items[chunk] - self._domain.start, axis=1)
         return scores
 
-    def _cosines(self) -> FloatArray:
+    def _cosines(self, pseudo: Sequence[PseudoItems | None]) -> FloatArray:
         """Cosines to the pooled names, zero for users without any (n, 1 + negatives)."""
-        vectors = self._recaller.network.items[self._domain.start : self._domain.stop]
+        vectors = self._recalled_items[self._domain.start : self._domain.stop]
         cosines = np.zeros(self._items.shape, dtype=np.float32)
-        for i, items in enumerate(self._pseudo):
+        for i, items in enumerate(pseudo):
             if items is not None:
                 cosines[i] = vectors[self._items[i] - self._domain.start] @ items.direction
         return cosines
 
-    def _recalled(self, k: int) -> npt.NDArray[np.bool_]:
+    def _recalled(self, pseudo: Sequence[PseudoItems | None], k: int) -> npt.NDArray[np.bool_]:
         """Which of the items are among the user's k pseudo items (n, 1 + negatives)."""
         found = np.zeros(self._items.shape, dtype=bool)
-        for i, items in enumerate(self._pseudo):
+        for i, items in enumerate(pseudo):
             if items is not None:
                 found[i] = np.isin(self._items[i], items.rows[:k])
         return found
 
-    def _sequences(self, setting: PseudoSetting) -> list[npt.NDArray[np.integer[Any]]]:
+    def _sequences(
+        self, pseudo: Sequence[PseudoItems | None], setting: PseudoSetting
+    ) -> list[npt.NDArray[np.integer[Any]]]:
         """Histories with pseudo items in them."""
         sequences = []
-        for history, items in zip(self._histories, self._pseudo, strict=True):
+        for history, items in zip(self._histories, pseudo, strict=True):
             if items is not None:
                 few = replace(items, setting=setting, rows=items.rows[: setting.k])
-                history = few.sequence(history, self._recaller.max_length)
+                history = few.sequence(history, self._max_length)
             sequences.append(history)
         return sequences
 
@@ -197,7 +225,7 @@ def _rank(scores: FloatArray) -> Ranks:
     return rank
 
 
-def _trial(setting: PseudoSetting, rank: Ranks, off: Ranks) -> Trial:
+def _trial(setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles") -> Trial:
     hits = rank < 10
     difference = hits.astype(float) - (off < 10)
     n = len(rank)
@@ -207,4 +235,5 @@ def _trial(setting: PseudoSetting, rank: Ranks, off: Ranks) -> Trial:
         float((hits / np.log2(rank + 2)).mean()),
         float(difference.mean()),
         float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
+        source,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting, Source
 
 MARGIN = 2.0  # standard errors
 
@@ -23,6 +23,8 @@ class Trial:
         HR@10 minus that of "off".
     standard_error : float
         Of the gain, paired by user.
+    source : {"titles", "companions", "both"}
+        What the items of a history said.
     """
 
     setting: PseudoSetting
@@ -30,6 +32,7 @@ class Trial:
     ndcg10: float
     gain: float
     standard_error: float
+    source: Source = "titles"
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -82,6 +85,7 @@ class Trials:
             "hr10_off": self.off.hr10,
             "ndcg10_off": self.off.ndcg10,
             "best": str(best.setting),
+            "source": best.source,
             "hr10_best": best.hr10,
             "ndcg10_best": best.ndcg10,
             "gain": best.gain,
@@ -96,7 +100,7 @@ class PseudoTrials:
     Parameters
     ----------
     auto : Trials
-        With the titles of the history for names, as `pseudo="auto"` has it.
+        With what the items of the history say for names, as `pseudo="auto"` has it.
     names : Trials
         With the items of the domain that were taken out of the history for names: what a generator would
         write that is never wrong.
@@ -107,7 +111,9 @@ class PseudoTrials:
 
     def choice(self) -> PseudoChoice:
         """What goes into the bundle: the winner for `auto`, the best of all for names that are given."""
-        chosen = PseudoChoice(self.auto.winner.setting, validation=self.auto.summary())
+        chosen = PseudoChoice(
+            self.auto.winner.setting, validation=self.auto.summary(), source=self.auto.best.source
+        )
         if self.names.n_users:
             validation = {**chosen.validation, "names": self.names.summary()}
             chosen = replace(chosen, names=self.names.best.setting, validation=validation)
