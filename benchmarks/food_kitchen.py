@@ -1,10 +1,9 @@
-"""The results table: ``python benchmarks/food_kitchen.py SOURCE WORK --text-embeddings FILE``.
+"""The results table: ``python benchmarks/food_kitchen.py SOURCE WORK --encoder FOLDER``.
 
-Takes SOURCE, the official Food-Kitchen data, through ingest, training to early stopping and evaluation,
-for every recipe and seed, and prints HR@10 and NDCG@10 of the test users: mean over the seeds, and the
-largest distance from it. The epoch of each run is the one with the best mean validation HR@10; the test
-split is read once, at the end. What is in WORK already is not done again, so that an interrupted run goes
-on where it was.
+Takes SOURCE, the official Food-Kitchen data, from ingest to bundles, for every recipe and seed, and prints
+HR@10 and NDCG@10 of the test users: mean over the seeds, and the largest distance from it. The epoch of a
+run, and what its bundle does with pseudo items, are chosen on validation; the test split is read once, at
+the end. What is in WORK already is not done again, so that an interrupted call goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,67 +11,163 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from llmcdsr_tools.dataset import Dataset, load_dataset
-from llmcdsr_tools.evaluate import Result, evaluate, open_model
+from llmcdsr_tools.embed import embed
+from llmcdsr_tools.embed_names import embed_names
+from llmcdsr_tools.evaluate import Result
+from llmcdsr_tools.export import export
 from llmcdsr_tools.ingest import IngestSettings, ingest
+from llmcdsr_tools.neighbours import neighbours
+from llmcdsr_tools.pretrain import pretrain
+from llmcdsr_tools.pretrain_settings import PretrainSettings
 from llmcdsr_tools.train import TrainSettings, train
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """A line of the table.
+
+    Parameters
+    ----------
+    label : str
+    settings : TrainSettings
+    from_text : bool
+        Start the items from the titles.
+    with_names : bool
+        Train with pseudo items.
+    """
+
+    label: str
+    settings: TrainSettings
+    from_text: bool = False
+    with_names: bool = False
+
+
+SOFTMAX = TrainSettings(loss="sampled-softmax")
+WIDE = replace(SOFTMAX, hidden=128, n_negatives=512)
+META = replace(SOFTMAX, pretrained_items=True)
 RECIPES = {
-    "official recipe (BCE, 1 negative)": (TrainSettings(), False),
-    "sampled softmax (256), items from titles": (TrainSettings(loss="sampled-softmax"), True),
+    "official": Recipe("official recipe: BCE, 1 negative", TrainSettings()),
+    "softmax": Recipe("sampled softmax, items from titles", SOFTMAX, from_text=True),
+    "cold": Recipe("  + cold sequences", replace(SOFTMAX, cold_sequences=True), from_text=True),
+    "wide": Recipe("  + cold sequences, H 128", replace(WIDE, cold_sequences=True), from_text=True),
+    "names": Recipe("  + pseudo items, no meta-learning", SOFTMAX, from_text=True, with_names=True),
+    "pretrained": Recipe("sampled softmax, items from pre-training", META),
+    "pretrained-names": Recipe("  + pseudo items, no meta-learning", META, with_names=True),
+    "sgd": Recipe("  + meta-learning, SGD", replace(META, inner_optimizer="sgd"), with_names=True),
+    "adam": Recipe("  + meta-learning, Adam", replace(META, inner_optimizer="adam"), with_names=True),
+    "fresh-adam": Recipe(
+        "  + meta-learning, fresh Adam", replace(META, inner_optimizer="fresh-adam"), with_names=True
+    ),
 }
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all recipes share."""
+
+    dataset: Path
+    titles: Path
+    names: Path
+    pretrained: Path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--text-embeddings", type=Path, help="leave out to skip the recipes that need them")
+    parser.add_argument("--encoder", type=Path, required=True, help="see llmcdsr_tools.encoder_folder")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    folder = arguments.work / "dataset"
-    if not folder.exists():
-        ingest(arguments.source, folder, settings=IngestSettings(domains=("food", "kitchen")))
-    recipes = {
-        name: (settings, arguments.text_embeddings if uses_text else None)
-        for name, (settings, uses_text) in RECIPES.items()
-        if arguments.text_embeddings or not uses_text
-    }
-    runs: dict[str, list[Path]] = {name: [] for name in recipes}
+    inputs = prepare(arguments.source, arguments.work, arguments.encoder)
+    measured: dict[str, list[list[Result]]] = {name: [] for name in arguments.recipes}
     for seed in arguments.seeds:
-        for number, (name, (settings, text)) in enumerate(recipes.items()):
-            run = arguments.work / "runs" / f"recipe-{number}-seed-{seed}"
-            train(folder, run, replace(settings, seed=seed), text_embeddings=text, resume=True)
-            runs[name].append(run)
-    print_table({name: [measured(run, load_dataset(folder)) for run in done] for name, done in runs.items()})
+        for name in arguments.recipes:
+            folder = arguments.work / "runs" / f"{name}-{seed}"
+            measured[name].append(measure(RECIPES[name], seed, folder, inputs))
+    print_table(measured)
 
 
-def measured(run: Path, data: Dataset) -> list[Result]:
-    """Test metrics of a run's best model, kept beside it."""
-    backend, item_embedding = open_model(run, data)
-    results = evaluate(backend, item_embedding, data)
-    (run / "test.json").write_text(json.dumps([asdict(r) for r in results]), encoding="utf-8")
+def prepare(source: Path, work: Path, encoder: Path) -> Inputs:
+    """Make what all recipes share, as far as it is not there."""
+    work.mkdir(parents=True, exist_ok=True)
+    inputs = Inputs(work / "dataset", work / "titles.npy", work / "names.npz", work / "pretrained.npz")
+    if not inputs.dataset.exists():
+        ingest(source, inputs.dataset, settings=IngestSettings(domains=("food", "kitchen")))
+    if not inputs.titles.exists():
+        embed(inputs.dataset, encoder, inputs.titles)
+    if not inputs.names.exists():
+        written = work / "names.jsonl"
+        neighbours(inputs.dataset, written)
+        embed_names(written, inputs.dataset, inputs.names, encoder=None, titles=inputs.titles)
+    if not inputs.pretrained.exists():
+        settings = PretrainSettings(loss="sampled-softmax", text_initialization=True, patience=5)
+        pretrain(inputs.dataset, inputs.titles, inputs.pretrained, settings)
+    return inputs
+
+
+def measure(recipe: Recipe, seed: int, folder: Path, inputs: Inputs) -> list[Result]:
+    """Train, export and measure one run; what was measured is kept in ``test.json``."""
+    kept = folder / "test.json"
+    if kept.exists():
+        return [_result(r) for r in json.loads(kept.read_text(encoding="utf-8"))]
+    needs_pretraining = recipe.with_names or recipe.settings.pretrained_items
+    train(
+        inputs.dataset,
+        folder / "run",
+        replace(recipe.settings, seed=seed),
+        text_embeddings=inputs.titles if recipe.from_text else None,
+        names=inputs.names if recipe.with_names else None,
+        pretrained=inputs.pretrained if needs_pretraining else None,
+        resume=True,
+    )
+    results = export(
+        folder / "run",
+        folder / "bundle",
+        pretrained=inputs.pretrained,
+        text_embeddings=inputs.titles,
+        overwrite=True,
+    )
+    kept.write_text(json.dumps([asdict(r) for r in results]), encoding="utf-8")
     return results
 
 
-def print_table(measurements: dict[str, list[list[Result]]]) -> None:
-    """One line for each protocol, group of users, target domain and recipe."""
-    head = f"{'ranked among':<14}{'users':<18}{'target':<9}{'recipe':<42}"
-    print(f"{head}{'HR@10':>8}{'+-':>7}{'NDCG@10':>9}{'+-':>7}")
-    first = next(iter(measurements.values()))[0]
-    for i, cell in enumerate(first):
-        for name, seeds in measurements.items():
-            hr10, hr10_spread = mean_and_spread([results[i].hr10 for results in seeds])
-            ndcg10, ndcg10_spread = mean_and_spread([results[i].ndcg10 for results in seeds])
-            protocol = "999 negatives" if cell.protocol == "sampled" else "whole domain"
-            group = "all" if cell.group == "all" else "cold cross-domain"
-            print(
-                f"{protocol:<14}{group:<18}{cell.domain:<9}{name:<42}"
-                f"{hr10:8.3f}{hr10_spread:7.3f}{ndcg10:9.3f}{ndcg10_spread:7.3f}"
+def _result(value: dict[str, Any]) -> Result:
+    return Result(**{**value, "hr": tuple(value["hr"]), "ndcg": tuple(value["ndcg"])})
+
+
+def print_table(measured: dict[str, list[list[Result]]]) -> None:
+    """For both protocols, a line for every recipe, without pseudo items at request time and with them."""
+    for protocol in ("sampled", "full"):
+        print("among 999 negatives" if protocol == "sampled" else "\namong the whole domain")
+        print(f"{'HR@10 +- / NDCG@10':<44}{'all: A':>18}{'all: B':>18}{'cold: A':>18}{'cold: B':>18}")
+        for name, seeds in measured.items():
+            uses = (
+                ("off", "auto") if any(r.pseudo == "auto" for results in seeds for r in results) else ("off",)
             )
+            for use in uses:
+                label = RECIPES[name].label if use == "off" else "    the same, pseudo items at request time"
+                print(f"{label:<44}" + "".join(f"{cell:>18}" for cell in _cells(seeds, protocol, use)))
+
+
+def _cells(seeds: list[list[Result]], protocol: str, use: str) -> list[str]:
+    """Target domain A and B of all users, then of cold cross-domain ones."""
+    # a bundle whose setting is "off" answers alike with and without pseudo items: it is measured once
+    chosen = [
+        [r for r in results if r.protocol == protocol and r.pseudo == use]
+        or [r for r in results if r.protocol == protocol]
+        for results in seeds
+    ]
+    cells = []
+    for same in zip(*chosen, strict=True):
+        hr10, spread = mean_and_spread([r.hr10 for r in same])
+        ndcg10, _ = mean_and_spread([r.ndcg10 for r in same])
+        cells.append(f"{hr10:.3f} {spread:.3f} / {ndcg10:.3f}")
+    return cells
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
