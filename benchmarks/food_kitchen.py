@@ -47,7 +47,7 @@ class Recipe:
 
 
 SOFTMAX = TrainSettings(loss="sampled-softmax")
-WIDE = replace(SOFTMAX, hidden=128, n_negatives=512)
+WIDE = replace(SOFTMAX, hidden=128, n_negatives=512, dropout=0.6, learning_rate=5e-4)  # chosen on validation
 META = replace(SOFTMAX, pretrained_items=True)
 RECIPES = {
     "official": Recipe("official recipe: BCE, 1 negative", TrainSettings()),
