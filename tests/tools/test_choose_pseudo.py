@@ -1,4 +1,7 @@
-"""Every trial is what `evaluate` measures with that setting; what wins is worth it."""
+"""Every trial is what `evaluate` measures with that setting; what wins is worth it.
+
+The domains are small: all negatives are drawn, so the expectation over the draw is what `evaluate` finds.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.stats import hypergeom
 
-from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.choose_pseudo import choose_pseudo
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives, evaluate, ranks
-from llmcdsr_tools.pseudo_trials import PseudoTrials, Trial, Trials
+from llmcdsr_tools.pseudo_trials import ExpectedMetrics, PseudoTrials, Trial, Trials
 from llmcdsr_tools.recall_export import SourcedNetwork
 
 N_A, N_B, N_TOPICS, HIDDEN = 45, 60, 9, 6
@@ -86,7 +90,7 @@ def backend() -> MeanBackend:
 
 @pytest.fixture(scope="module")
 def trials(data: Dataset, backend: MeanBackend) -> tuple[PseudoTrials, PseudoTrials]:
-    return choose_pseudo(backend, backend.table, data, networks(True), max_length=4, seed=5)
+    return choose_pseudo(backend, backend.table, data, networks(True), max_length=4)
 
 
 def test_every_trial_is_what_evaluate_measures(
@@ -130,14 +134,15 @@ def test_the_standard_error_is_of_the_paired_difference(
 def test_titles_that_tell_the_topic_win(trials: tuple[PseudoTrials, PseudoTrials]) -> None:
     for both in trials:
         winner, choice = both.auto.winner, both.choice()
-        assert winner is both.auto.best
+        assert winner is both.auto.shown
         assert (winner.setting.mode, winner.source, choice.source) == ("fuse", "titles", "titles")
-        assert winner.merit == max(trial.merit for trial in both.auto.tried)
+        sure = max(trial.gain - 2 * trial.standard_error for trial in both.auto.tried)
+        assert winner.gain - 2 * winner.standard_error == sure > 0
         assert winner.gain > 0.2
         assert choice.auto == winner.setting
-        assert choice.names == both.names.best.setting
+        assert choice.names == both.names.shown.setting
         assert choice.validation["gain"] == winner.gain
-        assert choice.validation["hr10_off"] + winner.gain == pytest.approx(choice.validation["hr10_best"])
+        assert choice.validation["hr10_off"] + winner.gain == pytest.approx(choice.validation["hr10"])
         assert choice.validation["names"] == both.names.summary()
 
 
@@ -182,7 +187,7 @@ def test_titles_that_tell_nothing_are_mostly_off(data: Dataset) -> None:
             lucky += both.auto.best.gain > 0
             taken += choice.auto != PseudoSetting()
             assert choice.auto == both.auto.winner.setting
-            assert choice.names == both.names.best.setting
+            assert choice.names == both.names.shown.setting
             assert choice.names.mode != "off"
     assert lucky > 16
     assert taken < 6
@@ -194,7 +199,7 @@ def trial(hr10: float, ndcg10: float, gain: float, error: float, k: int = 1) -> 
 
 @pytest.mark.parametrize(
     ("gain", "error", "taken"),
-    [(0.1, 0.05, True), (0.1, 0.051, False), (0.0, 0.0, False), (-0.1, 0.0, False), (0.1, math.inf, False)],
+    [(0.1, 0.049, True), (0.1, 0.051, False), (0.0, 0.0, False), (-0.1, 0.0, False), (0.1, math.inf, False)],
 )
 def test_a_gain_must_be_above_the_margin(gain: float, error: float, taken: bool) -> None:
     off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
@@ -204,6 +209,38 @@ def test_a_gain_must_be_above_the_margin(gain: float, error: float, taken: bool)
     choice = PseudoTrials(trials, trials).choice()
     assert choice.auto == (best if taken else off).setting
     assert choice.names == best.setting
+    assert choice.validation["setting"] == str(best.setting)
+
+
+def test_the_surest_gain_wins_over_the_largest() -> None:
+    off = replace(trial(0.5, 0.3, 0.0, 0.0), setting=PseudoSetting())
+    tried = (trial(0.6, 0.3, 0.1, 0.04, 1), trial(0.58, 0.3, 0.08, 0.01, 3), trial(0.51, 0.3, 0.01, 0.0, 5))
+    trials = Trials("a", 50, off, tried, 2.0)
+    assert (trials.best.setting.k, trials.winner.setting.k, trials.shown.setting.k) == (1, 3, 3)
+    assert trials.summary()["gain"] == 0.08
+    assert Trials("a", 50, off, tried, 0.0).winner is tried[0]
+
+
+@pytest.mark.parametrize("n_items", [2, 60, 1000, 1001, 1500, 30_000])
+def test_expected_metrics_are_hypergeometric(n_items: int) -> None:
+    rank = np.unique(np.linspace(0, n_items - 1, 50).astype(int))
+    found = [ExpectedMetrics(n_items).trial(PseudoSetting(), np.array([r]), np.array([0])) for r in rank]
+    for r, one in zip(rank.tolist(), found, strict=True):
+        ahead = hypergeom(n_items - 1, r, min(999, n_items - 1))
+        assert one.hr10 == pytest.approx(sum(ahead.pmf(j) for j in range(10)), abs=1e-9)
+        gains = (ahead.pmf(j) / math.log2(j + 2) for j in range(10))
+        assert one.ndcg10 == pytest.approx(sum(gains), abs=1e-9)
+
+
+def test_expected_metrics_are_the_mean_over_draws() -> None:
+    domain = Domain("d", 1, 2501)
+    for rank in (3, 20, 40):
+        hits = []
+        for seed in range(400):
+            negatives = draw_negatives(np.array([rank + 1]), domain, 999, seed)
+            hits.append(int((negatives < rank + 1).sum()) < 10)  # the items ahead are rows 1..rank
+        expected = ExpectedMetrics(2500).trial(PseudoSetting(), np.array([rank]), np.array([rank])).hr10
+        assert np.mean(hits) == pytest.approx(expected, abs=4 * 0.5 / 20)
 
 
 def test_ndcg_decides_between_equals_and_the_first_among_full_equals() -> None:

@@ -247,7 +247,7 @@ def test_the_recall_network_is_exported(
     for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
         line, given = (line for line in card.splitlines() if line.startswith(f"- {domain}: "))
         assert given.startswith(f"- {domain}: {choice.names}")
-        assert f"HR@10 {choice.validation['hr10_best']:.4f}" in line
+        assert f"HR@10 {choice.validation['hr10']:.4f}" in line
         assert f"{choice.validation['hr10_off']:.4f} without" in line
         assert f"{choice.validation['gain']:+.4f}" in line
     answer = Recommender.load(tmp_path / "bundle").recommend(

@@ -1,9 +1,9 @@
 """Whether, how many, where and with what weight pseudo items help: chosen on validation, for each domain.
 
-The cold cross-domain queries of the validation users are ranked without pseudo items and with every
-setting of a grid. The best is the one with the highest HR@10, then NDCG@10, 999 negatives. It is taken
-only if its HR@10 is above that of "off" by `MARGIN` standard errors of the paired difference: of so many
-settings the best lies one above by luck alone, and pseudo items must never make a bundle worse.
+The cold cross-domain queries of the validation users are ranked without pseudo items and with every setting
+of a grid, for everything that the items of a history can say. A setting's merit is its HR@10 against 999
+negatives, in expectation over the draw of the negatives: with the rank in the whole domain it is known
+exactly, so no luck of the draw decides. What is taken, see `Trials.winner`.
 
 The same is done for names that a caller gives (`PseudoTrials.names`), on the queries of users who had items
 of the domain before these were taken out: the names are those items.
@@ -33,8 +33,8 @@ from llmcdsr_lite.pseudo import (
 )
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.evaluate import COLD_MIN_HISTORY, N_NEGATIVES, Queries, draw_negatives
-from llmcdsr_tools.pseudo_trials import MARGIN, PseudoTrials, Trial, Trials
+from llmcdsr_tools.evaluate import COLD_MIN_HISTORY, Queries
+from llmcdsr_tools.pseudo_trials import MARGIN, ExpectedMetrics, PseudoTrials, Ranks, Trial, Trials
 from llmcdsr_tools.recall_export import SourcedNetwork
 
 NUMBERS = (1, 3, 5, 10, 20)
@@ -47,7 +47,6 @@ FUSED: tuple[tuple[Scope, int], ...] = (("domain", 10), ("recalled", 10), ("reca
 _CHUNK = 256  # users at a time
 
 FloatArray = npt.NDArray[np.floating[Any]]
-Ranks = npt.NDArray[np.int64]
 
 
 def choose_pseudo(
@@ -57,7 +56,6 @@ def choose_pseudo(
     networks: Sequence[SourcedNetwork],
     *,
     max_length: int,
-    seed: int = 0,
     margin: float = MARGIN,
 ) -> tuple[PseudoTrials, PseudoTrials]:
     """Try a grid of settings on the cold cross-domain queries of the validation users.
@@ -72,10 +70,8 @@ def choose_pseudo(
         One for everything that the items of a history can say; every setting is tried with each.
     max_length : int
         Of the recommender.
-    seed : int
-        Of the negatives, as in `evaluate`.
     margin : float
-        Standard errors of the paired difference that a gain in HR@10 needs.
+        Standard errors of the paired difference that are taken off a gain.
 
     Returns
     -------
@@ -92,7 +88,7 @@ def choose_pseudo(
     cold = everyone.cold(dataset.catalogue)
 
     def compare(queries: Queries, domain: Domain) -> _Comparison:
-        return _Comparison(backend, item_embedding, networks[0].network, queries, domain, max_length, seed)
+        return _Comparison(backend, item_embedding, networks[0].network, queries, domain, max_length)
 
     found = []
     for domain in dataset.catalogue.domains:
@@ -124,7 +120,7 @@ def _named(queries: Queries, catalogue: Catalogue) -> tuple[Queries, list[list[s
 
 
 class _Comparison:
-    """The queries of one target domain, and the items that each target is ranked among."""
+    """The queries of one target domain, and what every setting makes of their ranks."""
 
     def __init__(
         self,
@@ -134,16 +130,14 @@ class _Comparison:
         queries: Queries,
         domain: Domain,
         max_length: int,
-        seed: int,
     ) -> None:
         self._backend = backend
-        self._table = item_embedding
-        self._recalled_items = network.items
+        self._table = item_embedding[domain.start : domain.stop]
+        self._recalled_items = network.items[domain.start : domain.stop]
         self._histories = queries.histories
+        self._columns = queries.targets - domain.start
         self._domain = domain
         self._max_length = max_length
-        negatives = draw_negatives(queries.targets, domain, N_NEGATIVES, seed)
-        self._items = np.concatenate([queries.targets[:, None], negatives], axis=1)  # (n, 1 + negatives)
 
     def trials(self, said: Sequence[tuple[Source, Sequence[PseudoItems | None]]], margin: float) -> Trials:
         """Try everything with the pseudo items of each source."""
@@ -151,63 +145,75 @@ class _Comparison:
         if not n_users:
             nothing = Trial(PseudoSetting(), math.nan, math.nan, math.nan, math.nan)
             return Trials(self._domain.name, 0, nothing, (), margin)
-        scores = self._scores(self._histories)  # (n, 1 + negatives)
-        off = _rank(scores)
-        tried = [
-            _trial(setting, rank, off, source)
-            for source, pseudo in said
-            for setting, rank in self._tried(scores, pseudo)
-        ]
-        return Trials(self._domain.name, n_users, _trial(PseudoSetting(), off, off), tuple(tried), margin)
+        measure = ExpectedMetrics(self._domain.n_items)
+        off = np.empty(n_users, dtype=np.int64)
+        ranks: dict[tuple[Source, PseudoSetting], Ranks] = {}
+        scale = None
+        for chunk in _chunks(n_users):
+            scores = self._scores(self._histories[chunk])  # (chunk, items of the domain)
+            off[chunk] = self._rank(scores, chunk)
+            for source, pseudo in said:
+                cosines = self._cosines(pseudo[chunk])
+                # one scale for all, so that weights mean the same everywhere
+                scale = scale or float(scores.std()) / max(float(cosines.std()), 1e-6)
+                for setting, rank in self._tried(chunk, scores, cosines, pseudo[chunk], scale):
+                    ranks.setdefault((source, setting), np.empty_like(off))[chunk] = rank
+        tried = tuple(measure.trial(setting, rank, off, source) for (source, setting), rank in ranks.items())
+        return Trials(self._domain.name, n_users, measure.trial(PseudoSetting(), off, off), tried, margin)
 
     def _tried(
-        self, scores: FloatArray, pseudo: Sequence[PseudoItems | None]
+        self,
+        chunk: slice,
+        scores: FloatArray,
+        cosines: FloatArray,
+        pseudo: Sequence[PseudoItems | None],
+        scale: float,
     ) -> Iterator[tuple[PseudoSetting, Ranks]]:
-        """Every setting, and the ranks that the targets have with it."""
+        """Every setting, and the ranks that the targets of a chunk have with it."""
         for place in PLACES:
             for k in NUMBERS:
                 setting = PseudoSetting("insert", k, place)
-                yield setting, _rank(self._scores(self._sequences(pseudo, setting)))
-        cosines = self._cosines(pseudo)
-        scale = float(scores.std()) / max(float(cosines.std()), 1e-6)
+                yield setting, self._rank(self._scores(self._sequences(chunk, pseudo, setting)), chunk)
         for scope, k in FUSED:
-            bonus = cosines if scope == "domain" else cosines * self._recalled(pseudo, k)
+            bonus = cosines if scope == "domain" else self._of_recalled(cosines, pseudo, k)
             for share in SHARES:
                 setting = PseudoSetting("fuse", k, scope=scope, weight=share * scale)
-                yield setting, _rank(scores + np.float32(setting.weight) * bonus)
+                yield setting, self._rank(scores + np.float32(setting.weight) * bonus, chunk)
 
     def _scores(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> FloatArray:
-        """Scores of the target (first) and its negatives (n, 1 + negatives)."""
-        table = self._table[self._domain.start : self._domain.stop]
-        scores = np.empty(self._items.shape, dtype=np.float32)
-        for chunk in _chunks(len(histories)):
-            whole = self._backend.represent(histories[chunk]) @ table.T  # (chunk, items of the domain)
-            scores[chunk] = np.take_along_axis(whole, self._items[chunk] - self._domain.start, axis=1)
+        scores: FloatArray = self._backend.represent(histories) @ self._table.T
         return scores
 
+    def _rank(self, scores: FloatArray, chunk: slice) -> Ranks:
+        """Zero-based rank of each target in its domain, ties and nan against it."""
+        of_target = np.take_along_axis(scores, self._columns[chunk, None], axis=1)
+        rank: Ranks = np.count_nonzero(~(scores < of_target), axis=1) - 1
+        return rank
+
     def _cosines(self, pseudo: Sequence[PseudoItems | None]) -> FloatArray:
-        """Cosines to the pooled names, zero for users without any (n, 1 + negatives)."""
-        vectors = self._recalled_items[self._domain.start : self._domain.stop]
-        cosines = np.zeros(self._items.shape, dtype=np.float32)
+        """Cosines to the pooled names, zero for users without any (chunk, items of the domain)."""
+        directions = np.zeros((len(pseudo), self._recalled_items.shape[1]), dtype=np.float32)
         for i, items in enumerate(pseudo):
             if items is not None:
-                cosines[i] = vectors[self._items[i] - self._domain.start] @ items.direction
+                directions[i] = items.direction
+        cosines: FloatArray = directions @ self._recalled_items.T
         return cosines
 
-    def _recalled(self, pseudo: Sequence[PseudoItems | None], k: int) -> npt.NDArray[np.bool_]:
-        """Which of the items are among the user's k pseudo items (n, 1 + negatives)."""
-        found = np.zeros(self._items.shape, dtype=bool)
+    def _of_recalled(self, cosines: FloatArray, pseudo: Sequence[PseudoItems | None], k: int) -> FloatArray:
+        """The cosines of the k pseudo items of each user, zero for all others."""
+        kept = np.zeros_like(cosines)
         for i, items in enumerate(pseudo):
             if items is not None:
-                found[i] = np.isin(self._items[i], items.rows[:k])
-        return found
+                columns = items.rows[:k] - self._domain.start
+                kept[i, columns] = cosines[i, columns]
+        return kept
 
     def _sequences(
-        self, pseudo: Sequence[PseudoItems | None], setting: PseudoSetting
+        self, chunk: slice, pseudo: Sequence[PseudoItems | None], setting: PseudoSetting
     ) -> list[npt.NDArray[np.integer[Any]]]:
-        """Histories with pseudo items in them."""
+        """Histories of a chunk with pseudo items in them."""
         sequences = []
-        for history, items in zip(self._histories, pseudo, strict=True):
+        for history, items in zip(self._histories[chunk], pseudo, strict=True):
             if items is not None:
                 few = replace(items, setting=setting, rows=items.rows[: setting.k])
                 history = few.sequence(history, self._max_length)
@@ -216,24 +222,4 @@ class _Comparison:
 
 
 def _chunks(n: int) -> Iterator[slice]:
-    return (slice(start, start + _CHUNK) for start in range(0, n, _CHUNK))
-
-
-def _rank(scores: FloatArray) -> Ranks:
-    """Zero-based rank of the first column, ties and nan against it (n,)."""
-    rank: Ranks = (~(scores[:, 1:] < scores[:, :1])).sum(axis=1)
-    return rank
-
-
-def _trial(setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles") -> Trial:
-    hits = rank < 10
-    difference = hits.astype(float) - (off < 10)
-    n = len(rank)
-    return Trial(
-        setting,
-        float(hits.mean()),
-        float((hits / np.log2(rank + 2)).mean()),
-        float(difference.mean()),
-        float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
-        source,
-    )
+    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))

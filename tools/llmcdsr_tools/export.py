@@ -86,7 +86,7 @@ def export(
     network, choices, recaller = None, (PseudoChoice(), PseudoChoice()), None
     networks = _recall_networks(run, header, data, best_for, pretrained, text_embeddings)
     if networks:
-        a, b = choose_pseudo(backend, table, data, networks, max_length=max_length, seed=seed)
+        a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
         choices = (a.choice(), b.choice())
         network = merged(data, networks, choices)
         if any(choice.auto.mode != "off" for choice in choices):  # or there is nothing else to measure

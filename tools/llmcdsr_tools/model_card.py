@@ -80,10 +80,12 @@ domain), or both. `pseudo="auto"`, the default, does what won on validation, for
 
 {auto}
 
-Measured on cold cross-domain users, as explained below. A setting is taken only if its HR@10 is above that
-of "off" by {MARGIN:g} standard errors of the paired difference: among so many settings the best is above by
-luck alone. Names that a caller gives (`pseudo=[...]`) are always used. How was chosen with the items that
-were taken out of the history for names, so this is what names are worth that are never wrong:
+Measured on cold cross-domain users, as explained below, in expectation over the draw of the negatives. The
+setting with the surest gain is taken: its HR@10 less that of "off", less {MARGIN:g} standard errors of the
+paired difference, must be above zero. Among so many settings the best is above "off" by luck alone.
+
+Names that a caller gives (`pseudo=[...]`) are always used. How was chosen with the items that were taken
+out of the history for names, so this is what names are worth that are never wrong:
 
 {names}
 """
@@ -94,13 +96,13 @@ def _worth(setting: PseudoSetting, found: Mapping[str, Any], source: Source | No
     by = f", recalled by {source}" if source is not None else ""
     if not found["n_users"]:
         return f"{setting}; there are no such users in the validation data, so nothing was tried."
-    change = f"HR@10 {found['hr10_best']:.4f}, against {found['hr10_off']:.4f} without"
+    change = f"HR@10 {found['hr10']:.4f}, against {found['hr10_off']:.4f} without"
     gain = f"{found['gain']:+.4f}, standard error {found['standard_error']:.4f}"
     if setting.mode != "off":
         relative = f", {found['gain'] / found['hr10_off']:+.1%}" if found["hr10_off"] else ""
         return f"{setting}{by}. {change} ({gain}{relative}; {found['n_users']:,} users)."
     verdict = "too little to rely on" if found["gain"] > 0 else "nothing to gain"
     return (
-        f"off. The best of {found['n_settings']} settings ({found['best']}{by}) had {change} "
+        f"off. The best of {found['n_settings']} settings ({found['setting']}{by}) had {change} "
         f"({gain}; {found['n_users']:,} users): {verdict}."
     )

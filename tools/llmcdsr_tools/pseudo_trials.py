@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting, Source
+from llmcdsr_tools.evaluate import N_NEGATIVES
 
 MARGIN = 2.0  # standard errors
+
+Ranks = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.integer[Any]]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Trial:
     ----------
     setting : PseudoSetting
     hr10, ndcg10 : float
-        999 negatives; nan without queries.
+        Against 999 negatives, in expectation over their draw; nan without queries.
     gain : float
         HR@10 minus that of "off".
     standard_error : float
@@ -64,33 +73,85 @@ class Trials:
 
     @property
     def best(self) -> Trial:
-        """The best setting other than off; the first of equals. Without queries, off."""
+        """The highest HR@10, then NDCG@10, other than off; the first of equals. Without queries, off."""
         return max(self.tried, key=lambda trial: trial.merit, default=self.off)
 
     @property
     def winner(self) -> Trial:
-        """The best setting if its gain is above the margin, else off."""
-        best = self.best
-        return best if best.gain > 0 and best.gain >= self.margin * best.standard_error else self.off
+        """The surest gain: the setting with the highest gain less `margin` standard errors of it.
+
+        Off, if that is not above zero. Of so many settings the best is one or two standard errors above
+        off by luck alone, and pseudo items must never make a bundle worse.
+        """
+        surest = max(self.tried, key=self._sure_gain, default=self.off)
+        return surest if self._sure_gain(surest) > 0 else self.off
+
+    @property
+    def shown(self) -> Trial:
+        """What to report, and to use where it cannot be off: the winner, or else the best."""
+        return self.best if self.winner is self.off else self.winner
+
+    def _sure_gain(self, trial: Trial) -> float:
+        return trial.gain - self.margin * trial.standard_error
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able: what was tried, and what the best setting is worth."""
+        """JSON-able: what was tried, and what the winner, or else the best setting, is worth."""
         if not self.n_users:
             return {"n_users": 0}
-        best = self.best
+        shown = self.shown
         return {
             "n_users": self.n_users,
             "n_settings": len(self.tried),
             "margin": self.margin,
             "hr10_off": self.off.hr10,
             "ndcg10_off": self.off.ndcg10,
-            "best": str(best.setting),
-            "source": best.source,
-            "hr10_best": best.hr10,
-            "ndcg10_best": best.ndcg10,
-            "gain": best.gain,
-            "standard_error": best.standard_error,
+            "setting": str(shown.setting),
+            "source": shown.source,
+            "hr10": shown.hr10,
+            "ndcg10": shown.ndcg10,
+            "gain": shown.gain,
+            "standard_error": shown.standard_error,
         }
+
+
+class ExpectedMetrics:
+    """HR@10 and NDCG@10 against drawn negatives, in expectation, from the rank in the whole domain.
+
+    With r of the other items ahead of the target, the number ahead among n negatives drawn without
+    replacement is hypergeometric.
+
+    Parameters
+    ----------
+    n_items : int
+        Of the domain.
+    """
+
+    def __init__(self, n_items: int) -> None:
+        n_others = n_items - 1
+        n_drawn = min(N_NEGATIVES, n_others)
+        ahead = np.arange(n_others + 1)[:, None]  # (ranks, 1)
+        drawn = np.arange(10)  # of those ahead
+        log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n_others + 1)))])
+        of_place = np.exp(
+            _log_choose(log_factorial, ahead, drawn)
+            + _log_choose(log_factorial, n_others - ahead, n_drawn - drawn)
+            - _log_choose(log_factorial, np.array(n_others), np.array(n_drawn))
+        )  # (ranks, 10)
+        self._hit = of_place.sum(axis=1)
+        self._gain = of_place @ (1 / np.log2(drawn + 2))
+
+    def trial(self, setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles") -> Trial:
+        """What the ranks (n,) with a setting are worth, compared with those without, user by user."""
+        difference = self._hit[rank] - self._hit[off]
+        n = len(rank)
+        return Trial(
+            setting,
+            float(self._hit[rank].mean()),
+            float(self._gain[rank].mean()),
+            float(difference.mean()),
+            float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
+            source,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,11 +171,18 @@ class PseudoTrials:
     names: Trials
 
     def choice(self) -> PseudoChoice:
-        """What goes into the bundle: the winner for `auto`, the best of all for names that are given."""
+        """What goes into the bundle: for names that are given, the best if nothing is sure."""
         chosen = PseudoChoice(
-            self.auto.winner.setting, validation=self.auto.summary(), source=self.auto.best.source
+            self.auto.winner.setting, validation=self.auto.summary(), source=self.auto.shown.source
         )
         if self.names.n_users:
             validation = {**chosen.validation, "names": self.names.summary()}
-            chosen = replace(chosen, names=self.names.best.setting, validation=validation)
+            chosen = replace(chosen, names=self.names.shown.setting, validation=validation)
         return chosen
+
+
+def _log_choose(log_factorial: FloatArray, n: IntArray, k: IntArray) -> FloatArray:
+    """Logarithm of "n choose k", -inf where there is no choice."""
+    possible = (k >= 0) & (k <= n)
+    n, k = np.where(possible, n, 0), np.where(possible, k, 0)
+    return np.where(possible, log_factorial[n] - log_factorial[k] - log_factorial[n - k], -np.inf)
