@@ -196,6 +196,20 @@ def test_an_output_that_was_touched_is_made_again(world: Path, made: FitResult, 
     assert bytes_of(again.bundle) == bytes_of(made.bundle)
 
 
+def test_an_output_that_comes_out_otherwise_reruns_what_reads_it(
+    world: Path, made: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the answers of a language model do, or a package that is worked on."""
+    config = copy_of(world, tmp_path, made)
+
+    def other(dataset: Path, output: Path, **settings: Any) -> None:
+        write_names(output, read_names(made.stages[2].output)[:-5])
+
+    monkeypatch.setattr("llmcdsr_tools.fit_plan.neighbours", other)
+    (next((config.parent / "work" / "names").iterdir()) / "names.jsonl").unlink()
+    assert ran(fit(config)) == ["names", "embed-names", "train", "export", "evaluate", "report"]
+
+
 def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
     text = CONFIG.replace("n_names = 4", 'generator = "none"').replace('inner_optimizer = "sgd"', "")

@@ -36,24 +36,24 @@ def test_a_stage_runs_once(tmp_path: Path) -> None:
     write = Writer()
     stage = stage_of(tmp_path, write)
     assert stage.folder == tmp_path / "embed" / "0123456789abcdef"
-    assert finished(stage) is None
-    record = complete(stage)
-    assert finished(stage) == record
+    assert finished(stage, {}) is None
+    record = complete(stage, {})
+    assert finished(stage, {}) == record
     assert record.output_sha256 == hashlib.sha256(b"made").hexdigest()
     assert record.seconds >= 0
-    assert finished(stage_of(tmp_path, write, key="f" * 17)) is None
+    assert finished(stage_of(tmp_path, write, key="f" * 17), {}) is None
     assert write.calls == 1
 
 
 def test_an_output_that_was_changed_is_made_again(tmp_path: Path) -> None:
     write = Writer()
     stage = stage_of(tmp_path, write)
-    complete(stage)
+    complete(stage, {})
     for change in (lambda: stage.output.write_text("mine"), stage.output.unlink):
         change()
         (stage.folder / "half.partial").write_text("of an earlier call")
-        assert finished(stage) is None
-        complete(stage)
+        assert finished(stage, {}) is None
+        complete(stage, {})
         assert stage.output.read_text() == "made"
         assert not (stage.folder / "half.partial").exists()
     assert write.calls == 3
@@ -65,13 +65,13 @@ def test_an_output_that_appears_whole_is_not_made_again(tmp_path: Path) -> None:
     stage = stage_of(tmp_path, write)
     stage.folder.mkdir(parents=True)
     stage.output.write_text("whole")
-    record = complete(stage)
+    record = complete(stage, {})
     assert write.calls == 0
-    assert finished(stage) == record
+    assert finished(stage, {}) == record
     filling = stage_of(tmp_path, write, key="2" * 17, appears_whole=False)
     filling.folder.mkdir(parents=True)
     filling.output.write_text("half")
-    complete(filling)
+    complete(filling, {})
     assert write.calls == 1
 
 
@@ -81,10 +81,10 @@ def test_an_output_elsewhere_is_always_made(tmp_path: Path) -> None:
     stage.output.write_text("of another configuration")
     for name in (".bundle.abc.tmp", ".bundle.def.old", ".bundle2.abc.tmp"):
         (tmp_path / name).mkdir()
-    complete(stage)
+    complete(stage, {})
     assert sorted(p.name for p in tmp_path.iterdir()) == [".bundle2.abc.tmp", "bundle", "work"]
     assert stage.output.read_text() == "made"
-    assert finished(stage) is not None
+    assert finished(stage, {}) is not None
 
 
 def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
@@ -93,18 +93,18 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
     (stage.folder / ".out.txt.def.tmp").write_text("")
     (stage.folder / ".out.txt.ghi.old").mkdir()
     (stage.folder / "out.txt.partial").write_text("kept: the stage goes on with it")
-    complete(stage)
+    complete(stage, {})
     assert sorted(p.name for p in stage.folder.iterdir()) == ["done.json", "out.txt", "out.txt.partial"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": "x"}'])
 def test_a_record_that_is_none(tmp_path: Path, content: str) -> None:
     stage = stage_of(tmp_path, Writer())
-    complete(stage)
+    complete(stage, {})
     (stage.folder / "done.json").write_text(content)
-    assert finished(stage) is None
-    complete(stage)
-    assert finished(stage) is not None
+    assert finished(stage, {}) is None
+    complete(stage, {})
+    assert finished(stage, {}) is not None
 
 
 def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
         raise DataError("no")
 
     with pytest.raises(DataError, match="no"):
-        complete(Stage("embed", stage.key, stage.folder, stage.output, fail))
-    assert finished(stage) is None
+        complete(Stage("embed", stage.key, stage.folder, stage.output, fail), {})
+    assert finished(stage, {}) is None
 
 
 def test_all_that_makes_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +160,16 @@ def test_tree_hash_reads_every_file(tmp_path: Path) -> None:
     changed = tree_hash(tmp_path)
     (tmp_path / "a" / "b" / "c").rename(tmp_path / "a" / "c")
     assert len({before, changed, tree_hash(tmp_path)}) == 3
+
+
+def test_what_it_was_made_from_must_be_the_same(tmp_path: Path) -> None:
+    """A stage before it was run again, and came out otherwise under the same key."""
+    write = Writer()
+    stage = stage_of(tmp_path, write)
+    record = complete(stage, {"ingest": "1"})
+    assert finished(stage, {"ingest": "1"}) == record
+    for other in ({}, {"ingest": "2"}, {"ingest": "1", "embed": "1"}):
+        assert finished(stage, other) is None
+    complete(stage, {"ingest": "2"})
+    assert finished(stage, {"ingest": "2"}) is not None
+    assert write.calls == 2

@@ -63,13 +63,16 @@ def fit(config: Path | FitConfig, *, observer: FitObserver | None = None) -> Fit
     config = load_config(config) if isinstance(config, Path) else config
     observer = observer or FitObserver()
     outcomes: list[StageOutcome] = []
+    hashes: dict[str, str] = {}  # of the outputs
     _check_outputs(config)
     with _alone(config.work):
         for stage in plan(config, observer, outcomes):
-            before = finished(stage)
+            made_from = {read.name: hashes[read.name] for read in stage.after}
+            before = finished(stage, made_from)
             if before is None:
                 observer.started(stage)
-            record = before or complete(stage)
+            record = before or complete(stage, made_from)
+            hashes[stage.name] = record.output_sha256
             outcomes.append(StageOutcome(stage.name, stage.output, before is not None, record.seconds))
             observer.done(outcomes[-1])
     made = {o.name: o.output for o in outcomes}

@@ -88,7 +88,7 @@ class _Plan:
         key = stage_key(name, settings, files or {}, after)
         folder = stage_folder(self.config.work, name, key)
         path = folder / output
-        return Stage(name, key, folder, path, lambda: run(path), appears_whole)
+        return Stage(name, key, folder, path, lambda: run(path), appears_whole, tuple(after))
 
     def _ingest(self) -> Stage:
         c = self.config.ingest

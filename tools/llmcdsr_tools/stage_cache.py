@@ -3,8 +3,8 @@
 A stage's *key* is the hash of its name, the version of this package, its settings, the content of its
 input files and the keys of the stages it builds on. Whatever one of these is changed, the stage and all
 after it get another key, and with it another folder, ``work/<stage>/<key>``; what was made before stays
-where it is. A stage is done when its folder has the record ``done.json`` and the output is still what
-the record says.
+where it is. A stage is done when its folder has the record ``done.json``, and its output and the outputs that
+it was made from are still what the record says.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Stage:
         Makes the output, going on where an earlier call was ended.
     appears_whole : bool
         Whether the output is there only when it is complete; false for a folder that fills up.
+    after : tuple of Stage
+        The stages whose outputs it reads.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Stage:
     output: Path
     run: Callable[[], object] = field(repr=False)
     appears_whole: bool = True
+    after: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,14 @@ class StageRecord:
     output_sha256 : str
     seconds : float
         Time of the call that completed the output.
+    made_from : mapping of str to str
+        Hash of the output of each stage that it read.
     """
 
     key: str
     output_sha256: str
     seconds: float
+    made_from: Mapping[str, str]
 
 
 def stage_key(name: str, settings: Any, files: Mapping[str, Path | None], after: Sequence[Stage]) -> str:
@@ -104,8 +110,15 @@ def stage_folder(work: Path, name: str, key: str) -> Path:
     return work / name / key[:_KEY_LENGTH]
 
 
-def complete(stage: Stage) -> StageRecord:
-    """Run a stage that is not `finished`, and record that it is."""
+def complete(stage: Stage, made_from: Mapping[str, str]) -> StageRecord:
+    """Run a stage that is not `finished`, and record that it is.
+
+    Parameters
+    ----------
+    stage : Stage
+    made_from : mapping of str to str
+        Hash of the output of each stage that it reads, by name.
+    """
     if (stage.folder / _RECORD).exists():  # the output is not what it was: no part of it is trusted
         shutil.rmtree(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +129,19 @@ def complete(stage: Stage) -> StageRecord:
         stage.run()
     if not inside:  # not before it is made: an older output may be among them
         _remove_leftovers(stage.output.parent, stage.output.name)
-    record = StageRecord(stage.key, tree_hash(stage.output), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    record = StageRecord(stage.key, tree_hash(stage.output), seconds, dict(made_from))
     with atomic_file(stage.folder / _RECORD) as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     return record
 
 
-def finished(stage: Stage) -> StageRecord | None:
-    """The record of a stage that is done and whose output is untouched, else None."""
+def finished(stage: Stage, made_from: Mapping[str, str]) -> StageRecord | None:
+    """The record of a stage that is done, its output and what it was made from untouched; else None."""
     try:
         record = StageRecord(**json.loads((stage.folder / _RECORD).read_text(encoding="utf-8")))
-        same = record.key == stage.key and record.output_sha256 == tree_hash(stage.output)
+        same = record.key == stage.key and record.made_from == made_from
+        same = same and record.output_sha256 == tree_hash(stage.output)
     except (OSError, ValueError, TypeError, DataError):
         return None
     return record if same else None
