@@ -30,6 +30,7 @@ class FakeServer(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.always: str | None = None
         self.seconds = 0.0  # that every answer takes
+        self.together: threading.Barrier | None = None  # answers wait until so many are asked for
         self.lock = threading.Lock()
         self.n_at_a_time = self.most_at_a_time = 0
 
@@ -64,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             server.n_at_a_time += 1
             server.most_at_a_time = max(server.most_at_a_time, server.n_at_a_time)
         try:
+            if server.together is not None:
+                server.together.wait()
             time.sleep(server.seconds)
             if fault is None:
                 self.answer(body)
