@@ -144,14 +144,14 @@ def print_table(measured: dict[str, list[list[Result]]]) -> None:
     """For both protocols, a line for every recipe, without pseudo items at request time and with them."""
     for protocol in ("sampled", "full"):
         print("among 999 negatives" if protocol == "sampled" else "\namong the whole domain")
-        print(f"{'HR@10 +- / NDCG@10':<44}{'all: A':>18}{'all: B':>18}{'cold: A':>18}{'cold: B':>18}")
+        print(f"{'HR@10 +- / NDCG@10':<44}{'all: A':>21}{'all: B':>21}{'cold: A':>21}{'cold: B':>21}")
         for name, seeds in measured.items():
             uses = (
                 ("off", "auto") if any(r.pseudo == "auto" for results in seeds for r in results) else ("off",)
             )
             for use in uses:
                 label = RECIPES[name].label if use == "off" else "    the same, pseudo items at request time"
-                print(f"{label:<44}" + "".join(f"{cell:>18}" for cell in _cells(seeds, protocol, use)))
+                print(f"{label:<44}" + "".join(f"{cell:>21}" for cell in _cells(seeds, protocol, use)))
 
 
 def _cells(seeds: list[list[Result]], protocol: str, use: str) -> list[str]:

@@ -15,7 +15,9 @@ from llmcdsr_tools.demo_model import make_demo_model
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    make_demo_model(folder, n_users=500, report=folder / "report.html")
+    with pytest.MonkeyPatch.context() as patch:  # as `make demo-model` calls it: from where one stands
+        patch.chdir(folder.parent)
+        make_demo_model(Path(folder.name), n_users=500, report=Path(folder.name) / "report.html")
     return folder
 
 

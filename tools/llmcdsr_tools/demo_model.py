@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, LlmcdsrError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.demo_world import sample_histories, write_demo_world
 from llmcdsr_tools.fit import FitObserver, FitResult, fit
@@ -57,7 +57,7 @@ def make_demo_model(
     DataError
         If the bundle is there and must not be overwritten.
     """
-    bundle = folder / BUNDLE
+    bundle = folder.resolve() / BUNDLE  # the configuration's own folder is another one
     if bundle.exists() and not overwrite:
         raise DataError(f"{bundle}: exists already; choose another folder or ask for it to be overwritten")
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +66,8 @@ def make_demo_model(
         path = work / "fit.toml"
         path.write_text(files("llmcdsr_tools").joinpath(CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
         config = load_config(path)
-        result = fit(replace(config, bundle=bundle, report=report or config.report), observer=observer)
+        kept = config.report if report is None else report.resolve()
+        result = fit(replace(config, bundle=bundle, report=kept), observer=observer)
     with atomic_file(folder / HISTORIES) as temporary:
         lines = (json.dumps(sample._asdict()) + "\n" for sample in sample_histories())
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -81,7 +82,10 @@ def main(folder: Path, report: Path | None, overwrite: bool) -> None:
     """Make the demo model and its sample histories in FOLDER."""
     from llmcdsr_tools.pipeline_cli import fit_progress
 
-    result = make_demo_model(folder, report=report, overwrite=overwrite, observer=fit_progress())
+    try:
+        result = make_demo_model(folder, report=report, overwrite=overwrite, observer=fit_progress())
+    except LlmcdsrError as error:
+        raise click.ClickException(str(error)) from None
     seconds = sum(stage.seconds for stage in result.stages)
     click.echo(f"{result.bundle} and {folder / HISTORIES} written in {seconds:.0f} s")
 
