@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "429, wait":
             self.send(429, {"error": {"message": "later"}}, retry_after="0.3")
         elif fault == "slow":
-            time.sleep(1.5)
+            time.sleep(3)
             self.answer(body)
         elif fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
