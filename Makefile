@@ -1,13 +1,14 @@
 # make demo   install the runtime, score the sample histories with the shipped model
 # make test   install everything, run the tests
 # make check  linters; make demo-model: make models/demo again
+# make generate-local DATASET=.. TITLES=.. ENCODER=.. OUT=..  names from a language model on this machine
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check demo-model clean
+.PHONY: demo test check demo-model generate-local clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
@@ -24,6 +25,9 @@ check: $(VENV)/.development
 demo-model: $(VENV)/.development
 	$(BIN)/python -m llmcdsr_tools.demo_model models --overwrite
 
+generate-local: $(VENV)/.development
+	benchmarks/local_llm.sh $(DATASET) $(TITLES) $(ENCODER) $(OUT)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -33,8 +37,8 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 
 # hnswlib is compiled on installation: where that fails, everything else is installed without it
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e '.[train,hnsw,dev]' || { echo "hnswlib did not install: going on without approximate search"; \
-		$(PIP) -e '.[train,dev]'; }
+	$(PIP) -e '.[train,generate,hnsw,dev]' || { echo "hnswlib did not install: going on without approximate search"; \
+		$(PIP) -e '.[train,generate,dev]'; }
 	@touch $@ $(VENV)/.runtime
 
 clean:
