@@ -149,7 +149,7 @@ def ingest(
 @click.option(
     "--cold-sequences",
     is_flag=True,
-    help="Train on overlapped users with one domain hidden, too: better for users of one domain.",
+    help="Train on overlapped users with one domain hidden, too.",
 )
 @click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
