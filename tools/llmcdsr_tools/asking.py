@@ -68,6 +68,7 @@ class Asking:
     ) -> None:
         self._model, self._wanted, self._stopped = model, wanted, stopped
         self._concurrency, self._writing = concurrency, threading.Lock()
+        self._hopeless = threading.Event()  # no further request can succeed
         self._may_change_format = output_format == "auto"
         json_wanted = output_format == "json" or (
             output_format == "auto" and wanted.builder.endpoint == "chat"
@@ -121,7 +122,7 @@ class Asking:
         file: AnswersFile,
         done: queue.SimpleQueue[tuple[SingleDomainHistory, BaseException | None]],
     ) -> None:
-        while not self._stopped.is_set():
+        while not (self._stopped.is_set() or self._hopeless.is_set()):
             try:
                 history = waiting.get_nowait()
             except queue.Empty:
@@ -133,6 +134,8 @@ class Asking:
                         file.append(answer)
                 done.put((history, None))
             except BaseException as error:  # raised again by the caller's thread
+                if not isinstance(error, RequestFailedError):
+                    self._hopeless.set()  # at once: the caller's thread may take a while to see it
                 done.put((history, error))
 
     def _ask(self, history: SingleDomainHistory) -> Answer:
