@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
@@ -36,14 +36,14 @@ class Recipe:
     settings : TrainSettings
     from_text : bool
         Start the items from the titles.
-    with_names : bool
-        Train with pseudo items.
+    names : {"neighbours", "language-model"}, optional
+        Train with pseudo items, recalled for the names of this generator.
     """
 
     label: str
     settings: TrainSettings
     from_text: bool = False
-    with_names: bool = False
+    names: Literal["neighbours", "language-model"] | None = None
 
 
 SOFTMAX = TrainSettings(loss="sampled-softmax")
@@ -54,13 +54,19 @@ RECIPES = {
     "softmax": Recipe("sampled softmax, items from titles", SOFTMAX, from_text=True),
     "cold": Recipe("  + cold sequences", replace(SOFTMAX, cold_sequences=True), from_text=True),
     "wide": Recipe("  + cold sequences, H 128", replace(WIDE, cold_sequences=True), from_text=True),
-    "names": Recipe("  + pseudo items, no meta-learning", SOFTMAX, from_text=True, with_names=True),
+    "names": Recipe("  + pseudo items, no meta-learning", SOFTMAX, from_text=True, names="neighbours"),
     "pretrained": Recipe("sampled softmax, items from pre-training", META),
-    "pretrained-names": Recipe("  + pseudo items, no meta-learning", META, with_names=True),
-    "sgd": Recipe("  + meta-learning, SGD", replace(META, inner_optimizer="sgd"), with_names=True),
-    "adam": Recipe("  + meta-learning, Adam", replace(META, inner_optimizer="adam"), with_names=True),
+    "pretrained-names": Recipe("  + pseudo items, no meta-learning", META, names="neighbours"),
+    "sgd": Recipe("  + meta-learning, SGD", replace(META, inner_optimizer="sgd"), names="neighbours"),
+    "adam": Recipe("  + meta-learning, Adam", replace(META, inner_optimizer="adam"), names="neighbours"),
     "fresh-adam": Recipe(
-        "  + meta-learning, fresh Adam", replace(META, inner_optimizer="fresh-adam"), with_names=True
+        "  + meta-learning, fresh Adam", replace(META, inner_optimizer="fresh-adam"), names="neighbours"
+    ),
+    "pretrained-llm": Recipe(
+        "  + pseudo items of the local LM, no meta-learning", META, names="language-model"
+    ),
+    "sgd-llm": Recipe(
+        "  + the same, meta-learning, SGD", replace(META, inner_optimizer="sgd"), names="language-model"
     ),
 }
 
@@ -71,7 +77,7 @@ class Inputs:
 
     dataset: Path
     titles: Path
-    names: Path
+    names: dict[str, Path]
     pretrained: Path
 
 
@@ -80,10 +86,16 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--encoder", type=Path, required=True, help="see llmcdsr_tools.encoder_folder")
+    parser.add_argument(
+        "--language-model-names", type=Path, help="names file of `generate`, see benchmarks/local_llm.sh"
+    )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    inputs = prepare(arguments.source, arguments.work, arguments.encoder)
+    for name in arguments.recipes:
+        if RECIPES[name].names == "language-model" and arguments.language_model_names is None:
+            parser.error(f"recipe {name} needs --language-model-names, or leave it out of --recipes")
+    inputs = prepare(arguments.source, arguments.work, arguments.encoder, arguments.language_model_names)
     measured: dict[str, list[list[Result]]] = {name: [] for name in arguments.recipes}
     for seed in arguments.seeds:
         for name in arguments.recipes:
@@ -92,18 +104,28 @@ def main() -> None:
     print_table(measured)
 
 
-def prepare(source: Path, work: Path, encoder: Path) -> Inputs:
+def prepare(source: Path, work: Path, encoder: Path, language_model_names: Path | None = None) -> Inputs:
     """Make what all recipes share, as far as it is not there."""
     work.mkdir(parents=True, exist_ok=True)
-    inputs = Inputs(work / "dataset", work / "titles.npy", work / "names.npz", work / "pretrained.npz")
+    names = {"neighbours": work / "names.npz"}
+    inputs = Inputs(work / "dataset", work / "titles.npy", names, work / "pretrained.npz")
     if not inputs.dataset.exists():
         ingest(source, inputs.dataset, settings=IngestSettings(domains=("food", "kitchen")))
     if not inputs.titles.exists():
         embed(inputs.dataset, encoder, inputs.titles)
-    if not inputs.names.exists():
+    if not names["neighbours"].exists():
         written = work / "names.jsonl"
         neighbours(inputs.dataset, written)
-        embed_names(written, inputs.dataset, inputs.names, encoder=None, titles=inputs.titles)
+        embed_names(written, inputs.dataset, names["neighbours"], encoder=None, titles=inputs.titles)
+    if language_model_names is not None:
+        names["language-model"] = work / "names-language-model.npz"
+        embed_names(
+            language_model_names,
+            inputs.dataset,
+            names["language-model"],
+            encoder=encoder,
+            titles=inputs.titles,
+        )
     if not inputs.pretrained.exists():
         settings = PretrainSettings(loss="sampled-softmax", text_initialization=True, patience=5)
         pretrain(inputs.dataset, inputs.titles, inputs.pretrained, settings)
@@ -115,13 +137,13 @@ def measure(recipe: Recipe, seed: int, folder: Path, inputs: Inputs) -> list[Res
     kept = folder / "test.json"
     if kept.exists():
         return [_result(r) for r in json.loads(kept.read_text(encoding="utf-8"))]
-    needs_pretraining = recipe.with_names or recipe.settings.pretrained_items
+    needs_pretraining = recipe.names is not None or recipe.settings.pretrained_items
     train(
         inputs.dataset,
         folder / "run",
         replace(recipe.settings, seed=seed),
         text_embeddings=inputs.titles if recipe.from_text else None,
-        names=inputs.names if recipe.with_names else None,
+        names=None if recipe.names is None else inputs.names[recipe.names],
         pretrained=inputs.pretrained if needs_pretraining else None,
         resume=True,
     )
