@@ -117,7 +117,7 @@ def embed(
     dataset : Path or Dataset
         The data set folder, or what was read from it.
     encoder : Path
-        An encoder folder, see `llmcdsr_lite.encoder`.
+        An encoder folder, see `llmcdsr_lite.encoder_config`.
     output : Path
         The matrix.
     threads : int
