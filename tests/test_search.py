@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from llmcdsr_lite import search as module
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError
-from llmcdsr_lite.search import ExactSearch, HnswSearch, make_search, top_k
+from llmcdsr_lite.hnsw import HnswSearch
+from llmcdsr_lite.search import ExactSearch, make_search, top_k
 
 NONE = np.zeros(0, dtype=np.int64)
 DOMAINS = (Domain("a", 1, 801), Domain("b", 801, 2001))
