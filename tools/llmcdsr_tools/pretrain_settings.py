@@ -9,6 +9,13 @@ from typing import get_args
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 from llmcdsr_tools.objectives import Loss
+from llmcdsr_tools.setting_checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_seed,
+    model_config,
+)
 
 
 @dataclass(frozen=True)
@@ -63,27 +70,16 @@ class PretrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_negatives", "n_epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "temperature", "text_deviation"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
+        check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
+        check_positive(self, ("learning_rate", "temperature", "text_deviation"))
         if not 0 <= self.contrastive_weight < math.inf:
             raise TrainingError(f"contrastive_weight must be at least 0, found {self.contrastive_weight}")
         if not 0 <= self.held_out < 1:
             raise TrainingError(f"held_out must be in [0, 1), found {self.held_out}")
-        if self.seed < 0:
-            raise TrainingError(f"seed must be at least 0, found {self.seed}")
-        if self.loss not in get_args(Loss):
-            raise TrainingError(f"loss must be one of {', '.join(get_args(Loss))}, found {self.loss!r}")
+        check_seed(self.seed)
+        check_choice("loss", self.loss, get_args(Loss))
         self.model_config(1)
 
     def model_config(self, n_items: int) -> SASRecConfig:
         """Sizes of the model for a domain of `n_items`."""
-        try:
-            return SASRecConfig(
-                n_items, self.hidden, self.n_blocks, self.n_heads, self.max_length, self.dropout
-            )
-        except ValueError as error:
-            raise TrainingError(str(error)) from None
+        return model_config(self, n_items)

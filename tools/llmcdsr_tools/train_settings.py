@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 from llmcdsr_tools.inner_steps import InnerOptimizer
 from llmcdsr_tools.objectives import Loss
+from llmcdsr_tools.setting_checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_seed,
+    model_config,
+)
 
 ItemUpdates = Literal["rows", "dense"]
 
@@ -84,31 +89,15 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("n_negatives", "n_epochs", "patience", "batch_size")
-        for name in (*counts, "n_augmented", "n_overlapped", "recall_k"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "text_deviation", "inner_learning_rate", "pooler_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
-        if self.seed < 0:
-            raise TrainingError(f"seed must be at least 0, found {self.seed}")
-        for name, type_ in (
-            ("loss", Loss),
-            ("item_updates", ItemUpdates),
-            ("inner_optimizer", InnerOptimizer),
-        ):
-            choices = get_args(type_)
-            if getattr(self, name) not in choices:
-                raise TrainingError(
-                    f"{name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}"
-                )
+        check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
+        check_counts(self, ("n_augmented", "n_overlapped", "recall_k"))
+        check_positive(self, ("learning_rate", "text_deviation"))
+        check_positive(self, ("inner_learning_rate", "pooler_learning_rate"))
+        check_seed(self.seed)
+        check_choice("loss", self.loss, get_args(Loss))
+        check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
+        check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizer))
 
     def model_config(self, n_items: int) -> SASRecConfig:
         """Sizes of the model for a catalogue of `n_items`."""
-        try:
-            return SASRecConfig(
-                n_items, self.hidden, self.n_blocks, self.n_heads, self.max_length, self.dropout
-            )
-        except ValueError as error:
-            raise TrainingError(str(error)) from None
+        return model_config(self, n_items)

@@ -1,0 +1,72 @@
+"""Checks that the settings of several stages share; each names the field, what was found and expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.reference.parameters import SASRecConfig
+
+
+class ModelSizes(Protocol):
+    """Settings that say how large a SASRec model is."""
+
+    @property
+    def hidden(self) -> int: ...  # noqa: D102
+    @property
+    def n_blocks(self) -> int: ...  # noqa: D102
+    @property
+    def n_heads(self) -> int: ...  # noqa: D102
+    @property
+    def max_length(self) -> int: ...  # noqa: D102
+    @property
+    def dropout(self) -> float: ...  # noqa: D102
+
+
+def check_counts(settings: object, names: Sequence[str]) -> None:
+    """Refuse a count below 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise TrainingError(f"{name} must be at least 1, found {getattr(settings, name)}")
+
+
+def check_positive(settings: object, names: Sequence[str]) -> None:
+    """Refuse what is not above 0 and finite."""
+    for name in names:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise TrainingError(f"{name} must be above 0, found {getattr(settings, name)}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what NumPy does not take as a seed."""
+    if seed < 0:
+        raise TrainingError(f"seed must be at least 0, found {seed}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices."""
+    if value not in choices:
+        raise TrainingError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+
+
+def model_config(settings: ModelSizes, n_items: int) -> SASRecConfig:
+    """Sizes of the model for `n_items`.
+
+    Raises
+    ------
+    TrainingError
+        If they do not go together.
+    """
+    try:
+        return SASRecConfig(
+            n_items,
+            settings.hidden,
+            settings.n_blocks,
+            settings.n_heads,
+            settings.max_length,
+            settings.dropout,
+        )
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
