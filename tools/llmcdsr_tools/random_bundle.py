@@ -91,7 +91,7 @@ def write_random_bundle(
         bundle,
         folder,
         onnx_model=build_onnx(parameters, ITEM_VECTORS, _NPY_HEADER),
-        model_card=f"# A random bundle\n\n{len(ids):,} items, seed {seed}, for benchmarks. It knows nothing.\n",
+        model_card=f"# A random bundle\n\n{len(ids):,} items, seed {seed}: for benchmarks, knows nothing.\n",
         overwrite=overwrite,
     )
 
