@@ -14,7 +14,8 @@ item_titles.json   JSON array of titles, in the same order
 README.md          model card
 ================== ==========================================================================
 
-With a recall network (format version 2), the files of `bundle_recall` besides.
+With a recall network (format version 2), the files of `bundle_recall` besides; with what makes vectors of
+new items (version 3), those of `bundle_new_items`.
 """
 
 from __future__ import annotations
@@ -39,16 +40,18 @@ from llmcdsr_lite.bundle_files import (
     read_size,
     read_strings,
 )
-from llmcdsr_lite.bundle_recall import read_recall, write_recall
+from llmcdsr_lite.bundle_new_items import NEW_ITEMS_VERSION, read_new_items, write_new_items
+from llmcdsr_lite.bundle_recall import RECALL_VERSION, read_recall, write_recall
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import atomic_folder
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
+from llmcdsr_lite.title_neighbours import TitleMap
 
 FORMAT = "llmcdsr-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ONNX = "recommender.onnx"
 ITEM_VECTORS = "item_vectors.npy"
 DENSE = "dense.npy"
@@ -81,6 +84,8 @@ class Bundle:
     recall : RecallNetwork or None
     pseudo : tuple of two PseudoChoice
         What is done with pseudo items for target domain A and B; only with a recall network.
+    new_items : TitleMap or None
+        What makes vectors of new items.
     """
 
     catalogue: Catalogue
@@ -90,6 +95,7 @@ class Bundle:
     folder: Path | None = None
     recall: RecallNetwork | None = None
     pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
+    new_items: TitleMap | None = None
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -130,16 +136,20 @@ def write_bundle(
             (out / name).write_text(json.dumps(list(strings), ensure_ascii=False) + "\n", encoding="utf-8")
         (out / MODEL_CARD).write_text(model_card, encoding="utf-8")
         names: tuple[str, ...] = REQUIRED
-        recall: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
+        version = 1  # the oldest that has all of it
         if bundle.recall is not None:
-            recall_names, described = write_recall(out, bundle.recall, bundle.pseudo)
-            names, recall = (*names, *recall_names), {"recall": described}
+            part_names, parts["recall"] = write_recall(out, bundle.recall, bundle.pseudo)
+            names, version = (*names, *part_names), max(version, RECALL_VERSION)
+        if bundle.new_items is not None:
+            part_names, parts["new_items"] = write_new_items(out, bundle.new_items)
+            names, version = (*names, *part_names), max(version, NEW_ITEMS_VERSION)
         description = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION if recall else 1,  # the oldest that has all of it
+            "format_version": version,
             "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
             "model": {name: getattr(config, name) for name in (*_MAX_SIZE, "epsilon")},
-            **recall,
+            **parts,
             "training": dict(bundle.training),
             "files": {
                 name: {"bytes": (out / name).stat().st_size, "sha256": file_sha256(out / name)}
@@ -200,7 +210,8 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{config_path}: field 'training' must be an object")
     parameters = SASRecParameters(config, item_vectors, dense)
     recall, pseudo = read_recall(folder, description, n_rows)
-    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo)
+    new_items = read_new_items(folder, description, sizes)
+    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items)
 
 
 def _check_format(path: Path, description: dict[str, Any]) -> None:
