@@ -1,0 +1,162 @@
+/**
+ * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 3; see llmcdsr_lite/bundle.py.
+ *
+ * Fetched is what answers need: neither the model card nor `dense.npy` (for the NumPy backend), the text
+ * projections (there is no text encoder here), nor what makes search in large catalogues faster (version
+ * 3): search is exact.
+ */
+
+import { CONFIG, fetchConfig, fetchFiles, isObject, lists, readSize, readStrings } from "./bundle_files.js";
+import { RECALL_FILES, readRecall } from "./bundle_recall.js";
+import { BundleError } from "./errors.js";
+import { readFloat32, readInt64 } from "./npy.js";
+
+/** @typedef {import("./bundle_files.js").JsonObject} JsonObject */
+/** @typedef {import("./bundle_recall.js").Recall} Recall */
+
+/**
+ * Items of rows `start <= row < stop`; row 0 is padding.
+ *
+ * @typedef {object} Domain
+ * @property {string} name
+ * @property {number} start
+ * @property {number} stop
+ */
+
+/**
+ * @typedef {object} Bundle
+ * @property {readonly [Domain, Domain]} domains
+ * @property {readonly string[]} ids of items, row 1 first
+ * @property {readonly string[]} titles in the same order
+ * @property {ReadonlyMap<string, number>} rowOfId
+ * @property {number} hidden H
+ * @property {number} maxLength items that the recommender looks back on
+ * @property {Float32Array} itemVectors (items + 1, H)
+ * @property {Float64Array} itemCounts (items + 1,), training interactions
+ * @property {Recall | null} recall
+ * @property {Uint8Array} onnx the model
+ * @property {Uint8Array} itemVectorsFile what the model's item table points into
+ */
+
+export const ITEM_VECTORS = "item_vectors.npy";
+const FORMAT = "llmcdsr-bundle";
+const FORMAT_VERSION = 3;
+const ONNX = "recommender.onnx";
+const ITEM_COUNTS = "item_counts.npy";
+const ITEM_IDS = "item_ids.json";
+const ITEM_TITLES = "item_titles.json";
+const NEEDED = [ONNX, ITEM_VECTORS, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES];
+const MAX_ITEMS = 1 << 24; // more would not fit a browser's memory anyway
+const MAX_HIDDEN = 1 << 14;
+const MAX_LENGTH = 1 << 16;
+
+/**
+ * Read a bundle, checking everything before any of it is used.
+ *
+ * @param {URL} folder ends with a slash
+ * @returns {Promise<Bundle>}
+ * @throws {BundleError} if a file is missing, damaged or does not fit; the message names it
+ */
+export async function readBundle(folder) {
+  const config = await fetchConfig(folder);
+  checkFormat(config);
+  const domains = readDomains(config);
+  const model = config.model;
+  if (!isObject(model)) throw new BundleError(`${CONFIG}: field 'model' must be an object`);
+  const hidden = readSize(model, "hidden", MAX_HIDDEN);
+  const maxLength = readSize(model, "max_length", MAX_LENGTH);
+  const missing = NEEDED.find((name) => !lists(config, name));
+  if (missing) throw new BundleError(`${CONFIG}: field 'files' does not list ${missing}`);
+  const recallFiles = RECALL_FILES.filter((name) => lists(config, name));
+  const files = await fetchFiles(folder, config, [...NEEDED, ...recallFiles]);
+  /** @type {(name: string) => Uint8Array} */
+  const file = (name) => /** @type {Uint8Array} */ (files.get(name));
+  const nRows = domains[1].stop;
+  const ids = readStrings(file(ITEM_IDS), ITEM_IDS, nRows - 1);
+  const itemVectors = readFloat32(file(ITEM_VECTORS), ITEM_VECTORS, [nRows, hidden]);
+  if (itemVectors.subarray(0, hidden).some(Boolean)) {
+    throw new BundleError(`${ITEM_VECTORS}: row 0 is padding and must be zero`);
+  }
+  const itemCounts = readInt64(file(ITEM_COUNTS), ITEM_COUNTS, [nRows]);
+  if (itemCounts.some((count) => count < 0)) throw new BundleError(`${ITEM_COUNTS}: holds a negative count`);
+  return {
+    domains,
+    ids,
+    titles: readStrings(file(ITEM_TITLES), ITEM_TITLES, nRows - 1),
+    rowOfId: rowsOfIds(ids),
+    hidden,
+    maxLength,
+    itemVectors,
+    itemCounts,
+    recall: readRecall(config, files, nRows),
+    onnx: file(ONNX),
+    itemVectorsFile: file(ITEM_VECTORS),
+  };
+}
+
+/**
+ * Index, 0 or 1, of the domain of an item row.
+ *
+ * @param {Bundle} bundle
+ * @param {number} row
+ * @returns {0 | 1}
+ */
+export function domainIndex(bundle, row) {
+  return row >= bundle.domains[1].start ? 1 : 0;
+}
+
+/** @param {JsonObject} config */
+function checkFormat(config) {
+  if (config.format !== FORMAT) {
+    throw new BundleError(
+      `${CONFIG}: field 'format' is ${JSON.stringify(config.format)}, expected '${FORMAT}'`,
+    );
+  }
+  const version = config.format_version;
+  if (typeof version !== "number" || !Number.isInteger(version) || version < 1) {
+    throw new BundleError(
+      `${CONFIG}: field 'format_version' is ${JSON.stringify(version)}, expected a number from 1`,
+    );
+  }
+  if (version > FORMAT_VERSION) {
+    throw new BundleError(
+      `${CONFIG}: format version ${version} is newer than this page reads (${FORMAT_VERSION})`,
+    );
+  }
+}
+
+/**
+ * @param {JsonObject} config
+ * @returns {readonly [Domain, Domain]}
+ */
+function readDomains(config) {
+  const domains = config.domains;
+  if (!Array.isArray(domains) || domains.length !== 2) {
+    throw new BundleError(`${CONFIG}: field 'domains' must list two domains`);
+  }
+  let start = 1;
+  const [a, b] = domains.map((domain) => {
+    if (!isObject(domain) || typeof domain.name !== "string" || !domain.name) {
+      throw new BundleError(`${CONFIG}: each of 'domains' needs a name`);
+    }
+    const stop = start + readSize(domain, "items", MAX_ITEMS);
+    const read = { name: domain.name, start, stop };
+    start = stop;
+    return read;
+  });
+  if (a.name === b.name) throw new BundleError(`${CONFIG}: both of 'domains' are named '${a.name}'`);
+  return [a, b];
+}
+
+/**
+ * @param {string[]} ids
+ * @returns {Map<string, number>}
+ */
+function rowsOfIds(ids) {
+  const rows = new Map();
+  ids.forEach((id, i) => {
+    if (rows.has(id)) throw new BundleError(`${ITEM_IDS}: item id '${id}' occurs more than once`);
+    rows.set(id, i + 1);
+  });
+  return rows;
+}

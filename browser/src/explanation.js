@@ -1,0 +1,73 @@
+/** Why an item was recommended: its pseudo items, and each history item left out in turn. */
+
+import { settingInWords } from "./bundle_recall.js";
+import { nSeen } from "./pseudo.js";
+
+/** @typedef {import("./pseudo.js").PseudoItems} PseudoItems */
+
+/**
+ * An item that was recalled for a history.
+ *
+ * @typedef {object} PseudoItem
+ * @property {string} id
+ * @property {string} title
+ * @property {number} similarity its cosine to the pooled names
+ * @property {number} weight fused: what a cosine of 1 adds to a score; inserted: 1 for those that the
+ *   recommender saw, 0 for those that a long history left no room for
+ */
+
+/**
+ * What an item of the history did for the first recommendation.
+ *
+ * @typedef {object} Influence
+ * @property {string} id
+ * @property {string} title
+ * @property {number | null} change score of the first recommendation, minus its score without this item; 0
+ *   for items older than the model looks back, null where nothing would have been left to go by
+ */
+
+/**
+ * @typedef {object} Explanation
+ * @property {string} setting what was done with pseudo items, in words
+ * @property {PseudoItem[]} pseudo most similar first
+ * @property {Influence[]} history oldest first; empty without a recommendation, or for the most popular
+ */
+
+/**
+ * Explain the first recommendation for one history.
+ *
+ * @param {import("./bundle.js").Bundle} bundle
+ * @param {import("./ranking.js").Ranking} ranking
+ * @param {import("./pseudo.js").PseudoRecall} recaller
+ * @param {{history: readonly number[], domain: 0 | 1 | null, asked: import("./pseudo.js").Asked}} request
+ * @param {PseudoItems | null} pseudo those of the answer
+ * @param {number} top row of the first recommendation, 0 if the history had no part in it
+ * @returns {Promise<Explanation>}
+ */
+export async function explain(bundle, ranking, recaller, request, pseudo, top) {
+  const { history, domain, asked } = request;
+  const { maxLength } = bundle;
+  /** @type {(row: number) => {id: string, title: string}} */
+  const item = (row) => ({ id: bundle.ids[row - 1], title: bundle.titles[row - 1] });
+  /** @type {Influence[]} */
+  let influences = [];
+  if (top) {
+    const nOld = Math.max(0, history.length - maxLength);
+    const without = history.slice(nOld).map((_, i) => history.filter((_, j) => j !== nOld + i));
+    const recalled = without.map((rows) => recaller.recall(rows, domain, asked));
+    const [whole, ...scores] = await ranking.scores(top, [history, ...without], [pseudo, ...recalled]);
+    influences = history.map((row, i) => {
+      const n = i - nOld;
+      if (n < 0) return { ...item(row), change: 0 };
+      return { ...item(row), change: without[n].length || recalled[n] ? whole - scores[n] : null };
+    });
+  }
+  if (!pseudo) return { setting: "off", pseudo: [], history: influences };
+  const seen = pseudo.setting.mode === "insert" ? nSeen(history.length, pseudo, maxLength) : 0;
+  const described = pseudo.rows.map((row, i) => ({
+    ...item(row),
+    similarity: pseudo.similarities[i],
+    weight: pseudo.setting.mode === "insert" ? Number(i < seen) : pseudo.setting.weight,
+  }));
+  return { setting: settingInWords(pseudo.setting), pseudo: described, history: influences };
+}

@@ -1,0 +1,145 @@
+/** The recall network at request time; see llmcdsr_lite/recall.py. */
+
+import { UsageError } from "./errors.js";
+import { dot, topK, unit } from "./vectors.js";
+
+/** @typedef {import("./bundle.js").Bundle} Bundle */
+/** @typedef {import("./bundle_recall.js").Recall} Recall */
+
+/**
+ * Vectors of the items of a history that say something.
+ *
+ * @param {Recall} recall
+ * @param {readonly number[]} rows
+ * @returns {Float32Array[]} m of (H',)
+ */
+export function said(recall, rows) {
+  return rows.map((row) => vectorOf(recall.names, row, recall.hidden)).filter((vector) => vector.some(Boolean));
+}
+
+/**
+ * Pooled names, of length 1: `softmax(names . pooler)` weighs them.
+ *
+ * @param {Recall} recall
+ * @param {readonly Float32Array[]} names m of (H',), at least one
+ * @param {0 | 1} domain whose items are wanted
+ * @param {boolean} weigh use the pooler; if not, it is the mean
+ * @returns {Float32Array} (H',)
+ */
+export function direction(recall, names, domain, weigh) {
+  const { hidden, poolers } = recall;
+  const logits = names.map((name) => (weigh ? dot(name, 0, poolers, domain * hidden, hidden) : 0)); // (m,)
+  const highest = Math.max(...logits);
+  const weights = logits.map((logit) => Math.exp(logit - highest)); // (m,)
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const pooled = new Float64Array(hidden);
+  names.forEach((name, i) => {
+    for (let h = 0; h < hidden; h++) pooled[h] += (weights[i] / total) * name[h];
+  });
+  return unit(Float32Array.from(pooled));
+}
+
+/**
+ * Cosine of a direction to the item vectors `start <= row < stop`.
+ *
+ * @param {Recall} recall
+ * @param {Float32Array} of (H',), of length 1
+ * @param {number} start
+ * @param {number} stop
+ * @returns {Float32Array} (stop - start,)
+ */
+export function cosines(recall, of, start, stop) {
+  const { items, hidden } = recall;
+  return Float32Array.from({ length: Math.max(0, stop - start) }, (_, i) =>
+    dot(of, 0, items, (start + i) * hidden, hidden),
+  );
+}
+
+/**
+ * The k items of a domain with the highest cosine.
+ *
+ * @param {Recall} recall
+ * @param {Float32Array} of (H',), of length 1
+ * @param {import("./bundle.js").Domain} domain
+ * @param {number} k
+ * @returns {{rows: number[], similarities: number[]}} (k,) each, most similar first
+ */
+export function nearest(recall, of, domain, k) {
+  const similarities = cosines(recall, of, domain.start, domain.stop);
+  const places = topK(similarities, k);
+  return {
+    rows: places.map((place) => place + domain.start),
+    similarities: places.map((place) => similarities[place]),
+  };
+}
+
+/** Vectors of names that a caller gives: ids or titles of items. There is no encoder for other text. */
+export class NameVectors {
+  /**
+   * @param {Bundle} bundle
+   * @param {Recall} recall its own
+   */
+  constructor(bundle, recall) {
+    this.bundle = bundle;
+    this.recall = recall;
+    this.rowsOfTitles = bundle.domains.map((domain) => {
+      const rows = new Map();
+      for (let row = domain.start; row < domain.stop; row++) {
+        const title = bundle.titles[row - 1];
+        if (title && !rows.has(title)) rows.set(title, row);
+      }
+      return rows;
+    });
+  }
+
+  /**
+   * Vectors in the space of a domain; a name that says nothing has none.
+   *
+   * An item of the domain itself stands for its item vector, one of the other domain for what it says, both
+   * made as long as a projected title is on average.
+   *
+   * @param {readonly string[]} names
+   * @param {0 | 1} domain
+   * @returns {Float32Array[]} m of (H',)
+   * @throws {UsageError} if one is neither the id nor the title of an item
+   */
+  vectors(names, domain) {
+    const { names: sayings, items, hidden, titleLengths } = this.recall;
+    const { start, stop } = this.bundle.domains[domain];
+    const vectors = names.map((name) => {
+      const row = this.#row(name, domain);
+      const vector = unit(vectorOf(start <= row && row < stop ? items : sayings, row, hidden));
+      return vector.map((value) => value * titleLengths[domain]);
+    });
+    return vectors.filter((vector) => vector.some(Boolean));
+  }
+
+  /**
+   * Row of the item with that id, or else that title, preferably one of the domain.
+   *
+   * @param {string} name
+   * @param {0 | 1} domain
+   * @returns {number}
+   */
+  #row(name, domain) {
+    const titles = this.rowsOfTitles;
+    const row =
+      this.bundle.rowOfId.get(name) ?? titles[domain].get(name) ?? titles[1 - domain].get(name);
+    if (row === undefined) {
+      throw new UsageError(
+        `pseudo: '${name}' is neither the id nor the title of an item, and there is no encoder for free text`,
+      );
+    }
+    return row;
+  }
+}
+
+/**
+ * @param {Float32Array} table (rows, n)
+ * @param {number} row
+ * @param {number} n
+ * @returns {Float32Array} (n,), a view
+ */
+function vectorOf(table, row, n) {
+  return table.subarray(row * n, (row + 1) * n);
+}

@@ -1,0 +1,124 @@
+/** The class that a page uses; it answers as `llmcdsr_lite.Recommender` does. */
+
+import { domainIndex, readBundle } from "./bundle.js";
+import { Encoder, loadRuntime } from "./encoder.js";
+import { UsageError } from "./errors.js";
+import { explain } from "./explanation.js";
+import { PseudoRecall } from "./pseudo.js";
+import { Ranking } from "./ranking.js";
+
+/** @typedef {import("./bundle.js").Bundle} Bundle */
+/** @typedef {import("./pseudo.js").Asked} Asked */
+/** @typedef {import("./explanation.js").Explanation} Explanation */
+
+/**
+ * One recommended item; a higher score is better.
+ *
+ * @typedef {object} Recommendation
+ * @property {string} id
+ * @property {string} title
+ * @property {string} domain
+ * @property {number} score
+ */
+
+/**
+ * @typedef {object} Recommendations
+ * @property {Recommendation[]} items best first
+ * @property {string[]} unknownItems ids of the history that are not in the catalogue and were skipped
+ * @property {boolean} fallback true if there was nothing to go by: the items are the most popular ones, and
+ *   their score is their share of the training interactions of the domains asked for
+ * @property {Explanation | null} explanation where it was asked for
+ */
+
+/**
+ * @typedef {object} Options
+ * @property {string | null} [domain] recommend items of this domain alone
+ * @property {number} [k] how many items; fewer come back where the filters leave fewer
+ * @property {boolean} [excludeSeen] leave out the items of the history (all of it, before any cut)
+ * @property {Asked} [pseudo] "auto": what the bundle's setting has for a history without an item of the
+ *   domain; "off"; or names (ids or titles of items) to recall pseudo items for
+ * @property {boolean} [explain] explain the first recommendation
+ */
+
+/** Recommends the next items for a history of items of two domains. */
+export class Recommender {
+  /**
+   * @param {Bundle} bundle
+   * @param {Encoder} encoder
+   */
+  constructor(bundle, encoder) {
+    this.bundle = bundle;
+    this.encoder = encoder;
+    this.ranking = new Ranking(bundle, encoder);
+    this.recaller = new PseudoRecall(bundle);
+  }
+
+  /**
+   * Load a bundle, after checking every file that is used.
+   *
+   * @param {URL} folder ends with a slash
+   * @returns {Promise<Recommender>}
+   * @throws {import("./errors.js").BundleError} if it is incomplete or damaged
+   */
+  static async load(folder) {
+    const [runtime, bundle] = await Promise.allSettled([loadRuntime(), readBundle(folder)]);
+    if (bundle.status === "rejected") throw bundle.reason;
+    if (runtime.status === "rejected") throw runtime.reason;
+    return new Recommender(bundle.value, await Encoder.create(runtime.value, bundle.value));
+  }
+
+  /**
+   * Rank the items that come next for one user.
+   *
+   * @param {readonly string[]} history item ids, oldest first; unknown ones are skipped
+   * @param {Options} options
+   * @returns {Promise<Recommendations>}
+   * @throws {UsageError} if there is no such domain, k is below 1, or names are given without a domain, to a
+   *   bundle without a recall network, or that are no item's
+   */
+  async recommend(history, options = {}) {
+    const { domain = null, k = 10, excludeSeen = true, pseudo: asked = "auto" } = options;
+    if (!Number.isInteger(k) || k < 1) throw new UsageError(`k must be at least 1, found ${k}`);
+    const { bundle } = this;
+    const rows = history.flatMap((id) => bundle.rowOfId.get(id) ?? []);
+    const unknownItems = history.filter((id) => !bundle.rowOfId.has(id));
+    const index = domain === null ? null : this.#domain(domain);
+    const [start, stop] =
+      index === null ? [1, bundle.ids.length + 1] : [bundle.domains[index].start, bundle.domains[index].stop];
+    const pseudo = this.recaller.recall(rows, index, asked, options.explain);
+    const ranked = await this.ranking.rank(rows, pseudo, k, start, stop, excludeSeen);
+    const top = ranked.fallback ? 0 : (ranked.rows[0] ?? 0);
+    const request = { history: rows, domain: index, asked };
+    return {
+      items: ranked.rows.map((row, i) => ({
+        id: bundle.ids[row - 1],
+        title: bundle.titles[row - 1],
+        domain: bundle.domains[domainIndex(bundle, row)].name,
+        score: ranked.scores[i],
+      })),
+      unknownItems,
+      fallback: ranked.fallback,
+      explanation: options.explain
+        ? await explain(bundle, this.ranking, this.recaller, request, pseudo, top)
+        : null,
+    };
+  }
+
+  /** Free the model's memory; nothing can be recommended afterwards. */
+  async close() {
+    await this.encoder.release();
+  }
+
+  /**
+   * @param {string} name
+   * @returns {0 | 1}
+   */
+  #domain(name) {
+    const { domains } = this.bundle;
+    if (name === domains[0].name) return 0;
+    if (name === domains[1].name) return 1;
+    throw new UsageError(
+      `no domain is named '${name}': this catalogue has '${domains[0].name}' and '${domains[1].name}'`,
+    );
+  }
+}

@@ -1,0 +1,133 @@
+"""Bundles and what Python answers for them: the second source of the browser's tests.
+
+    python answers.py MODELS OUT
+
+writes a folder for every bundle and OUT/cases.json, a list of requests with their answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.onnx_graph import build_onnx
+
+# Settings of "auto" and "names" for both domains: every mode, place and scope, and every source
+FRONT = PseudoSetting("insert", 7, "front")
+SPREAD = PseudoSetting("insert", 4, "spread")
+CROWDED = PseudoSetting("insert", 60, "spread")  # more than the recommender looks back on
+DOMAIN = PseudoSetting("fuse", 10, weight=2.94)
+RECALLED = PseudoSetting("fuse", 50, scope="recalled", weight=6.45)
+CHOICES = {
+    "insert": (PseudoChoice(FRONT, SPREAD), PseudoChoice(SPREAD, FRONT, source="companions")),
+    "fuse": (PseudoChoice(DOMAIN, RECALLED, source="both"), PseudoChoice(RECALLED, DOMAIN)),
+    "crowded": (PseudoChoice(CROWDED, CROWDED), PseudoChoice(CROWDED, CROWDED)),
+}
+N_CASES = {"demo": 60, "plain": 20, "insert": 50, "fuse": 50, "crowded": 20, "small": 60}
+
+
+def small_bundle() -> Bundle:
+    """Random weights, histories up to 6, two heads, items without a title or a vector, a title twice."""
+    n_food, n_kitchen = 12, 18
+    rng = np.random.default_rng(7)
+    config = SASRecConfig(n_food + n_kitchen, hidden=8, n_blocks=2, n_heads=2, max_length=6, dropout=0.0)
+    parameters = SASRecParameters.initial(config, rng)
+    parameters.dense += rng.normal(0, 0.3, parameters.dense.shape).astype(np.float32)
+    parameters.item_embedding[1:] = rng.normal(size=(config.n_items, config.hidden))
+    ids = [f"f{n}" for n in range(n_food)] + [f"k{n}" for n in range(n_kitchen)]
+    titles = [f"Café beans No. {n}" for n in range(n_food)] + [f"Pan {n // 2}" for n in range(n_kitchen)]
+    titles[0] = titles[n_food] = ""
+    catalogue = Catalogue.from_sizes(ids, titles, ("food", "kitchen"), (n_food, n_kitchen))
+    counts = np.concatenate([[0], rng.integers(0, 9, config.n_items)])  # with ties
+    names, items = rng.normal(size=(2, config.n_items + 1, 5)).astype(np.float32)
+    names[[0, 1, n_food + 1]] = 0
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    items[[0, n_food + 2]] = 0
+    poolers = rng.normal(size=(2, 5)).astype(np.float32)
+    network = RecallNetwork(names, items, poolers, None, (1.5, 2.5))
+    return Bundle(catalogue, parameters, counts, {}, recall=network, pseudo=CHOICES["insert"])
+
+
+def write_bundles(models: Path, out: Path) -> dict[str, Path]:
+    """The shipped bundle, and others: without recall (format 1), with other settings, and a small one."""
+    demo = read_bundle(models / "demo")
+    bundles = {"plain": replace(demo, recall=None)}
+    bundles |= {name: replace(demo, pseudo=choices) for name, choices in CHOICES.items()}
+    folders = {"demo": models / "demo"}
+    for name, bundle in bundles.items():
+        folders[name] = out / name
+        onnx_model = (models / "demo" / ONNX).read_bytes()
+        write_bundle(bundle, folders[name], onnx_model=onnx_model, model_card="", overwrite=True)
+    small = small_bundle()
+    folders["small"] = out / "small"
+    onnx_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
+    write_bundle(small, folders["small"], onnx_model=onnx_model, model_card="", overwrite=True)
+    return folders
+
+
+def request(recommender: Recommender, rng: np.random.Generator) -> dict[str, Any]:
+    """A random request, as the page's `recommend` takes it."""
+    ids = recommender.items.ids
+    n_first = recommender.items.domains[0].n_items
+    of = (ids[:n_first], ids[n_first:], ids)[rng.integers(3)]
+    length = int(rng.choice([0, 1, 2, *rng.integers(3, 61, 4)]))
+    history = [str(item) for item in rng.choice(of, length)]
+    if rng.random() < 0.2:
+        history.insert(int(rng.integers(len(history) + 1)), "no-such-item")
+    domain = [*recommender.domains, None][rng.choice(3, p=[0.4, 0.4, 0.2])]
+    pseudo: str | list[str] = str(rng.choice(["auto", "off"], p=[0.75, 0.25]))
+    if domain is not None and recommender.bundle.recall is not None and rng.random() < 0.4:
+        names = [*rng.choice(ids, 3), *rng.choice(recommender.items.titles, 3)]
+        named = [str(name) for name in names if name][: int(rng.integers(7))]
+        pseudo = named or history[-3:]
+        pseudo = [name for name in pseudo if name != "no-such-item"]
+    k = int(rng.choice([1, 5, 10, 50, 2000]))
+    options = {"domain": domain, "k": k, "pseudo": pseudo, "excludeSeen": bool(rng.random() < 0.8)}
+    return {"history": history, "options": {**options, "explain": bool(rng.random() < 0.7)}}
+
+
+def answer(recommender: Recommender, asked: dict[str, Any]) -> dict[str, Any]:
+    """What Python answers, by the names that JavaScript has for it."""
+    options = {("exclude_seen" if name == "excludeSeen" else name): v for name, v in asked["options"].items()}
+    found = recommender.recommend(asked["history"], **options)
+    explanation = None
+    if found.explanation is not None:
+        explanation = {
+            "setting": found.explanation.setting,
+            "pseudo": [vars(item) for item in found.explanation.pseudo],
+            "history": [vars(item) for item in found.explanation.history],
+        }
+    return {
+        "items": [vars(item) for item in found],
+        "unknownItems": list(found.unknown_items),
+        "fallback": found.fallback,
+        "explanation": explanation,
+    }
+
+
+def main(models: Path, out: Path) -> None:
+    """Write everything."""
+    out.mkdir(parents=True, exist_ok=True)
+    cases = []
+    rng = np.random.default_rng(20)
+    for name, folder in write_bundles(models, out).items():
+        recommender = Recommender.load(folder)
+        for _ in range(N_CASES[name]):
+            asked = request(recommender, rng)
+            cases.append({"bundle": name, **asked, "answer": answer(recommender, asked)})
+    (out / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

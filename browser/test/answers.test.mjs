@@ -1,0 +1,124 @@
+/** The page's modules in Chromium answer what Python answers. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { build, browserFolder, launch, modelsFolder, python, serve, skip } from "./serve.mjs";
+
+const TOLERANCE = 1e-4;
+const TIE = 1e-5; // two float32 products of that difference may change places
+
+describe("answers", { skip }, () => {
+  let page, browser, built, server, cases, found;
+
+  before(async () => {
+    built = await build();
+    const bundles = path.join(built.folder, "bundles");
+    execFileSync(python, [path.join(browserFolder, "test/answers.py"), modelsFolder, bundles]);
+    cases = JSON.parse(await readFile(path.join(bundles, "cases.json"), "utf8"));
+    server = await serve({
+      "/": built.out,
+      "/bundles/": bundles,
+      "/bundles/demo/": path.join(modelsFolder, "demo"),
+    });
+    browser = await launch();
+    page = await browser.newPage();
+    await page.goto(server.url);
+    found = await page.evaluate(answerAll, cases.map(({ bundle, history, options }) => ({ bundle, history, options })));
+    console.log(`${cases.length} requests, slowest of their kind, ms: ${JSON.stringify(summary(cases, found))}`);
+  });
+
+  after(async () => {
+    await browser?.close();
+    await server?.close();
+    await built?.remove();
+  });
+
+  test("the requests cover what there is", () => {
+    const explained = cases.filter((one) => one.answer.explanation);
+    const settings = explained.map((one) => one.answer.explanation.setting.split(" ")[0]);
+    for (const setting of ["off", "insert", "add"]) {
+      assert.ok(settings.filter((one) => one === setting).length > 10, `${setting} is rare`);
+    }
+    assert.ok(cases.some((one) => one.answer.fallback));
+    assert.ok(cases.some((one) => one.answer.unknownItems.length));
+    assert.ok(explained.some((one) => one.answer.explanation.history.some((item) => item.change === null)));
+    assert.ok(explained.some((one) => one.answer.explanation.pseudo.some((item) => item.weight === 0)));
+  });
+
+  test("ids, titles and domains are the same, and scores to 1e-4", () => {
+    cases.forEach((one, n) => {
+      const where = `case ${n} (${one.bundle})`;
+      sameItems(found[n].answer.items, one.answer.items, "score", where);
+      assert.deepEqual(found[n].answer.unknownItems, one.answer.unknownItems, where);
+      assert.equal(found[n].answer.fallback, one.answer.fallback, where);
+    });
+  });
+
+  test("pseudo items and what history items did are the same", () => {
+    cases.forEach((one, n) => {
+      const where = `case ${n} (${one.bundle})`;
+      const [answer, expected] = [found[n].answer.explanation, one.answer.explanation];
+      assert.equal(answer === null, expected === null, where);
+      if (!expected) return;
+      assert.equal(answer.setting, expected.setting, where);
+      sameItems(answer.pseudo, expected.pseudo, "similarity", where);
+      answer.pseudo.forEach((item, i) => close(item.weight, expected.pseudo[i].weight, where));
+      assert.deepEqual(answer.history.map(idAndTitle), expected.history.map(idAndTitle), where);
+      answer.history.forEach((item, i) => close(item.change, expected.history[i].change, where));
+    });
+  });
+});
+
+/** In the page: answer every request, each bundle loaded once. */
+async function answerAll(requests) {
+  const { Recommender } = await import("/recommender.js");
+  const recommenders = new Map();
+  const answers = [];
+  for (const { bundle, history, options } of requests) {
+    if (!recommenders.has(bundle)) {
+      recommenders.set(bundle, await Recommender.load(new URL(`/bundles/${bundle}/`, location.href)));
+    }
+    const start = performance.now();
+    const answer = await recommenders.get(bundle).recommend(history, options);
+    answers.push({ answer, milliseconds: performance.now() - start });
+  }
+  for (const recommender of recommenders.values()) await recommender.close();
+  return answers;
+}
+
+function sameItems(items, expected, value, where) {
+  assert.equal(items.length, expected.length, where);
+  items.forEach((item, i) => {
+    close(item[value], expected[i][value], `${where}, place ${i}`);
+    if (item.id !== expected[i].id) {
+      const place = expected.findIndex((one) => one.id === item.id);
+      const tied = place >= 0 && Math.abs(expected[place][value] - expected[i][value]) < TIE;
+      assert.ok(tied, `${where}, place ${i}: ${item.id}, expected ${expected[i].id}`);
+      expected[place].swapped = expected[i].swapped = true;
+    } else {
+      assert.equal(item.title, expected[i].title, where);
+      assert.equal(item.domain, expected[i].domain, where);
+    }
+  });
+}
+
+function close(a, b, where) {
+  if (a === null || b === null) assert.equal(a, b, where);
+  else assert.ok(Math.abs(a - b) <= TOLERANCE, `${where}: ${a}, expected ${b}`);
+}
+
+function idAndTitle({ id, title }) {
+  return [id, title];
+}
+
+function summary(cases, found) {
+  const worst = { plain: 0, explained: 0 };
+  cases.forEach((one, n) => {
+    const kind = one.options.explain ? "explained" : "plain";
+    worst[kind] = Math.max(worst[kind], Number(found[n].milliseconds.toFixed(1)));
+  });
+  return worst;
+}
