@@ -74,6 +74,8 @@ class OnnxBackend:
     max_length : int
     threads : int
         Threads inside one operator.
+    model : bytes, optional
+        The model, where it is not in a file; `path` names it in messages then.
 
     Raises
     ------
@@ -86,7 +88,12 @@ class OnnxBackend:
     name = "onnx"
 
     def __init__(
-        self, path: Path, item_embedding: npt.NDArray[np.float32], max_length: int, threads: int
+        self,
+        path: Path,
+        item_embedding: npt.NDArray[np.float32],
+        max_length: int,
+        threads: int,
+        model: bytes | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -102,7 +109,7 @@ class OnnxBackend:
         options.add_external_initializers([ITEM_TABLE_NAME], [table])
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path) if model is None else model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise BundleError(f"{path}: onnxruntime does not load it: {error}") from None

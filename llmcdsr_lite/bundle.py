@@ -86,6 +86,8 @@ class Bundle:
         What is done with pseudo items for target domain A and B; only with a recall network.
     new_items : TitleMap or None
         What makes vectors of new items.
+    hashes : mapping
+        SHA-256 of every file of `folder` when it was read.
     """
 
     catalogue: Catalogue
@@ -96,6 +98,7 @@ class Bundle:
     recall: RecallNetwork | None = None
     pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
     new_items: TitleMap | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -211,7 +214,8 @@ def read_bundle(folder: Path) -> Bundle:
     parameters = SASRecParameters(config, item_vectors, dense)
     recall, pseudo = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)
-    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items)
+    hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
+    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes)
 
 
 def _check_format(path: Path, description: dict[str, Any]) -> None:

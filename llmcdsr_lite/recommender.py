@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,10 +15,12 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.explanation import Explainer
+from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Filters, Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendation, Recommendations
+from llmcdsr_lite.saving import Documents, extended, read_documents, save_bundle
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
@@ -45,7 +47,11 @@ class Recommender:
         search: SearchName = "auto",
         threads: int = 1,
         encoder: TextEncoder | None = None,
+        documents: Documents | None = None,
     ) -> None:
+        self._made_with: tuple[SearchName, int] = (search, threads)
+        self._encoder = encoder
+        self._documents = documents  # of its folder, if there are none
         self._bundle = bundle
         self._catalogue = bundle.catalogue
         self._backend = backend
@@ -79,8 +85,8 @@ class Recommender:
         search : {"auto", "exact", "hnsw"}
             ``auto`` is exact below 100,000 items, or where hnswlib is not installed.
         encoder : str, Path or TextEncoder, optional
-            Encoder (folder) that the bundle was made with. Only free-text names in `recommend` need it:
-            the titles of the catalogue are in the bundle as vectors.
+            Encoder (folder) that the bundle was made with. Only free-text names in `recommend` and new
+            items without an embedding need it: the titles of the catalogue are in the bundle as vectors.
 
         Returns
         -------
@@ -285,6 +291,68 @@ class Recommender:
         rows, scores = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
         return Recommendations(self._items(rows[0], scores[0]))
 
+    def add_items(self, items: Iterable[NewItem | Mapping[str, Any]]) -> Recommender:
+        """A recommender that has new items, too, by what their titles say; no training.
+
+        This one stays as it is, so threads that use it get what they got before. The item vectors are
+        copied, once a call: add many items at a time.
+
+        Parameters
+        ----------
+        items : iterable of NewItem, or of mappings with its fields
+            New ids, the domain of each, and a title, or its embedding by the bundle's encoder.
+
+        Returns
+        -------
+        Recommender
+            New items can be recommended, be in histories, and be recalled as pseudo items. Rows of items
+            of the second domain are other ones; ids stay.
+
+        Raises
+        ------
+        UsageError
+            If the bundle was exported without text embeddings, or a title needs an encoder.
+        DataError
+            If an item's id is taken, its domain is unknown, or its title or embedding cannot be used; the
+            message says which item.
+
+        Examples
+        --------
+        >>> recommender = Recommender.load("models/demo", encoder="minilm")  # doctest: +SKIP
+        >>> item = {"id": "g-new", "domain": "groceries", "title": "Cold brew coffee"}
+        >>> recommender = recommender.add_items([item])  # doctest: +SKIP
+        >>> recommender.save("models/grown")  # doctest: +SKIP
+        """
+        bundle = add_to_bundle(self._bundle, items, self._encoder)
+        documents = extended(self._documents or read_documents(self._bundle), bundle)
+        search, threads = self._made_with
+        backend: Backend = NumpyBackend(bundle.parameters)
+        if self.backend_name == "onnx":
+            max_length = bundle.parameters.config.max_length
+            backend = OnnxBackend(Path(ONNX), bundle.item_vectors, max_length, threads, documents.onnx_model)
+        return Recommender(bundle, backend, search, threads, self._encoder, documents)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the bundle, with the items that were added, to a folder that `load` reads.
+
+        It appears whole or not at all. The model card says what was added.
+
+        Parameters
+        ----------
+        folder : str or Path
+        overwrite : bool
+            Replace a folder that is there.
+
+        Raises
+        ------
+        DataError
+            If the folder is there and must not be overwritten.
+        BundleError
+            If the files that this bundle was loaded from have changed since.
+        """
+        documents = self._documents or read_documents(self._bundle)
+        save_bundle(self._bundle, documents, Path(folder), overwrite=overwrite)
+
     def _recall(
         self, known: list[Rows], domain: str | None, asked: list[Asked], explain: bool
     ) -> list[PseudoItems | None]:
@@ -355,6 +423,14 @@ class Recommender:
 
 def _recaller(bundle: Bundle, encoder: TextEncoder | None) -> PseudoRecall | None:
     """What recalls pseudo items, where the bundle has a recall network."""
+    if encoder is not None and bundle.new_items is not None:
+        if encoder.dimension != bundle.new_items.dimension:
+            raise UsageError(
+                f"encoder: gives {encoder.dimension} values a text, this bundle expects "
+                f"{bundle.new_items.dimension}: name the encoder that it was made with"
+            )
+        if bundle.recall is None or bundle.recall.projections is None:
+            encoder = None  # it is for the titles of new items alone
     if bundle.recall is None:
         if encoder is not None:
             raise UsageError("encoder: this bundle has no recall network, so there is nothing to encode for")

@@ -1,0 +1,231 @@
+"""New items without retraining: what they must be, and the bundle with them in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle_files import is_utf8
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.reference.recall_network import project, unit_rows
+from llmcdsr_lite.title_neighbours import TitleMap
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Pair = tuple[FloatArray, FloatArray]  # rows for domain A, for domain B
+
+
+@dataclass(frozen=True, eq=False)
+class NewItem:
+    """An item that the model was not trained with.
+
+    Parameters
+    ----------
+    id : str
+        An id that the catalogue does not have.
+    domain : str
+        Name of the domain that it is of.
+    title : str
+        May be empty where there is an embedding.
+    embedding : sequence of E float, optional
+        Its title's embedding by the encoder that the bundle was made with; without it, the title is
+        encoded.
+    source : str
+        Where it was read (file and line), for messages.
+    """
+
+    id: str
+    domain: str
+    title: str = ""
+    embedding: Sequence[float] | FloatArray | None = None
+    source: str = field(default="", repr=False)
+
+
+def add_to_bundle(
+    bundle: Bundle, items: Iterable[NewItem | Mapping[str, Any]], encoder: TextEncoder | None
+) -> Bundle:
+    """The bundle with new items: the last ones of their domains, in the order that they come in.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    items : iterable of NewItem, or of mappings with its fields
+    encoder : TextEncoder or None
+        For items without an embedding.
+
+    Raises
+    ------
+    UsageError
+        If the bundle cannot make vectors of new items, or a title needs an encoder.
+    DataError
+        If an item cannot be used; the message says which and why.
+    """
+    titles = bundle.new_items
+    if titles is None:
+        raise UsageError(
+            "new items: this bundle has nothing to make their vectors with; export it with text embeddings"
+        )
+    new = [_new_item(number, item) for number, item in enumerate(items)]
+    _check(new, bundle.catalogue)
+    text = _text(new, titles, encoder)  # (n, E)
+    a, b = bundle.catalogue.domains
+    chosen = [
+        np.array([i for i, one in enumerate(new) if one.domain == d.name], dtype=np.int64) for d in (a, b)
+    ]
+    n_a, n_b = map(len, chosen)
+
+    def joined(old: Sequence[str], added: list[str]) -> list[str]:
+        of_a, of_b = ([added[i] for i in rows.tolist()] for rows in chosen)
+        return [*old[: a.n_items], *of_a, *old[a.n_items :], *of_b]
+
+    def grown(old: npt.NDArray[Any], of_a: npt.NDArray[Any], of_b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([old[: a.stop], of_a, old[b.start :], of_b]).astype(old.dtype, copy=False)
+
+    catalogue = Catalogue.from_sizes(
+        joined(bundle.catalogue.ids, [one.id for one in new]),
+        joined(bundle.catalogue.titles, [one.title for one in new]),
+        (a.name, b.name),
+        (a.n_items + n_a, b.n_items + n_b),
+    )
+    vectors = [
+        titles.item_vectors(text[rows], bundle.item_vectors, domain.start, domain.stop, weighing)
+        for rows, domain, weighing in zip(chosen, (a, b), titles.weighings, strict=True)
+    ]
+    config = replace(bundle.parameters.config, n_items=len(catalogue))
+    table = grown(bundle.item_vectors, *vectors)
+    recall = None
+    if bundle.recall is not None:
+        names, recalled = _recall_vectors(bundle, bundle.recall, text, chosen)
+        recall = replace(
+            bundle.recall,
+            names=grown(bundle.recall.names, *names),
+            items=grown(bundle.recall.items, *recalled),
+        )
+    # an added item stands for no other: nothing is made of what was made, whatever the order of additions
+    size = titles.components.shape[1]
+    directions = grown(titles.directions, *(np.zeros((n, size), np.int8) for n in (n_a, n_b)))
+    return replace(
+        bundle,
+        catalogue=catalogue,
+        parameters=SASRecParameters(config, table, bundle.parameters.dense),
+        item_counts=grown(bundle.item_counts, *(np.zeros(n, np.int64) for n in (n_a, n_b))),
+        folder=None,
+        recall=recall,
+        new_items=replace(
+            titles, directions=directions, added=(titles.added[0] + n_a, titles.added[1] + n_b)
+        ),
+    )
+
+
+def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
+    """An item whose fields have the right types, with a source."""
+    source = f"item {number}"
+    if isinstance(item, Mapping):
+        unknown = sorted(map(str, item.keys() - {f.name for f in fields(NewItem)}))
+        if unknown:
+            raise DataError(f"{source}: field {unknown[0]!r} is not one of id, domain, title, embedding")
+        missing = [name for name in ("id", "domain") if name not in item]
+        if missing:
+            raise DataError(f"{source}: field {missing[0]!r} is missing")
+        item = NewItem(**item)
+    source = item.source or source
+    for name in ("id", "domain", "title"):
+        value = getattr(item, name)
+        if not isinstance(value, str):
+            raise DataError(f"{source}: field {name!r} is {value!r:.60}, expected a string")
+        if not is_utf8(value):
+            raise DataError(f"{source}: field {name!r} is not valid Unicode")
+    if not item.id:
+        raise DataError(f"{source}: field 'id' is empty")
+    return replace(item, source=source)
+
+
+def _check(items: list[NewItem], catalogue: Catalogue) -> None:
+    """Refuse ids that are taken, and domains that there are not."""
+    names = [domain.name for domain in catalogue.domains]
+    seen: dict[str, NewItem] = {}
+    for item in items:
+        if item.id in catalogue.row_of_id:
+            raise DataError(f"{item.source}: item {item.id!r} is in the catalogue already")
+        if item.id in seen:
+            raise DataError(f"{item.source}: item {item.id!r} came before, as {seen[item.id].source}")
+        if item.domain not in names:
+            raise DataError(
+                f"{item.source}: no domain is named {item.domain!r}, expected {' or '.join(map(repr, names))}"
+            )
+        seen[item.id] = item
+
+
+def _text(items: list[NewItem], titles: TitleMap, encoder: TextEncoder | None) -> npt.NDArray[np.float32]:
+    """Text embeddings (n, E), those that are given and those of titles."""
+    text = np.zeros((len(items), titles.dimension), dtype=np.float32)
+    to_encode = []
+    for i, item in enumerate(items):
+        if item.embedding is not None:
+            text[i] = _embedding(item, titles.dimension)
+        elif not item.title.strip():
+            raise DataError(f"{item.source}: item {item.id!r} has neither a title nor an embedding")
+        else:
+            to_encode.append(i)
+    if to_encode:
+        if encoder is None:
+            item = items[to_encode[0]]
+            raise UsageError(
+                f"{item.source}: item {item.id!r} has no embedding, and there is no encoder for its title: "
+                "load the bundle with encoder=FOLDER"
+            )
+        # one at a time: a quantised model gives a text another vector in other company
+        text[to_encode] = encoder.encode([items[i].title for i in to_encode], batch_size=1)
+    for i in np.flatnonzero(~titles.directions_of(text).any(axis=1)).tolist():
+        what = "title" if items[i].embedding is None else "embedding"
+        raise DataError(f"{items[i].source}: item {items[i].id!r} has a {what} that says nothing")
+    return text
+
+
+def _embedding(item: NewItem, dimension: int) -> npt.NDArray[np.float32]:
+    try:
+        vector = np.asarray(item.embedding, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{item.source}: item {item.id!r}: its embedding is {item.embedding!r:.60}, expected numbers"
+        ) from None
+    if vector.shape != (dimension,):
+        raise DataError(
+            f"{item.source}: item {item.id!r}: its embedding has the shape {vector.shape}, this bundle "
+            f"expects ({dimension},): embed titles with the encoder that it was made with"
+        )
+    with np.errstate(over="ignore"):  # refused here
+        single = vector.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise DataError(f"{item.source}: item {item.id!r}: its embedding has a value that is not finite")
+    return single
+
+
+def _recall_vectors(
+    bundle: Bundle, recall: RecallNetwork, text: FloatArray, chosen: Sequence[npt.NDArray[np.int64]]
+) -> tuple[Pair, Pair]:
+    """What new items of domain A and B say in the other domain, and their vectors in their own.
+
+    A new item says its title, or nothing where the items of its domain say their companions: it has none.
+    """
+    names: list[FloatArray] = []
+    items: list[FloatArray] = []
+    for index, rows in enumerate(chosen):
+        nothing = np.zeros((len(rows), recall.hidden), dtype=np.float32)
+        projections = recall.projections
+        if projections is None or projections.shape[2] != text.shape[1]:
+            names.append(nothing)
+            items.append(nothing)
+            continue
+        says_titles = bundle.pseudo[1 - index].source == "titles"  # the choice for the other domain as target
+        names.append(project(text[rows], projections[1 - index]) if says_titles else nothing)
+        items.append(unit_rows(project(text[rows], projections[index])))
+    return (names[0], names[1]), (items[0], items[1])
