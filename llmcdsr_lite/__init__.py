@@ -11,7 +11,9 @@ from llmcdsr_lite.errors import (
     MissingDependencyError,
     UnknownItemError,
     UsageError,
+    WorkerError,
 )
+from llmcdsr_lite.new_items import NewItem
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.results import (
     BatchRecommendations,
@@ -31,11 +33,13 @@ __all__ = [
     "Influence",
     "LlmcdsrError",
     "MissingDependencyError",
+    "NewItem",
     "PseudoItem",
     "Recommendation",
     "Recommendations",
     "Recommender",
     "UnknownItemError",
     "UsageError",
+    "WorkerError",
     "__version__",
 ]

@@ -22,6 +22,7 @@ from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recommender import MAX_THREADS, Recommender
 from llmcdsr_lite.results import Explanation, Recommendation
+from llmcdsr_lite.score_settings import MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -110,6 +111,13 @@ def cli() -> None:
 )
 @click.option("--separator", default=" ", help="Between the items of a CSV history; a space by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Users at a time.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, MAX_PROCESSES),
+    default=1,
+    show_default=True,
+    help="Processes that score; several have one thread each.",
+)
 @pseudo_option
 @backend_option
 @threads_option
@@ -128,6 +136,7 @@ def score(
     output_format: Literal["jsonl", "csv"] | None,
     separator: str,
     batch_size: int,
+    processes: int,
     pseudo: Literal["auto", "off"],
     backend: BackendName,
     threads: int,
@@ -140,6 +149,8 @@ def score(
     """
     from llmcdsr_lite.score import ScoreSettings, ScoreSummary, score_histories
 
+    if processes > 1 and threads > 1:
+        raise click.UsageError("--threads is for one process: with --processes each has one thread")
     recommender = Recommender.load(model, backend=backend, threads=threads)
     settings = ScoreSettings(
         k,
@@ -168,6 +179,7 @@ def score(
             output,
             settings,
             resume=resume,
+            processes=processes,
             report=lambda message: click.echo(message, err=True),
             progress=progress if on_terminal else None,
         )

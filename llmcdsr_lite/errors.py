@@ -34,6 +34,10 @@ class GenerationError(LlmcdsrError):
     """A language model refuses or cannot be reached, or answers on disk are of another run."""
 
 
+class WorkerError(LlmcdsrError):
+    """A process that was started to share the work died or failed."""
+
+
 class MissingDependencyError(LlmcdsrError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
 

@@ -336,7 +336,8 @@ def test_a_reader_that_stops_early_ends_it_quietly(
 
 def test_ctrl_c_says_how_to_go_on(bundle_folder: Path, tmp_path: Path) -> None:
     driver = (
-        "from llmcdsr_lite import score; score._SAVE_SECONDS = 0\nfrom llmcdsr_tools.cli import cli; cli()"
+        "from llmcdsr_lite import score_output; score_output._SAVE_SECONDS = 0\n"
+        "from llmcdsr_tools.cli import cli; cli()"
     )
     process = subprocess.Popen(
         [
