@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_lite.hnsw_graph import Graph, GraphSettings, build_graph, import_hnswlib, make_index
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, top_k
+
+DEFAULT_SEARCH_WIDTH = 128  # of a graph that nobody has measured
+_LARGEST_SHARE = 0.25  # of a domain: for more candidates than this, scoring all of it is no slower
+
+
+@dataclass(frozen=True, eq=False)
+class SearchGraph:
+    """A graph, and how wide it is searched.
+
+    Parameters
+    ----------
+    graph : Graph
+    search_widths : tuple of int
+        For each domain, how many candidates a search keeps.
+    measured : mapping
+        JSON-able: how it was built, and the recall that was found for these widths.
+    """
+
+    graph: Graph
+    search_widths: tuple[int, ...]
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 class HnswSearch:
-    """Approximate search in a graph of neighbours (hnswlib), one index a domain, built in memory.
+    """Approximate search in a graph of neighbours (hnswlib), one index a domain.
 
-    Searches with an allow list, and those for which the graph finds too few items, are answered exactly.
+    Searches with an allow list, those for a large part of a domain, those for rows that are not whole
+    domains, and those for which the graph finds too few items, are answered exactly.
 
     Parameters
     ----------
     item_vectors : float32 array (items + 1, H)
     domains : tuple of Domain
     threads : int
+    graph : SearchGraph, optional
+        Without faults (`graph_fault`), of these vectors. If there is none it is built now, which takes about
+        a minute for 100,000 items.
 
     Raises
     ------
@@ -31,28 +57,29 @@ class HnswSearch:
     """
 
     name = "hnsw"
-    _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 16, 200, 128
 
     def __init__(
-        self, item_vectors: npt.NDArray[np.float32], domains: tuple[Domain, ...], threads: int
+        self,
+        item_vectors: npt.NDArray[np.float32],
+        domains: Sequence[Domain],
+        threads: int,
+        graph: SearchGraph | None = None,
     ) -> None:
-        try:
-            import hnswlib
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"search 'hnsw' needs hnswlib ({error}): pip install 'llmcdsr-lite[hnsw]' (it compiles), "
-                "or use search='exact'"
-            ) from None
+        import_hnswlib()  # before anything takes long
+        if graph is None:
+            built = build_graph(item_vectors, domains, GraphSettings(threads=threads))
+            graph = SearchGraph(built, (DEFAULT_SEARCH_WIDTH,) * len(domains))
         self._exact = ExactSearch(item_vectors)
-        self._indexes = []
-        for domain in domains:
-            index = hnswlib.Index(space="ip", dim=item_vectors.shape[1])
-            index.init_index(domain.n_items, ef_construction=self._BUILD_WIDTH, M=self._LINKS, random_seed=0)
-            index.set_num_threads(threads)
-            index.set_ef(self._SEARCH_WIDTH)  # once: searches of several threads share the index
-            labels = np.arange(domain.start, domain.stop)
-            index.add_items(item_vectors[domain.start : domain.stop], labels)
-            self._indexes.append((domain, index))
+        self._indexes = [
+            (domain, width, make_index(graph.graph, item_vectors, domain, width, threads))
+            for domain, width in zip(domains, graph.search_widths, strict=True)
+        ]
+
+    def set_width(self, width: int) -> None:
+        """Set how many candidates a search keeps, in every domain; not while others search."""
+        for _, _, index in self._indexes:
+            index.set_ef(width)
+        self._indexes = [(domain, width, index) for domain, _, index in self._indexes]
 
     def search(
         self,
@@ -64,23 +91,30 @@ class HnswSearch:
         allowed: Rows | None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`."""
-        if allowed is not None or not len(users):
+        wanted = k + max(map(len, blocked), default=0)
+        indexes = [one for one in self._indexes if start <= one[0].start and one[0].stop <= stop]
+        if (
+            allowed is not None
+            or not len(users)
+            or sum(domain.n_items for domain, _, _ in indexes) != stop - start
+            or any(2 * wanted > _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes)
+        ):
             return self._exact.search(users, k, start, stop, blocked, allowed)
-        wanted = k + max(map(len, blocked))
         found_rows, found_scores = [], []
-        for domain, index in self._indexes:
-            if start <= domain.start and domain.stop <= stop:
-                n = min(2 * wanted, domain.n_items)  # also the width of the search: twice as many as needed
-                try:
-                    labels, distances = index.knn_query(users, k=n)
-                except RuntimeError:  # the graph does not reach so many items
-                    return self._exact.search(users, k, start, stop, blocked, None)
-                found_rows.append(labels.astype(np.int64))
-                found_scores.append(1 - distances)
+        for _, width, index in indexes:
+            # hnswlib searches as wide as what is asked for, if that is more: the best of twice as many
+            n = wanted if width >= 2 * wanted else 2 * wanted
+            try:
+                labels, distances = index.knn_query(users, k=n)
+            except RuntimeError:  # the graph does not reach so many items
+                return self._exact.search(users, k, start, stop, blocked, None)
+            found_rows.append(labels.astype(np.int64))
+            found_scores.append(1 - distances)
         rows, scores = np.concatenate(found_rows, axis=1), np.concatenate(found_scores, axis=1)
         for i, forbidden in enumerate(blocked):
-            scores[i, np.isin(rows[i], forbidden)] = -np.inf
+            if len(forbidden):
+                scores[i, np.isin(rows[i], forbidden)] = -np.inf
         columns, best = top_k(scores, k)
-        if best.shape[1] < k or np.isneginf(best).any():
+        if np.isneginf(best).any():
             return self._exact.search(users, k, start, stop, blocked, None)
         return np.take_along_axis(rows, columns, axis=1), best
