@@ -1,0 +1,187 @@
+/** What the page shows of an answer. */
+
+import { domainIndex } from "./bundle.js";
+import { settingInWords } from "./bundle_recall.js";
+import { element } from "./elements.js";
+
+/** @typedef {import("./bundle.js").Bundle} Bundle */
+/** @typedef {import("./recommender.js").Recommendations} Recommendations */
+/** @typedef {import("./recommender.js").Options} Options */
+/** @typedef {import("./explanation.js").Explanation} Explanation */
+
+/**
+ * Name of the domain of an item row.
+ *
+ * @param {Bundle} bundle
+ * @param {number} row
+ * @returns {HTMLElement}
+ */
+export function domainTag(bundle, row) {
+  const index = domainIndex(bundle, row);
+  return element("span", { class: `tag domain-${index}` }, bundle.domains[index].name);
+}
+
+/**
+ * Recommended items with their scores.
+ *
+ * @param {Bundle} bundle
+ * @param {Recommendations} answer
+ * @returns {HTMLElement[]}
+ */
+export function recommendationList(bundle, answer) {
+  return answer.items.map((item) =>
+    element(
+      "li",
+      { "data-id": item.id },
+      element("span", { class: "title" }, item.title || item.id),
+      domainTag(bundle, bundle.rowOfId.get(item.id) ?? 0),
+      element("data", { value: item.score, class: "number" }, answer.fallback ? percent(item.score) : fixed(item.score)),
+    ),
+  );
+}
+
+/**
+ * One sentence about an answer.
+ *
+ * @param {Recommendations} answer
+ * @param {number} milliseconds that it took
+ * @returns {string}
+ */
+export function answerNote(answer, milliseconds) {
+  const n = answer.items.length;
+  if (answer.fallback) {
+    return "There is nothing to go by yet: these are the most popular items, with their share of all purchases.";
+  }
+  if (!n) return "Nothing is left to recommend.";
+  return `${n} ${n === 1 ? "item" : "items"}, best first; ${milliseconds.toFixed(1)} ms with the reasons.`;
+}
+
+/**
+ * What each item of the history did for the first recommendation.
+ *
+ * @param {Recommendations} answer
+ * @returns {HTMLElement[]}
+ */
+export function influenceList(answer) {
+  const top = answer.items[0];
+  const items = answer.explanation?.history ?? [];
+  if (!top || !items.length) return [element("p", { class: "note" }, "No item of the history had a part in this.")];
+  const largest = Math.max(...items.map((item) => Math.abs(item.change ?? 0)), 1e-9);
+  const rows = items.map((item) => {
+    const change = item.change ?? 0;
+    const meter = element("meter", { class: "spread", min: 0, max: 1, value: Math.abs(change) / largest });
+    meter.setAttribute("aria-hidden", "true");
+    return element(
+      "li",
+      { class: change < 0 ? "lowers" : "raises" },
+      element("span", { class: "title" }, item.title || item.id),
+      meter,
+      element("data", { class: "number", value: change }, item.change === null ? "all of it" : signed(change)),
+    );
+  });
+  return [
+    element("h3", {}, "What the history did for “", element("b", {}, top.title || top.id), "”"),
+    element("p", { class: "note" }, "By how much its score would change without the item; all else is done anew."),
+    element("ol", { class: "influences" }, ...rows),
+  ];
+}
+
+/**
+ * The pseudo items of an answer, or why there are none.
+ *
+ * @param {Explanation} explanation
+ * @param {string} none why there are none
+ * @returns {HTMLElement[]}
+ */
+export function pseudoItems(explanation, none) {
+  const heading = element("h3", {}, "Pseudo items");
+  if (!explanation.pseudo.length) return [heading, element("p", { class: "note" }, none)];
+  const rows = explanation.pseudo.map((item) =>
+    element(
+      "tr",
+      { "data-id": item.id },
+      element("th", { scope: "row" }, item.title || item.id),
+      element("td", { class: "number" }, fixed(item.similarity)),
+      element("td", { class: "number" }, String(Number(item.weight.toPrecision(3)))),
+    ),
+  );
+  const columns = ["Item", "Similarity", "Weight"].map((name) => element("th", { scope: "col" }, name));
+  return [
+    heading,
+    element("p", { class: "note" }, "Real items that stand in for what is not known. Setting: ", element("b", {}, explanation.setting), "."),
+    element("table", {}, element("thead", {}, element("tr", {}, ...columns)), element("tbody", {}, ...rows)),
+  ];
+}
+
+/**
+ * Why an answer has no pseudo items.
+ *
+ * @param {Bundle} bundle
+ * @param {readonly string[]} history
+ * @param {Options} options
+ * @returns {string}
+ */
+export function whyNoPseudoItems(bundle, history, options) {
+  const { recall, domains, maxLength } = bundle;
+  const pseudo = options.pseudo ?? "auto";
+  if (!recall) return "None: this bundle has no recall network.";
+  if (pseudo === "off") return "None: they are off.";
+  if (pseudo !== "auto") return pseudo.length ? "None: the names say nothing." : "None: no names are given yet.";
+  if (!history.length) return "None: the history is empty.";
+  const has = [0, 1].map((index) =>
+    history.slice(-maxLength).some((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0) === index),
+  );
+  const wanted = options.domain ? domains.findIndex((domain) => domain.name === options.domain) : has.indexOf(false);
+  if (wanted < 0) return "None: the history has items of both catalogues.";
+  const { name } = domains[wanted];
+  if (has[wanted]) return `None are needed: the history has items of ${name}.`;
+  const { auto } = recall.choices[wanted];
+  if (auto.mode === "off") {
+    return `None: “auto” is off for ${name} in this bundle, as no setting won surely enough on validation. Try “by history”.`;
+  }
+  return `None: “${settingInWords(auto)}” does not apply here.`;
+}
+
+/**
+ * The call of the Python package that answers the same.
+ *
+ * @param {readonly string[]} history
+ * @param {Options} options
+ * @returns {string}
+ */
+export function pythonCall(history, options) {
+  const pseudo = options.pseudo ?? "auto";
+  const same = Array.isArray(pseudo) && String(pseudo) === String(history) && history.length > 0;
+  const seen = options.excludeSeen === false ? ", exclude_seen=False" : "";
+  return [
+    "from llmcdsr_lite import Recommender",
+    "",
+    'recommender = Recommender.load("models/demo")',
+    `history = ${pythonList(history)}`,
+    "answer = recommender.recommend(",
+    `    history, domain=${options.domain ? JSON.stringify(options.domain) : "None"}, k=${options.k}${seen}, explain=True,`,
+    `    pseudo=${same ? "history" : Array.isArray(pseudo) ? pythonList(pseudo) : JSON.stringify(pseudo)},`,
+    ")",
+  ].join("\n");
+}
+
+/** @param {readonly string[]} strings @returns {string} */
+function pythonList(strings) {
+  if (strings.length < 2) return `[${strings.map((one) => JSON.stringify(one)).join("")}]`;
+  return `[\n${strings.map((one) => `    ${JSON.stringify(one)},\n`).join("")}]`;
+}
+
+/** @param {number} value @returns {string} */
+function fixed(value) {
+  return value.toFixed(2).replace("-", "−");
+}
+
+/** @param {number} value @returns {string} */
+function signed(value) {
+  return (value < 0 ? "" : "+") + fixed(value);
+}
+
+/** @param {number} value @returns {string} */
+function percent(value) {
+  return `${(100 * value).toFixed(2)} %`;
+}
