@@ -15,7 +15,8 @@ README.md          model card
 ================== ==========================================================================
 
 With a recall network (format version 2), the files of `bundle_recall` besides; with what makes vectors of
-new items (version 3), those of `bundle_new_items`.
+new items (version 3), those of `bundle_new_items`; with graphs for approximate search (version 3), those of
+`bundle_index`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from llmcdsr_lite.bundle_files import (
     read_size,
     read_strings,
 )
+from llmcdsr_lite.bundle_index import INDEX_VERSION, BundleIndex, read_index, write_index
 from llmcdsr_lite.bundle_new_items import NEW_ITEMS_VERSION, read_new_items, write_new_items
 from llmcdsr_lite.bundle_recall import RECALL_VERSION, read_recall, write_recall
 from llmcdsr_lite.catalogue import Catalogue
@@ -88,6 +90,8 @@ class Bundle:
         What makes vectors of new items.
     hashes : mapping
         SHA-256 of every file of `folder` when it was read.
+    index : BundleIndex or None
+        Graphs for approximate search.
     """
 
     catalogue: Catalogue
@@ -99,6 +103,7 @@ class Bundle:
     pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
     new_items: TitleMap | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    index: BundleIndex | None = None
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -147,6 +152,9 @@ def write_bundle(
         if bundle.new_items is not None:
             part_names, parts["new_items"] = write_new_items(out, bundle.new_items)
             names, version = (*names, *part_names), max(version, NEW_ITEMS_VERSION)
+        if bundle.index is not None:
+            part_names, parts["index"] = write_index(out, bundle.index)
+            names, version = (*names, *part_names), max(version, INDEX_VERSION)
         description = {
             "format": FORMAT,
             "format_version": version,
@@ -215,7 +223,10 @@ def read_bundle(folder: Path) -> Bundle:
     recall, pseudo = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)
     hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
-    return Bundle(catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes)
+    index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
+    return Bundle(
+        catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes, index
+    )
 
 
 def _check_format(path: Path, description: dict[str, Any]) -> None:

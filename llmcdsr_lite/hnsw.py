@@ -69,6 +69,8 @@ class HnswSearch:
         if graph is None:
             built = build_graph(item_vectors, domains, GraphSettings(threads=threads))
             graph = SearchGraph(built, (DEFAULT_SEARCH_WIDTH,) * len(domains))
+        if len(graph.graph.links) != len(item_vectors):
+            raise ValueError(f"a graph of {len(graph.graph.links)} rows for {len(item_vectors)} item vectors")
         self._exact = ExactSearch(item_vectors)
         self._indexes = [
             (domain, width, make_index(graph.graph, item_vectors, domain, width, threads))

@@ -122,6 +122,7 @@ def add_to_bundle(
         new_items=replace(
             titles, directions=directions, added=(titles.added[0] + n_a, titles.added[1] + n_b)
         ),
+        index=None,  # it knows neither the new items nor the rows that have moved
     )
 
 
