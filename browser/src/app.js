@@ -11,6 +11,7 @@ import {
   pseudoItems,
   pythonCall,
   recommendationList,
+  what,
   whyNoPseudoItems,
 } from "./view.js";
 
@@ -73,7 +74,9 @@ class App {
       const answer = await this.recommender.recommend(history, options);
       if (asked !== this.#asked) return;
       byId("answer-note", HTMLElement).textContent = answerNote(answer, performance.now() - start);
-      byId("recommendations", HTMLElement).replaceChildren(...recommendationList(this.bundle, answer));
+      byId("recommendations", HTMLElement).replaceChildren(
+        ...recommendationList(this.bundle, answer, !options.domain),
+      );
       byId("influences", HTMLElement).replaceChildren(...influenceList(answer));
       const none = whyNoPseudoItems(this.bundle, history, options);
       if (answer.explanation) {
@@ -146,11 +149,17 @@ class App {
         const last = i === list.length - 1;
         buttons.unshift(
           button("↑", { "data-name": "up", "aria-label": up, disabled: i === 0 }, () => change(i - 1, "up")),
-          button("↓", { "data-name": "down", "aria-label": down, disabled: last }, () => change(i + 1, "down")),
+          button("↓", { "data-name": "down", "aria-label": down, disabled: last }, () =>
+            change(i + 1, "down"),
+          ),
         );
       }
-      const tag = domainTag(bundle, row);
-      return element("li", {}, element("span", { class: "title" }, title), tag, element("span", { class: "buttons" }, ...buttons));
+      return element(
+        "li",
+        { "data-id": itemId },
+        what(bundle, row),
+        element("span", { class: "buttons" }, ...buttons),
+      );
     });
     byId(id, HTMLElement).replaceChildren(...items);
   }
@@ -181,7 +190,9 @@ class App {
         element("span", {}, label),
       ),
     );
-    byId("domains", HTMLElement).querySelector(".segments")?.replaceChildren(...choices);
+    byId("domains", HTMLElement)
+      .querySelector(".segments")
+      ?.replaceChildren(...choices);
   }
 
   /** @param {string} name @returns {string} value of the radio button that is chosen */
@@ -193,7 +204,10 @@ class App {
   /** @param {string} name @param {string} value @returns {HTMLInputElement} */
   #radio(name, value) {
     const all = document.querySelectorAll(`input[name=${name}]`);
-    return /** @type {HTMLInputElement[]} */ ([...all]).find((one) => one.value === value) ?? document.createElement("input");
+    return (
+      /** @type {HTMLInputElement[]} */ ([...all]).find((one) => one.value === value) ??
+      document.createElement("input")
+    );
   }
 }
 
@@ -233,7 +247,9 @@ async function main() {
     const app = new App(recommender);
     const examples = await loadExamples(new URL("examples.jsonl", document.baseURI), recommender.bundle);
     const chips = byId("examples", HTMLElement);
-    chips.append(...examples.map((example) => button(example.user, { class: "chip" }, () => app.show(example))));
+    chips.append(
+      ...examples.map((example) => button(example.user, { class: "chip" }, () => app.show(example))),
+    );
     chips.hidden = !examples.length;
     byId("loading", HTMLElement).hidden = true;
     byId("main", HTMLElement).hidden = false;

@@ -63,7 +63,10 @@ export function readHeader(bytes, file) {
   }
   const found = HEADER.exec(latin1(bytes.subarray(start, start + length)));
   if (!found) throw new BundleError(`${file}: its header is not as NumPy writes it`);
-  const shape = (found[3] ?? "").split(",").filter((size) => size.trim()).map(Number);
+  const shape = (found[3] ?? "")
+    .split(",")
+    .filter((size) => size.trim())
+    .map(Number);
   return { descr: found[1], fortran: found[2] === "True", shape, offset: start + length };
 }
 
@@ -88,9 +91,7 @@ function elements(bytes, file, dtype, shape, size) {
   }
   const n = shape.reduce((product, length) => product * length, 1);
   if (bytes.length - header.offset !== n * size) {
-    throw new BundleError(
-      `${file}: ${bytes.length - header.offset} bytes of elements, expected ${n * size}`,
-    );
+    throw new BundleError(`${file}: ${bytes.length - header.offset} bytes of elements, expected ${n * size}`);
   }
   const offset = bytes.byteOffset + header.offset;
   if (bytes.buffer instanceof ArrayBuffer && offset % size === 0) return [bytes.buffer, offset, n];

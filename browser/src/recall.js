@@ -14,7 +14,9 @@ import { dot, topK, unit } from "./vectors.js";
  * @returns {Float32Array[]} m of (H',)
  */
 export function said(recall, rows) {
-  return rows.map((row) => vectorOf(recall.names, row, recall.hidden)).filter((vector) => vector.some(Boolean));
+  return rows
+    .map((row) => vectorOf(recall.names, row, recall.hidden))
+    .filter((vector) => vector.some(Boolean));
 }
 
 /**
@@ -123,8 +125,7 @@ export class NameVectors {
    */
   #row(name, domain) {
     const titles = this.rowsOfTitles;
-    const row =
-      this.bundle.rowOfId.get(name) ?? titles[domain].get(name) ?? titles[1 - domain].get(name);
+    const row = this.bundle.rowOfId.get(name) ?? titles[domain].get(name) ?? titles[1 - domain].get(name);
     if (row === undefined) {
       throw new UsageError(
         `pseudo: '${name}' is neither the id nor the title of an item, and there is no encoder for free text`,

@@ -42,7 +42,7 @@ export function topK(scores, k) {
     const score = scores[place];
     if (!(score > worst)) continue;
     let low = 0;
-    for (let high = best.length; low < high; ) {
+    for (let high = best.length; low < high;) {
       const middle = (low + high) >> 1;
       if (scores[best[middle]] >= score) low = middle + 1;
       else high = middle;

@@ -22,22 +22,36 @@ export function domainTag(bundle, row) {
 }
 
 /**
+ * Title and domain of an item row.
+ *
+ * @param {Bundle} bundle
+ * @param {number} row
+ * @param {boolean} tagged whether the domain is shown
+ * @returns {HTMLElement}
+ */
+export function what(bundle, row, tagged = true) {
+  const title = element("span", { class: "title" }, bundle.titles[row - 1] || bundle.ids[row - 1]);
+  return element("span", { class: "what" }, title, ...(tagged ? [domainTag(bundle, row)] : []));
+}
+
+/**
  * Recommended items with their scores.
  *
  * @param {Bundle} bundle
  * @param {Recommendations} answer
+ * @param {boolean} tagged whether the domains are shown
  * @returns {HTMLElement[]}
  */
-export function recommendationList(bundle, answer) {
-  return answer.items.map((item) =>
-    element(
+export function recommendationList(bundle, answer, tagged) {
+  return answer.items.map((item) => {
+    const score = answer.fallback ? `${(100 * item.score).toFixed(2)} %` : fixed(item.score);
+    return element(
       "li",
       { "data-id": item.id },
-      element("span", { class: "title" }, item.title || item.id),
-      domainTag(bundle, bundle.rowOfId.get(item.id) ?? 0),
-      element("data", { value: item.score, class: "number" }, answer.fallback ? percent(item.score) : fixed(item.score)),
-    ),
-  );
+      what(bundle, bundle.rowOfId.get(item.id) ?? 0, tagged),
+      element("data", { value: item.score, class: "number" }, score),
+    );
+  });
 }
 
 /**
@@ -65,23 +79,33 @@ export function answerNote(answer, milliseconds) {
 export function influenceList(answer) {
   const top = answer.items[0];
   const items = answer.explanation?.history ?? [];
-  if (!top || !items.length) return [element("p", { class: "note" }, "No item of the history had a part in this.")];
+  if (!top || !items.length)
+    return [element("p", { class: "note" }, "No item of the history had a part in this.")];
   const largest = Math.max(...items.map((item) => Math.abs(item.change ?? 0)), 1e-9);
+  const digits = largest < 1 ? 3 : 2;
   const rows = items.map((item) => {
     const change = item.change ?? 0;
-    const meter = element("meter", { class: "spread", min: 0, max: 1, value: Math.abs(change) / largest });
-    meter.setAttribute("aria-hidden", "true");
+    const fill = element("span", {});
+    fill.style.width = `${(100 * Math.abs(change)) / largest}%`;
     return element(
       "li",
-      { class: change < 0 ? "lowers" : "raises" },
+      { "data-id": item.id, class: change < 0 ? "lowers" : "raises" },
       element("span", { class: "title" }, item.title || item.id),
-      meter,
-      element("data", { class: "number", value: change }, item.change === null ? "all of it" : signed(change)),
+      element("span", { class: "bar", "aria-hidden": "true" }, fill),
+      element(
+        "data",
+        { class: "number", value: change },
+        item.change === null ? "all of it" : signed(change, digits),
+      ),
     );
   });
   return [
     element("h3", {}, "What the history did for “", element("b", {}, top.title || top.id), "”"),
-    element("p", { class: "note" }, "By how much its score would change without the item; all else is done anew."),
+    element(
+      "p",
+      { class: "note" },
+      "By how much its score would change without the item; all else is done anew.",
+    ),
     element("ol", { class: "influences" }, ...rows),
   ];
 }
@@ -105,10 +129,17 @@ export function pseudoItems(explanation, none) {
       element("td", { class: "number" }, String(Number(item.weight.toPrecision(3)))),
     ),
   );
+  const setting = explanation.setting[0].toUpperCase() + explanation.setting.slice(1);
   const columns = ["Item", "Similarity", "Weight"].map((name) => element("th", { scope: "col" }, name));
   return [
     heading,
-    element("p", { class: "note" }, "Real items that stand in for what is not known. Setting: ", element("b", {}, explanation.setting), "."),
+    element(
+      "p",
+      { class: "note" },
+      "Real items that stand in for a history there. ",
+      element("b", {}, setting),
+      ".",
+    ),
     element("table", {}, element("thead", {}, element("tr", {}, ...columns)), element("tbody", {}, ...rows)),
   ];
 }
@@ -126,12 +157,15 @@ export function whyNoPseudoItems(bundle, history, options) {
   const pseudo = options.pseudo ?? "auto";
   if (!recall) return "None: this bundle has no recall network.";
   if (pseudo === "off") return "None: they are off.";
-  if (pseudo !== "auto") return pseudo.length ? "None: the names say nothing." : "None: no names are given yet.";
+  if (pseudo !== "auto")
+    return pseudo.length ? "None: the names say nothing." : "None: no names are given yet.";
   if (!history.length) return "None: the history is empty.";
   const has = [0, 1].map((index) =>
     history.slice(-maxLength).some((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0) === index),
   );
-  const wanted = options.domain ? domains.findIndex((domain) => domain.name === options.domain) : has.indexOf(false);
+  const wanted = options.domain
+    ? domains.findIndex((domain) => domain.name === options.domain)
+    : has.indexOf(false);
   if (wanted < 0) return "None: the history has items of both catalogues.";
   const { name } = domains[wanted];
   if (has[wanted]) return `None are needed: the history has items of ${name}.`;
@@ -171,17 +205,13 @@ function pythonList(strings) {
   return `[\n${strings.map((one) => `    ${JSON.stringify(one)},\n`).join("")}]`;
 }
 
-/** @param {number} value @returns {string} */
-function fixed(value) {
-  return value.toFixed(2).replace("-", "−");
+/** @param {number} value @param {number} digits @returns {string} */
+function fixed(value, digits = 2) {
+  const written = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(written) ? `−${written}` : written;
 }
 
-/** @param {number} value @returns {string} */
-function signed(value) {
-  return (value < 0 ? "" : "+") + fixed(value);
-}
-
-/** @param {number} value @returns {string} */
-function percent(value) {
-  return `${(100 * value).toFixed(2)} %`;
+/** @param {number} value @param {number} digits @returns {string} */
+function signed(value, digits) {
+  return (value > 0 ? "+" : "") + fixed(value, digits);
 }

@@ -26,8 +26,13 @@ describe("answers", { skip }, () => {
     browser = await launch();
     page = await browser.newPage();
     await page.goto(server.url);
-    found = await page.evaluate(answerAll, cases.map(({ bundle, history, options }) => ({ bundle, history, options })));
-    console.log(`${cases.length} requests, slowest of their kind, ms: ${JSON.stringify(summary(cases, found))}`);
+    found = await page.evaluate(
+      answerAll,
+      cases.map(({ bundle, history, options }) => ({ bundle, history, options })),
+    );
+    console.log(
+      `${cases.length} requests, slowest of their kind, ms: ${JSON.stringify(summary(cases, found))}`,
+    );
   });
 
   after(async () => {

@@ -16,7 +16,12 @@ export const chromiumPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 export const python = process.env.PYTHON ?? "python3";
 export const skip = existsSync(chromiumPath) ? false : `no Chromium at ${chromiumPath} (set CHROMIUM)`;
 
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".css": "text/css",
+};
 const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
