@@ -24,6 +24,8 @@ from llmcdsr_tools.model_card import model_card
 from llmcdsr_tools.onnx_graph import build_onnx, check_onnx
 from llmcdsr_tools.recall_export import SourcedNetwork, merged, recall_networks
 from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
+from llmcdsr_tools.text_initialization import load_text_embeddings
+from llmcdsr_tools.title_map import fit_title_map
 
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
@@ -41,8 +43,9 @@ def export(
 ) -> list[Result]:
     """Write the bundle of a run.
 
-    With `pretrained` and `text_embeddings` it carries the recall network, and what is done with pseudo
-    items is chosen on validation (`choose_pseudo`): nothing, where nothing helps.
+    With `text_embeddings` it carries what makes vectors of new items (`title_map`); with `pretrained`, too,
+    the recall network, and what is done with pseudo items is chosen on validation (`choose_pseudo`): nothing,
+    where nothing helps.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def export(
     pretrained : Path, optional
         What `pretrain` wrote. If the run was trained with pseudo items, the same file.
     text_embeddings : Path, optional
-        ``.npy`` matrix (items, E) that pre-training was done with.
+        ``.npy`` matrix (items, E), the one that pre-training was done with.
 
     Returns
     -------
@@ -84,6 +87,7 @@ def export(
     backend = NumpyBackend(parameters)
     table, max_length = parameters.item_embedding, parameters.config.max_length
     network, choices, recaller = None, (PseudoChoice(), PseudoChoice()), None
+    text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
     networks = _recall_networks(run, header, data, best_for, pretrained, text_embeddings)
     if networks:
         a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
@@ -107,7 +111,10 @@ def export(
         **{f"{split}_metrics": [_as_json(r) for r in results] for split, results in metrics.items()},
     }
     counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
-    bundle = Bundle(data.catalogue, parameters, counts, training, recall=network, pseudo=choices)
+    new_items = None if text is None else fit_title_map(data, text, backend, table)
+    bundle = Bundle(
+        data.catalogue, parameters, counts, training, recall=network, pseudo=choices, new_items=new_items
+    )
     onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
     card = model_card(bundle, metrics["valid"], metrics["test"])
     write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
@@ -123,9 +130,9 @@ def _recall_networks(
     text_embeddings: Path | None,
 ) -> tuple[SourcedNetwork, ...]:
     """Recall networks, if they are asked for; the poolers are the run's, if it has trained any."""
-    if pretrained is None and text_embeddings is None:
+    if pretrained is None:
         return ()
-    if pretrained is None or text_embeddings is None:
+    if text_embeddings is None:
         raise TrainingError("a recall network needs both the pre-training and its text embeddings")
     if header.pretrained_sha256 not in (None, file_hash(pretrained)):
         raise TrainingError(f"{pretrained}: is not the pre-training that {run} was trained with")

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmcdsr_lite.bundle import Bundle
 from llmcdsr_lite.pseudo import PseudoSetting, Source
+from llmcdsr_lite.title_neighbours import Weighing
 from llmcdsr_tools.evaluate import Result, format_results
 from llmcdsr_tools.pseudo_trials import MARGIN
 
@@ -37,7 +38,8 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 {training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
 {settings["loss"]}; items started from {start}; epoch {training["epoch"]} was best on validation
 ({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
-{pseudo_section(bundle) if bundle.recall is not None else ""}
+{pseudo_section(bundle) if bundle.recall is not None else ""}\
+{new_items_section(bundle) if bundle.new_items is not None else ""}
 ## Metrics
 
 The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain
@@ -89,6 +91,40 @@ out of the history for names, so this is what names are worth that are never wro
 
 {names}
 """
+
+
+def new_items_section(bundle: Bundle) -> str:
+    """What the model card says of new items."""
+    assert bundle.new_items is not None
+    domains = "\n".join(
+        f"- new items of {domain.name}: {_worth_of_new(weighing)}"
+        for domain, weighing in zip(bundle.catalogue.domains, bundle.new_items.weighings, strict=True)
+    )
+    return f"""
+## New items
+
+`add_items` gives an item that is new a weighed mean of the vectors of the {bundle.new_items.n_neighbours}
+items of its domain with the most similar titles. How sharply they are weighed and how long the mean is made
+was chosen on the validation histories, with a share of the catalogue at a time playing new items:
+
+{domains}
+
+These items were there in training, and the other vectors know of them: do not expect more of items that never
+were.
+"""
+
+
+def _worth_of_new(weighing: Weighing) -> str:
+    """A weighing and its measures, in words and numbers."""
+    found = weighing.validation
+    how = f"sharpness {weighing.sharpness:g}, scale {weighing.scale:g}"
+    if not found["n_places"]:
+        return f"{how}; there are no places in the validation data, so nothing was tried."
+    return (
+        f"{how}. HR@10 of the items that played new ones {found['hr10_new']:.4f}, with their trained vectors "
+        f"{found['hr10_new_trained']:.4f}; of all others beside them {found['hr10_others']:.4f} and "
+        f"{found['hr10_others_trained']:.4f} ({found['n_places']:,} places, {found['share_new']:.0%} new)."
+    )
 
 
 def _worth(setting: PseudoSetting, found: Mapping[str, Any], source: Source | None = None) -> str:

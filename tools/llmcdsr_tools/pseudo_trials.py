@@ -140,6 +140,11 @@ class ExpectedMetrics:
         self._hit = of_place.sum(axis=1)
         self._gain = of_place @ (1 / np.log2(drawn + 2))
 
+    def hits(self, rank: Ranks) -> FloatArray:
+        """Expected hits at 10 (n,) of zero-based ranks (n,) in the whole domain."""
+        found: FloatArray = self._hit[rank]
+        return found
+
     def trial(self, setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles") -> Trial:
         """What the ranks (n,) with a setting are worth, compared with those without, user by user."""
         difference = self._hit[rank] - self._hit[off]
