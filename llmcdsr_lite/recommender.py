@@ -55,7 +55,8 @@ class Recommender:
         self._bundle = bundle
         self._catalogue = bundle.catalogue
         self._backend = backend
-        self._search = make_search(search, bundle.item_vectors, bundle.catalogue.domains, threads)
+        scan = backend.name == "onnx"
+        self._search = make_search(search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan)
         self._ranking = Ranking(bundle, backend, self._search)
         self._recaller = _recaller(bundle, encoder)
         self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)

@@ -13,8 +13,10 @@ from llmcdsr_lite.errors import MissingDependencyError
 
 SearchName = Literal["auto", "exact", "hnsw"]
 AUTO_HNSW_ITEMS = 100_000  # below, the exact product is fast enough
-_CHUNK_SCORES = 1 << 22  # scores in memory at a time: 16 MB
-_GROUP = 32  # columns in a group of `_lower_bound`
+_CHUNK_SCORES = 1 << 20  # scores in memory at a time: 4 MB, which stay in the cache
+_CHUNK_ROWS = 1 << 13  # item vectors in float64 at a time
+_LARGE = 1e37  # far from where float32 ends
+GROUP = 16  # columns in a group of `lower_bound`
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -74,7 +76,8 @@ class ExactSearch:
     name = "exact"
 
     def __init__(self, item_vectors: npt.NDArray[np.float32]) -> None:
-        self.item_vectors = item_vectors
+        self.item_vectors = np.asarray(item_vectors)  # a memory map is slower to index
+        self._longest: float | None = None
 
     def search(
         self,
@@ -92,28 +95,80 @@ class ExactSearch:
         else:
             candidates = allowed[np.searchsorted(allowed, start) : np.searchsorted(allowed, stop)]
             vectors = self.item_vectors[candidates]
-        rows, values = _nothing(len(users), k)
+        rows, values = nothing(len(users), k)
+        k = min(k, len(vectors))
         size = max(1, _CHUNK_SCORES // max(1, len(vectors)))
-        for first in range(0, len(users), size):
+        for first in range(0, len(users) if k else 0, size):
             chunk = slice(first, min(first + size, len(users)))
-            scores = users[chunk] @ vectors.T  # (chunk, candidates)
+            scores, error = self._scores(users[chunk], vectors)
             if bonus is not None:
                 bonus.add(scores, chunk, np.arange(start, stop) if candidates is None else candidates)
-            for i, forbidden in enumerate(blocked[chunk]):
-                scores[i, _columns(forbidden, candidates, start, stop)] = -np.inf
-            columns, best = top_k(scores, k)
-            n_found = columns.shape[1]
-            found = columns + start if candidates is None else candidates[columns]
-            rows[chunk, :n_found] = np.where(best > -np.inf, found, 0)
-            values[chunk, :n_found] = best
+            block(scores, blocked[chunk], candidates, start, stop, -np.inf)
+            if bonus is not None:
+                columns, best = top_k(scores, k)
+                found = columns + start if candidates is None else candidates[columns]
+                rows[chunk, :k] = np.where(best > -np.inf, found, 0)
+                values[chunk, :k] = best
+                continue
+            reach = np.maximum(lower_bound(scores, k) - 2 * error, np.finfo(scores.dtype).min).tolist()
+            for i in range(first, chunk.stop):
+                reached = (scores[i - first] >= reach[i - first]).nonzero()[0]
+                found = reached + start if candidates is None else candidates[reached]
+                self.best(users[i], found, rows[i], values[i])
         return rows, values
+
+    def best(self, user: npt.NDArray[np.floating[Any]], candidates: Rows, rows: Rows, values: Scores) -> None:
+        """Write the best of the candidates (sorted) to `rows` and `values`, as many as there is room for."""
+        exact = user.astype(np.float64)
+        if len(candidates) <= _CHUNK_ROWS:
+            scores = self._exact_scores(exact, candidates)
+        else:
+            parts = range(0, len(candidates), _CHUNK_ROWS)
+            scores = np.concatenate(
+                [self._exact_scores(exact, candidates[p : p + _CHUNK_ROWS]) for p in parts]
+            )
+        order = (-scores).argsort(kind="stable")[: len(rows)]
+        rows[: len(order)] = candidates[order]
+        values[: len(order)] = scores[order]
+
+    def _exact_scores(self, user: npt.NDArray[np.float64], candidates: Rows) -> Scores:
+        """Products in float64, rounded (n,): `einsum` sums each row in the same order, unlike BLAS."""
+        vectors = self.item_vectors.take(candidates, axis=0).astype(np.float64)  # (n, H)
+        scores: Scores = np.einsum("nh,h->n", vectors, user).astype(np.float32)
+        return scores
+
+    def _scores(
+        self, users: npt.NDArray[np.floating[Any]], vectors: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.float64]]:
+        """Products (n, m), and how far they can be from those of `best` (n,)."""
+        if self._longest is None:  # two threads may both do this: they do the same
+            self._longest = longest(self.item_vectors)
+        lengths = np.sqrt(np.einsum("nh,nh->n", users, users, dtype=np.float64))
+        bound = lengths * self._longest  # no score is larger
+        if (bound > _LARGE).any():  # sums could overflow
+            scores: npt.NDArray[np.floating[Any]] = users.astype(np.float64) @ vectors.astype(np.float64).T
+        else:
+            scores = users @ vectors.T
+        # H roundings, each of half an epsilon, in any order; one more for the result, one to be safe;
+        # and what is lost where numbers below the normal ones are flushed to zero
+        n_roundings = users.shape[1] + 2
+        return scores, n_roundings * (np.finfo(np.float32).eps / 2 * bound * 1.01 + 2e-38)
 
 
 def make_search(
-    name: SearchName, item_vectors: npt.NDArray[np.float32], domains: tuple[Domain, ...], threads: int
+    name: SearchName,
+    item_vectors: npt.NDArray[np.float32],
+    domains: tuple[Domain, ...],
+    threads: int,
+    *,
+    scan: bool = False,
 ) -> Search:
-    """Make the search of that name; ``auto`` takes hnswlib for large catalogues where it is installed."""
+    """Make the search of that name; ``auto`` takes hnswlib for large catalogues where it is installed.
+
+    With `scan`, an exact search looks at all items in 8 bits first, where onnxruntime is installed.
+    """
     from llmcdsr_lite.hnsw import HnswSearch  # which searches exactly where the graph does not reach
+    from llmcdsr_lite.two_pass import TwoPassSearch  # which searches exactly what it cannot scan
 
     if name == "hnsw":
         return HnswSearch(item_vectors, domains, threads)
@@ -122,6 +177,11 @@ def make_search(
             return HnswSearch(item_vectors, domains, threads)
         except MissingDependencyError:
             pass  # no compiler, no hnswlib: exact search gives the same answers, later
+    if scan:
+        try:
+            return TwoPassSearch(item_vectors, domains, threads)
+        except (ImportError, ValueError):
+            pass  # the same answers, later
     return ExactSearch(item_vectors)
 
 
@@ -143,36 +203,53 @@ def top_k(scores: npt.NDArray[Any], k: int) -> tuple[Rows, Scores]:
     columns = np.empty((n, k), dtype=np.int64)
     if k == 0:
         return columns, columns.astype(np.float32)
-    lower_bound = _lower_bound(scores, k)
+    reach = lower_bound(scores, k)
     for i in range(n):
-        reached = np.flatnonzero(scores[i] >= lower_bound[i])
+        reached = np.flatnonzero(scores[i] >= reach[i])
         order = np.argsort(-scores[i, reached], kind="stable")[:k]
         columns[i] = reached[order]
     return columns, np.take_along_axis(scores, columns, axis=1).astype(np.float32, copy=False)
 
 
-def _lower_bound(scores: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+def lower_bound(scores: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
     """A value for every row that at least k of its scores reach, and few more: (n,).
 
     The k-th highest of the highest scores of groups of columns is one, and ten times faster to find than
     the k-th highest score itself.
     """
     n, m = scores.shape
-    n_groups = m // _GROUP
-    if n_groups < k:
-        highest = scores
-    else:
-        highest = scores[:, : n_groups * _GROUP].reshape(n, _GROUP, n_groups).max(axis=1)
+    n_groups = m // GROUP
+    highest = scores
+    if n_groups >= k:
+        highest = scores[:, : n_groups * GROUP].reshape(n, GROUP, n_groups).max(axis=1)
     place = highest.shape[1] - k
     return np.partition(highest, place, axis=1)[:, place]
 
 
-def _nothing(n: int, k: int) -> tuple[Rows, Scores]:
+def block(
+    scores: npt.NDArray[Any],
+    blocked: Sequence[Rows],
+    candidates: Rows | None,
+    start: int,
+    stop: int,
+    lowest: float,
+) -> None:
+    """Set the scores (n, m) of each user's blocked rows to the lowest, in place."""
+    if candidates is not None:
+        for i, forbidden in enumerate(blocked):
+            scores[i, np.isin(candidates, forbidden)] = lowest
+        return
+    for i, forbidden in enumerate(blocked):
+        if len(forbidden):
+            scores[i, forbidden[(forbidden >= start) & (forbidden < stop)] - start] = lowest
+
+
+def nothing(n: int, k: int) -> tuple[Rows, Scores]:
+    """Rows and scores (n, k) where nothing was found."""
     return np.zeros((n, k), dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
 
 
-def _columns(forbidden: Rows, candidates: Rows | None, start: int, stop: int) -> Rows:
-    """Columns of the forbidden rows among those that are scored."""
-    if candidates is None:
-        return forbidden[(forbidden >= start) & (forbidden < stop)] - start
-    return np.flatnonzero(np.isin(candidates, forbidden))
+def longest(vectors: npt.NDArray[np.float32]) -> float:
+    """Length of the longest vector."""
+    parts = (vectors[n : n + _CHUNK_ROWS] for n in range(0, len(vectors), _CHUNK_ROWS))
+    return max(float(np.sqrt(np.einsum("nh,nh->n", p, p, dtype=np.float64).max())) for p in parts)

@@ -1,0 +1,79 @@
+"""Exact search in two passes: a scan in 8 bits, then exact scores of the items that can be among the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.scan import Scan
+from llmcdsr_lite.search import GROUP, ExactSearch, Rows, Scores, block, lower_bound, nothing
+
+_CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
+_LOWEST = np.iinfo(np.int32).min  # no product comes near
+_MANY = 8  # where more than one item in so many is left, a float32 product costs less
+
+
+class TwoPassSearch:
+    """Every item is scored roughly, and exactly where it matters: the answers are those of `ExactSearch`.
+
+    An item can be among the k best if its rough score comes within two errors of the k-th best rough score.
+    Searches with an allow list, for a large part of the items, or where the scan tells too few items from
+    the rest, are left to `ExactSearch`.
+
+    Parameters
+    ----------
+    item_vectors : float32 array (items + 1, H)
+    domains : tuple of Domain
+    threads : int
+
+    Raises
+    ------
+    ImportError, ValueError
+        As `Scan`.
+    """
+
+    name = "exact"
+
+    def __init__(
+        self, item_vectors: npt.NDArray[np.float32], domains: tuple[Domain, ...], threads: int
+    ) -> None:
+        self._exact = ExactSearch(item_vectors)
+        self._scan = Scan(item_vectors, domains, threads)
+
+    def search(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+        allowed: Rows | None,
+    ) -> tuple[Rows, Scores]:
+        """See `Search.search`."""
+        n_items = stop - start
+        if allowed is not None or k * GROUP > n_items or not self._scan.covers(start, stop):
+            return self._exact.search(users, k, start, stop, blocked, allowed)
+        if not np.isfinite(users).all():
+            return self._exact.search(users, k, start, stop, blocked, None)
+        rows, values = nothing(len(users), k)
+        size = max(1, _CHUNK_SCORES // n_items)
+        for first in range(0, len(users), size):
+            chunk = users[first : first + size].astype(np.float64)
+            scores, error = self._scan.scores(chunk, start, stop)  # (chunk, items)
+            block(scores, blocked[first : first + size], None, start, stop, _LOWEST)
+            # at least k items reach the bound, so the k-th best score is at most an error below it
+            reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32).tolist()
+            for i, lowest in enumerate(reach):
+                reached = (scores[i] >= lowest).nonzero()[0]
+                n = first + i
+                if len(reached) * _MANY < n_items:
+                    self._exact.best(chunk[i], reached + start, rows[n], values[n])
+                else:
+                    one = slice(n, n + 1)
+                    found = self._exact.search(users[one], k, start, stop, blocked[one], None)
+                    rows[one], values[one] = found
+        return rows, values
