@@ -13,6 +13,7 @@ from llmcdsr_lite.errors import BundleError, MissingDependencyError
 from llmcdsr_lite.reference.packing import pack_lists
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.sasrec import user_representations
+from llmcdsr_lite.session import OnnxSession
 
 BackendName = Literal["onnx", "numpy"]
 Representations = npt.NDArray[np.floating[Any]]
@@ -96,24 +97,14 @@ class OnnxBackend:
         model: bytes | None = None,
     ) -> None:
         try:
-            import onnxruntime
+            content = path.read_bytes() if model is None else model  # a child of a fork needs it again
+            self._session = OnnxSession(content, threads, {ITEM_TABLE_NAME: item_embedding})
         except ImportError as error:
             raise MissingDependencyError(
                 f"backend 'onnx' needs onnxruntime ({error}): pip install onnxruntime, or use backend='numpy'"
             ) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
-        table = onnxruntime.OrtValue.ortvalue_from_numpy(item_embedding)
-        options.add_external_initializers([ITEM_TABLE_NAME], [table])
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path) if model is None else model, options, providers=["CPUExecutionProvider"]
-            )
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise BundleError(f"{path}: onnxruntime does not load it: {error}") from None
-        self._table = table
         self._max_length = max_length
         self._check(path, item_embedding.shape[1])
 

@@ -1,0 +1,76 @@
+"""onnxruntime sessions that are safe in the child of a fork.
+
+A session copied by a fork lacks its threads and may hold locks that nobody will open: running it, or taking
+it apart, can wait for ever. So the child makes one of its own at its first run, and leaves the copy alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+
+class OnnxSession:
+    """A session on the CPU.
+
+    Parameters
+    ----------
+    model : bytes or str
+        An ONNX model, or the path of its file, which must stay for the children of a fork.
+    threads : int
+        Threads inside one operator.
+    tables : mapping of str to array, optional
+        External initializers, handed over without a copy.
+
+    Raises
+    ------
+    ImportError
+        If onnxruntime is not installed.
+    Exception
+        Of onnxruntime, which has no narrower base, if it refuses the model.
+    """
+
+    def __init__(
+        self, model: bytes | str, threads: int, tables: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> None:
+        self._model, self._threads, self._tables = model, threads, dict(tables or {})
+        self._start()
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+        """Values of the outputs for these inputs."""
+        if self._process != os.getpid():
+            _abandon(self._session)
+            self._start()  # threads of a child that do this together do the same
+        found: list[Any] = self._session.run(outputs, inputs)
+        return found
+
+    def input_types(self) -> dict[str, str]:
+        """Types of the inputs by name, as onnxruntime calls them."""
+        return {one.name: one.type for one in self._session.get_inputs()}
+
+    def _start(self) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(t) for name, t in self._tables.items()}
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
+        self._session = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        self._values = values  # they must live as long
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        if "_process" in vars(self) and self._process != os.getpid():
+            _abandon(self._session)
+
+
+def _abandon(session: Any) -> None:
+    """Let a session never be taken apart: in a child that waits for threads of the parent."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
