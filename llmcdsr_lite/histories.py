@@ -116,7 +116,25 @@ def _read_jsonl(lines: IO[str]) -> Iterator[HistoryRecord | BadRecord]:
 def _json_record(number: int, value: Any) -> HistoryRecord | BadRecord:
     if not isinstance(value, dict):
         return BadRecord(number, f"expected a JSON object, found {type(value).__name__}")
-    user, history, domain = value.get("user"), value.get("history"), value.get("domain")
+    return checked_record(number, value.get("user"), value.get("history"), value.get("domain"))
+
+
+def checked_record(number: int, user: Any, history: Any, domain: Any) -> HistoryRecord | BadRecord:
+    """Make a record of values of any type.
+
+    Parameters
+    ----------
+    number : int
+        Line, or row, of the record.
+    user : str or int
+    history : list of str
+    domain : str or None
+
+    Returns
+    -------
+    HistoryRecord or BadRecord
+        A bad one if a value is not what it must be.
+    """
     if not isinstance(user, str | int) or isinstance(user, bool):
         return BadRecord(number, f"field 'user' must be a string or a number, found {user!r:.60}")
     if not isinstance(history, list) or not all(isinstance(item, str) for item in history):

@@ -1,0 +1,68 @@
+"""Recommendations for a Ray Data dataset, by a pool of actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmcdsr_lite.scorer import INPUT_COLUMNS, Scorer
+
+
+def recommend_dataset(
+    dataset: Any, scorer: Scorer, *, concurrency: int | tuple[int, int] = 1, batch_size: int = 1024
+) -> Any:
+    """Score a dataset of the columns user, history and, optionally, domain.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+    scorer : Scorer
+    concurrency : int or (int, int)
+        How many actors, each on one CPU with a bundle of its own; or least and most.
+    batch_size : int
+        Rows that an actor is handed at a time.
+
+    Returns
+    -------
+    ray.data.Dataset
+        A row for each row, with the columns that `Scorer` answers with. Users come back as strings.
+    """
+    return dataset.map_batches(
+        ScoringActor,
+        fn_constructor_args=(scorer,),
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        concurrency=concurrency,
+        num_cpus=1,
+    )
+
+
+class ScoringActor:
+    """Scores Arrow tables.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Its bundle is loaded now: an actor that cannot is not given any rows.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        scorer.load()
+        self._scorer = scorer
+
+    def __call__(self, table: Any) -> Any:
+        """Score a pyarrow.Table, see `Scorer.__call__`."""
+        import pyarrow
+
+        names = [name for name in INPUT_COLUMNS if name in table.column_names]
+        answer = self._scorer({name: table.column(name).to_pylist() for name in names})
+        schema = pyarrow.schema(
+            {
+                "user": pyarrow.string(),
+                "items": pyarrow.list_(pyarrow.string()),
+                "scores": pyarrow.list_(pyarrow.float32()),
+                "unknown": pyarrow.int64(),
+                "fallback": pyarrow.bool_(),
+                "error": pyarrow.string(),
+            }
+        )  # told, not guessed: a batch may have no error, or no item at all
+        return pyarrow.table({name: column.tolist() for name, column in answer.items()}, schema)
