@@ -18,6 +18,7 @@ from llmcdsr_lite.bundle import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.title_neighbours import TitleMap, Weighing
 
 
 @pytest.fixture(scope="session")
@@ -163,3 +164,15 @@ def without_train_extra(tmp_path: Path) -> dict[str, str]:
         text = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
         (blocked / f"{name}.py").write_text(text)
     return {**os.environ, "PYTHONPATH": str(blocked)}
+
+
+@pytest.fixture(scope="session")
+def title_map(bundle_data: Bundle) -> TitleMap:
+    """What makes vectors of new items for `bundle_data`, of 7 values a text; f2 and k3 have no title."""
+    rng = np.random.default_rng(13)
+    directions = rng.normal(size=(len(bundle_data.catalogue) + 1, 4))
+    directions *= 127 / np.linalg.norm(directions, axis=1, keepdims=True)
+    directions[[0, 3, 16]] = 0
+    components = rng.normal(size=(8, 4)).astype(np.float32)
+    weighings = (Weighing(4.0, 1.25), Weighing(9.0, 0.75, {"n_places": 3}))
+    return TitleMap(components, np.rint(directions).astype(np.int8), weighings, n_neighbours=5)
