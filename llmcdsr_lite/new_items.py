@@ -186,8 +186,8 @@ def _text(items: list[NewItem], titles: TitleMap, encoder: TextEncoder | None) -
         # one at a time: a quantised model gives a text another vector in other company
         text[to_encode] = encoder.encode([items[i].title for i in to_encode], batch_size=1)
     for i in np.flatnonzero(~titles.directions_of(text).any(axis=1)).tolist():
-        what = "title" if items[i].embedding is None else "embedding"
-        raise DataError(f"{items[i].source}: item {items[i].id!r} has a {what} that says nothing")
+        what = "a title" if items[i].embedding is None else "an embedding"
+        raise DataError(f"{items[i].source}: item {items[i].id!r} has {what} that says nothing")
     return text
 
 
