@@ -387,8 +387,10 @@ def _json_numbers(values: Sequence[float]) -> list[float | None]:
 
 def main() -> None:
     """Run the command line."""
+    import llmcdsr_lite.new_items_cli  # noqa: F401
     import llmcdsr_tools.bench_cli
     import llmcdsr_tools.generation_cli
+    import llmcdsr_tools.index_cli
     import llmcdsr_tools.pipeline_cli  # noqa: F401  adds its commands
 
     cli()
