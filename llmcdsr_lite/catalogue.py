@@ -112,15 +112,12 @@ class Catalogue:
     def rows(self, item_ids: Iterable[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Rows of the known ids, in order, and the ids that are not in the catalogue."""
         get = self.row_of_id.get
-        found: list[int] = []
-        unknown: list[str] = []
-        for item_id in item_ids:
-            row = get(item_id)
-            if row is None:
-                unknown.append(item_id)
-            else:
-                found.append(row)
-        return np.array(found, dtype=np.int64), unknown
+        item_ids = list(item_ids)
+        rows = list(map(get, item_ids))
+        if None not in rows:
+            return np.array(rows, dtype=np.int64), []
+        unknown = [item_id for item_id, row in zip(item_ids, rows, strict=True) if row is None]
+        return np.array([row for row in rows if row is not None], dtype=np.int64), unknown
 
     def find_titles(self, text: str) -> npt.NDArray[np.int64]:
         """Rows of the items whose title has every word of `text`, whatever the case."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle import Bundle
 from llmcdsr_lite.pseudo import Fusion, PseudoItems
-from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search
+from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, nothing
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Filters:
 
     def blocked(self, history: Rows) -> Rows:
         """What a user with this history must not get."""
-        return np.concatenate([history, self.excluded]) if self.exclude_seen else self.excluded
+        if not self.exclude_seen:
+            return self.excluded
+        return np.concatenate([history, self.excluded]) if len(self.excluded) else history
 
 
 class Ranking:
@@ -63,32 +65,37 @@ class Ranking:
         self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
     ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
         """Rows and scores (n, k), and who has neither items nor pseudo items and gets the most popular."""
-        blocked = [filters.blocked(rows) for rows in histories]
-        rows = np.zeros((len(histories), k), dtype=np.int64)
-        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        fallback = np.zeros(len(histories), dtype=bool)
-        plain, fused = [], []
-        for i, items in enumerate(pseudo):
-            if items is not None and items.setting.mode == "fuse":
-                fused.append(i)
-            elif items is not None or len(histories[i]):
-                plain.append(i)
-            else:
-                fallback[i] = True
+        plain, fused, empty = _by_search(histories, pseudo)
+        if plain and len(plain) == len(histories):  # as most are
+            return *self._find(histories, pseudo, k, filters), np.zeros(len(histories), dtype=bool)
+        rows, scores = nothing(len(histories), k)
         for chosen in (plain, fused):
             if chosen:
-                of_users = [pseudo[i] for i in chosen]
-                users = self.represent([histories[i] for i in chosen], of_users)
-                within = (filters.start, filters.stop, [blocked[i] for i in chosen], filters.allowed)
-                rows[chosen], scores[chosen] = (
-                    self._search.search(users, k, *within)
-                    if chosen is plain
-                    else self._exact.search(users, k, *within, self._fusion(of_users))
-                )
-        if len(plain) + len(fused) < len(histories):
+                some, of_some = [histories[i] for i in chosen], [pseudo[i] for i in chosen]
+                rows[chosen], scores[chosen] = self._find(some, of_some, k, filters, fuse=chosen is fused)
+        fallback = np.zeros(len(histories), dtype=bool)
+        if empty:
             # all of them have an empty history: one answer serves them all
-            rows[fallback], scores[fallback] = self._popular(k, filters)
+            rows[empty], scores[empty] = self._popular(k, filters)
+            fallback[empty] = True
         return rows, scores, fallback
+
+    def _find(
+        self,
+        histories: Sequence[Rows],
+        pseudo: Sequence[PseudoItems | None],
+        k: int,
+        filters: Filters,
+        *,
+        fuse: bool = False,
+    ) -> tuple[Rows, Scores]:
+        """Rows and scores (n, k) of users with something to go by."""
+        users = self.represent(histories, pseudo)
+        blocked = [filters.blocked(rows) for rows in histories]
+        within = (filters.start, filters.stop, blocked, filters.allowed)
+        if fuse:
+            return self._exact.search(users, k, *within, self._fusion(pseudo))
+        return self._search.search(users, k, *within)
 
     def scores(
         self, row: int, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
@@ -126,3 +133,18 @@ class Ranking:
         share = counts / max(1.0, float(counts[start:stop].sum()))
         one = np.ones((1, 1), dtype=np.float32)
         return ExactSearch(share).search(one, k, start, stop, [filters.excluded], filters.allowed)
+
+
+def _by_search(
+    histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
+) -> tuple[list[int], list[int], list[int]]:
+    """Who is searched for, who is with something added to the scores, and who has nothing to go by."""
+    plain, fused, empty = [], [], []
+    for i, items in enumerate(pseudo):
+        if items is not None and items.setting.mode == "fuse":
+            fused.append(i)
+        elif items is not None or len(histories[i]):
+            plain.append(i)
+        else:
+            empty.append(i)
+    return plain, fused, empty

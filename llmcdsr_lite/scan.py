@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.session import OnnxSession
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -30,8 +31,7 @@ _OPSET, _IR_VERSION = 17, 8
 _UINT8, _INT8, _INT32 = 2, 3, 6  # TensorProto.DataType
 _INPUT, _TABLE, _OUTPUTS = "users", "items", ["scores"]
 _ROUNDING = 2.0**-22  # two roundings to float32
-_SMALLEST = 1e-37  # more than what is lost where numbers below the normal ones are rounded
-_TINY = 1e-200  # a step of users that are zero: less than a float32 can make it, more than zero squared
+_SMALLEST = 1e-27  # of a score's unit: the rounding of scores below normal numbers is nothing beside it
 
 
 class Scan:
@@ -57,10 +57,11 @@ class Scan:
         self, item_vectors: npt.NDArray[np.float32], domains: tuple[Domain, ...], threads: int
     ) -> None:
         start, stop = domains[0].start, domains[-1].stop
-        whole, self._unit, longest, furthest = quantise_items(item_vectors[start:stop])
+        whole, unit, longest, furthest = quantise_items(item_vectors[start:stop])
         # room for the rounding of the bound, and for scores that are one float32 when rounded
-        self._longest = longest * (1 + _ROUNDING)
-        self._furthest = furthest * (1 + _ROUNDING) + longest * _ROUNDING
+        self._longest = longest * (1 + _ROUNDING) / unit
+        self._furthest = (furthest * (1 + _ROUNDING) + longest * _ROUNDING) / unit
+        self._least_step = _SMALLEST / unit
         # one for all items, too: it takes half as long as those of both domains and joining the scores
         ranges = {(domain.start, domain.stop) for domain in domains} | {(start, stop)}
         self._sessions = {(a, b): _session(whole[a - start : b - start], threads) for a, b in ranges}
@@ -86,36 +87,27 @@ class Scan:
             In the unit of `scores`: a score is nowhere further from its whole number, the rounding of
             scores to float32 included.
         """
-        step = np.maximum(np.abs(users).max(axis=1, keepdims=True) * (1 / _USER_LEVELS), _TINY)  # (n, 1)
-        whole = np.rint(users / step)  # (n, H)
-        rest = users - whole * step
-        of_users, of_items = (
-            np.sqrt(np.einsum("nh,nh->n", rest, rest)),
-            np.sqrt(np.einsum("nh,nh->n", whole, whole)),
-        )
-        step = step[:, 0]
-        error = of_users * self._longest + of_items * step * self._furthest + _SMALLEST
-        sent = (whole + _USER_ZERO).astype(np.uint8)
-        (scores,) = self._sessions[start, stop][0].run(_OUTPUTS, {_INPUT: sent})
-        return scores, error / (step * self._unit)
+        step = np.maximum(np.abs(users).max(axis=1, keepdims=True) * (1 / _USER_LEVELS), self._least_step)
+        scaled = users / step  # (n, H)
+        whole = np.rint(scaled)
+        scaled -= whole
+        error = _lengths(scaled) * self._longest
+        error += _lengths(whole) * self._furthest
+        whole += _USER_ZERO
+        session = self._sessions[start, stop]
+        (scores,) = session.run(_OUTPUTS, {_INPUT: whole.astype(np.uint8)})
+        return scores, error
 
 
-def _session(whole: npt.NDArray[np.int8], threads: int) -> tuple[Any, Any]:
-    """Session that multiplies with these items (m, H), and the table that must live as long."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
-    table = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(whole.T))  # (H, m)
-    options.add_external_initializers([_TABLE], [table])
+def _session(whole: npt.NDArray[np.int8], threads: int) -> OnnxSession:
+    """Session that multiplies with these items (m, H)."""
+    table = np.ascontiguousarray(whole.T)  # (H, m)
     try:
-        graph = scan_graph(*table.shape())
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return OnnxSession(scan_graph(*table.shape), threads, {_TABLE: table})
+    except ImportError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no narrower base
         raise ValueError(f"onnxruntime does not load the scan: {error}") from None
-    return session, table
 
 
 def quantise_items(
