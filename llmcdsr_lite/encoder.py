@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.encoder_config import EncoderConfig, Pooling, read_encoder_config
 from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError
+from llmcdsr_lite.session import OnnxSession
 
 DEFAULT_BATCH_SIZE = 16  # more is no faster on one thread, and takes more memory
 
@@ -34,11 +35,12 @@ class TextEncoder:
     (2, 384)
     """
 
-    def __init__(self, config: EncoderConfig, session: Any, tokenizer: Any) -> None:
+    def __init__(self, config: EncoderConfig, session: OnnxSession, tokenizer: Any) -> None:
         self.config = config
         self._session = session
         self._tokenizer = tokenizer
-        self._input_types = {i.name: i.type for i in session.get_inputs()}
+        self._input_types = session.input_types()
+        self._output = session.output_names()[0]
         self.dimension = self._check()
 
     @classmethod
@@ -69,7 +71,7 @@ class TextEncoder:
             for a word.
         """
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401  # before the files are read
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependencyError(
@@ -88,14 +90,8 @@ class TextEncoder:
             )
         tokenizer.no_padding()
         tokenizer.enable_truncation(length)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
         try:
-            session = onnxruntime.InferenceSession(
-                str(config.model), options, providers=["CPUExecutionProvider"]
-            )
+            session = OnnxSession(str(config.model), threads)
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise BundleError(f"{config.model}: onnxruntime does not load it: {error}") from None
         return cls(EncoderConfig(**{**vars(config), "max_length": length}), session, tokenizer)
@@ -198,7 +194,7 @@ class TextEncoder:
             for name, kind in self._input_types.items()
         }
         try:
-            outputs = self._session.run([self._session.get_outputs()[0].name], wanted)
+            outputs = self._session.run([self._output], wanted)
         except Exception as error:  # as in `load`
             raise BundleError(
                 f"{self.config.model}: fails on {mask.shape[0]} texts of {mask.shape[1]} tokens: {error}"

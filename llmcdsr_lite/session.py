@@ -52,6 +52,10 @@ class OnnxSession:
         """Types of the inputs by name, as onnxruntime calls them."""
         return {one.name: one.type for one in self._session.get_inputs()}
 
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in the model's order."""
+        return [one.name for one in self._session.get_outputs()]
+
     def _start(self) -> None:
         import onnxruntime
 
