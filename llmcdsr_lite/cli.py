@@ -294,6 +294,10 @@ def inspect(bundle: Path, as_json: bool) -> None:
         for domain, choice in zip(contents.catalogue.domains, contents.pseudo, strict=True):
             by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
             click.echo(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
+    if contents.new_items is not None:
+        a, b = zip(contents.new_items.added, contents.catalogue.domains, strict=True)
+        added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"
+        click.echo(f"new items: {added}; embeddings of {contents.new_items.dimension} values")
     click.echo(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
 
 
