@@ -69,6 +69,7 @@ class App {
     const options = this.#options();
     const history = [...this.history];
     const asked = ++this.#asked;
+    document.documentElement.dataset.ready = "false";
     const start = performance.now();
     try {
       const answer = await this.recommender.recommend(history, options);
@@ -83,6 +84,7 @@ class App {
         byId("pseudo-items", HTMLElement).replaceChildren(...pseudoItems(answer.explanation, none));
       }
       byId("python", HTMLElement).textContent = pythonCall(history, options);
+      document.documentElement.dataset.ready = "true"; // for those who wait for the answer: tests
     } catch (error) {
       showError(error);
     }
@@ -255,7 +257,6 @@ async function main() {
     byId("main", HTMLElement).hidden = false;
     await app.update();
     showFigures(performance.now());
-    document.documentElement.dataset.ready = "true";
   } catch (error) {
     showError(error);
   }

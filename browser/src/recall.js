@@ -52,9 +52,9 @@ export function direction(recall, names, domain, weigh) {
  */
 export function cosines(recall, of, start, stop) {
   const { items, hidden } = recall;
-  return Float32Array.from({ length: Math.max(0, stop - start) }, (_, i) =>
-    dot(of, 0, items, (start + i) * hidden, hidden),
-  );
+  const found = new Float32Array(Math.max(0, stop - start));
+  for (let i = 0; i < found.length; i++) found[i] = dot(of, 0, items, (start + i) * hidden, hidden);
+  return found;
 }
 
 /**

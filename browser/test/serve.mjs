@@ -13,7 +13,8 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 export const browserFolder = path.dirname(here);
 export const modelsFolder = path.join(browserFolder, "../models");
 export const chromiumPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-export const python = process.env.PYTHON ?? "python3";
+const environment = path.join(browserFolder, "../.venv/bin/python");
+export const python = process.env.PYTHON ?? (existsSync(environment) ? environment : "python3");
 export const skip = existsSync(chromiumPath) ? false : `no Chromium at ${chromiumPath} (set CHROMIUM)`;
 
 const TYPES = {
@@ -62,9 +63,13 @@ export async function serve(folders, change = (_, bytes) => bytes) {
   return { url, sent, close: () => new Promise((resolve) => server.close(resolve)) };
 }
 
-/** A headless Chromium. */
-export function launch() {
-  return chromium.launch({ executablePath: chromiumPath, headless: true, args: FLAGS });
+/**
+ * A headless Chromium.
+ *
+ * @param {string[]} flags
+ */
+export function launch(flags = []) {
+  return chromium.launch({ executablePath: chromiumPath, headless: true, args: [...FLAGS, ...flags] });
 }
 
 /** The page, built into a new folder, and how to remove it. */

@@ -1,0 +1,143 @@
+/** A bundle that is damaged, incomplete or newer is refused, and the page says why. */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { build, launch, modelsFolder, serve, skip } from "./serve.mjs";
+
+const demo = path.join(modelsFolder, "demo");
+const config = () => JSON.parse(readFileSync(path.join(demo, "config.json"), "utf8"));
+
+/** config.json with a change. */
+const configured = (change) => ({
+  "config.json": () => {
+    const value = config();
+    change(value);
+    return Buffer.from(JSON.stringify(value));
+  },
+});
+
+/** A file with a change; config.json has the new size and hash, as if it had been meant. */
+const meant = (name, change) => {
+  const bytes = () => change(Buffer.from(readFileSync(path.join(demo, name))));
+  const entry = { bytes: bytes().length, sha256: createHash("sha256").update(bytes()).digest("hex") };
+  return { [name]: bytes, ...configured((value) => Object.assign(value.files[name], entry)) };
+};
+
+const flip = (bytes) => {
+  bytes[bytes.length - 5] ^= 1;
+  return bytes;
+};
+const float = (place, value) => (bytes) => {
+  bytes.writeFloatLE(value, 128 + 4 * place);
+  return bytes;
+};
+const missing = () => {
+  throw new Error("no such file");
+};
+
+const CASES = {
+  flipped: [{ "item_vectors.npy": flip }, /item_vectors\.npy: SHA-256 is .* damaged or changed/],
+  short: [
+    { "recommender.onnx": (bytes) => bytes.subarray(1) },
+    /recommender\.onnx: 76155 bytes, expected 76156/,
+  ],
+  gone: [{ "item_titles.json": missing }, /item_titles\.json: is missing: the server answers 404/],
+  "no config": [{ "config.json": missing }, /config\.json: is missing/],
+  "no JSON": [{ "config.json": () => Buffer.from("{") }, /config\.json: not valid JSON/],
+  "another format": [configured((value) => (value.format = "other")), /field 'format' is "other"/],
+  newer: [
+    configured((value) => (value.format_version = 4)),
+    /format version 4 is newer than this page reads/,
+  ],
+  "no version": [configured((value) => delete value.format_version), /field 'format_version'/],
+  unlisted: [configured((value) => delete value.files["item_counts.npy"]), /does not list item_counts\.npy/],
+  "half a recall network": [
+    configured((value) => delete value.files["recall_items.npy"]),
+    /does not list recall_items\.npy/,
+  ],
+  "files without recall": [configured((value) => delete value.recall), /lists recall_names\.npy, but has no/],
+  "recall too early": [configured((value) => (value.format_version = 1)), /'recall' needs format version 2/],
+  "unknown mode": [
+    configured((value) => (value.recall.pseudo[0].auto.mode = "guess")),
+    /mode is "guess", expected one of off, insert, fuse/,
+  ],
+  "other sizes": [configured((value) => (value.domains[0].items = 413)), /830 strings, expected 829/],
+  "not finite": [
+    meant("item_vectors.npy", float(40, NaN)),
+    /item_vectors\.npy: holds values that are not finite/,
+  ],
+  padding: [meant("item_vectors.npy", float(3, 1)), /item_vectors\.npy: row 0 is padding/],
+  "too long": [meant("recall_items.npy", float(32, 5)), /recall_items\.npy: row 1 has length 5/],
+  "an id twice": [
+    meant("item_ids.json", (bytes) => {
+      const ids = JSON.parse(String(bytes));
+      return Buffer.from(JSON.stringify([ids[1], ...ids.slice(1)]));
+    }),
+    /item_ids\.json: item id '.*' occurs more than once/,
+  ],
+};
+const SHOWN = {
+  "a flipped bit": CASES.flipped,
+  "no model": [
+    meant("recommender.onnx", () => Buffer.from("not a model")),
+    /recommender\.onnx: is not the recommender of this bundle/,
+  ],
+};
+
+describe("damaged bundles", { skip }, () => {
+  let browser, built, server, page;
+  let shown = {};
+
+  before(async () => {
+    built = await build();
+    server = await serve({ "/": built.out, ...mounts() }, (name, bytes) => {
+      const [, first, kind, file] = name.split("/").map(decodeURIComponent);
+      if (first === "damaged") return CASES[kind][0][file]?.(bytes) ?? bytes;
+      return shown[path.basename(name)]?.(bytes) ?? bytes;
+    });
+    browser = await launch();
+    page = await browser.newPage();
+    await page.goto(`${server.url}bundle.js`); // same origin, without the page itself
+  });
+
+  after(async () => {
+    await browser?.close();
+    await server?.close();
+    await built?.remove();
+  });
+
+  for (const [kind, [, expected]] of Object.entries(CASES)) {
+    test(`refused: ${kind}`, async () => {
+      const message = await page.evaluate(
+        async (folder) => {
+          const { readBundle } = await import("/bundle.js");
+          return readBundle(new URL(folder, location.href)).then(
+            () => "accepted",
+            (error) => `${error.name}: ${error.message}`,
+          );
+        },
+        `/damaged/${encodeURIComponent(kind)}/`,
+      );
+      assert.match(message, /^BundleError: /);
+      assert.match(message, expected);
+    });
+  }
+
+  for (const [kind, [changes, expected]] of Object.entries(SHOWN)) {
+    test(`the page says so: ${kind}`, async () => {
+      shown = changes;
+      await page.goto(server.url);
+      await page.getByRole("alert").waitFor({ timeout: 30_000 });
+      assert.match(await page.getByRole("alert").innerText(), expected);
+      assert.equal(await page.locator("#main").isVisible(), false);
+      assert.equal(await page.locator("#loading").isVisible(), false);
+    });
+  }
+});
+
+function mounts() {
+  return Object.fromEntries(Object.keys(CASES).map((kind) => [`/damaged/${kind}/`, demo]));
+}
