@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.explanation import Explainer
+from llmcdsr_lite.lifetime import CLOSED, Source
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Filters, Ranking
@@ -30,7 +31,9 @@ MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
 class Recommender:
     """Recommends the next items for a history of items of two domains.
 
-    Make one with `Recommender.load`; its methods change nothing and may be called from several threads.
+    Make one with `Recommender.load`; its methods change nothing and may be called from several threads, and
+    in the child of a fork. Pickled, it is the path of its bundle: whoever unpickles it loads that again. A
+    ``with`` block closes it.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Recommender:
         documents: Documents | None = None,
     ) -> None:
         self._made_with: tuple[SearchName, int] = (search, threads)
+        self._source: Source | None = None  # where it was loaded from
         self._encoder = encoder
         self._documents = documents  # of its folder, if there are none
         self._bundle = bundle
@@ -109,12 +113,40 @@ class Recommender:
         path = Path(folder)
         bundle = read_bundle(path)
         parameters = bundle.parameters
-        if encoder is not None and not isinstance(encoder, TextEncoder):
-            encoder = TextEncoder.load(Path(encoder), threads)
-        if backend == "numpy":
-            return cls(bundle, NumpyBackend(parameters), search, threads, encoder)
-        onnx = OnnxBackend(path / ONNX, bundle.item_vectors, parameters.config.max_length, threads)
-        return cls(bundle, onnx, search, threads, encoder)
+        if not isinstance(encoder, TextEncoder):
+            encoder = None if encoder is None else Path(encoder).absolute()
+            source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
+            encoder = None if encoder is None else TextEncoder.load(encoder, threads)
+        runs: Backend = NumpyBackend(parameters)
+        if backend == "onnx":
+            runs = OnnxBackend(path / ONNX, bundle.item_vectors, parameters.config.max_length, threads)
+        recommender = cls(bundle, runs, search, threads, encoder)
+        recommender._source = source
+        return recommender
+
+    def close(self) -> None:
+        """Let go of the session, the arrays and the mapped files: every later use is a `UsageError`.
+
+        The memory is free, and the files may be changed in place, as soon as no thread is inside a call
+        and nobody else holds `bundle` or `items`. To replace a bundle, closing is not needed: write the new
+        one beside the old one and rename it.
+        """
+        self._bundle = self._catalogue = self._backend = self._search = self._ranking = CLOSED
+        self._recaller = self._ids = self._similar_search = self._encoder = self._documents = CLOSED
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
+        if self._bundle.folder is None or self._source is None:
+            raise UsageError(
+                "only a recommender that was loaded from a folder, its encoder too, can be sent to another "
+                "process: save it, and load it from there"
+            )
+        return Source.load, (self._source,)
 
     @property
     def items(self) -> Catalogue:

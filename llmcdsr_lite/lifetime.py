@@ -1,0 +1,74 @@
+"""A recommender's end, and its life in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llmcdsr_lite.backend import BackendName
+from llmcdsr_lite.errors import BundleError, UsageError
+from llmcdsr_lite.search import SearchName
+
+if TYPE_CHECKING:
+    from llmcdsr_lite.recommender import Recommender
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a recommender was loaded from, and how: all that is sent to another process.
+
+    Parameters
+    ----------
+    folder : Path
+    backend : {"onnx", "numpy"}
+    threads : int
+    search : {"auto", "exact", "hnsw"}
+    encoder : Path or None
+    hashes : mapping of str to str
+        SHA-256 of every file of the bundle.
+    """
+
+    folder: Path
+    backend: BackendName
+    threads: int
+    search: SearchName
+    encoder: Path | None
+    hashes: Mapping[str, str]
+
+    def load(self) -> Recommender:
+        """Load the same bundle again.
+
+        Raises
+        ------
+        BundleError
+            If there is another one in its place by now.
+        """
+        from llmcdsr_lite.recommender import Recommender
+
+        recommender = Recommender.load(
+            self.folder,
+            backend=self.backend,
+            threads=self.threads,
+            search=self.search,
+            encoder=self.encoder,
+        )
+        if dict(recommender.bundle.hashes) != dict(self.hashes):
+            raise BundleError(
+                f"{self.folder}: is another bundle than the one that was sent from; load it anew"
+            )
+        return recommender
+
+
+class Closed:
+    """Stands for every part of a recommender that was closed."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UsageError("this recommender was closed")
+
+    def __len__(self) -> NoReturn:
+        raise UsageError("this recommender was closed")
+
+
+CLOSED: Any = Closed()
