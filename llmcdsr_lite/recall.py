@@ -19,7 +19,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
-from llmcdsr_lite.search import Rows, Scores
+from llmcdsr_lite.search import Rows, Scores, Search
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -41,6 +41,8 @@ class RecallNetwork:
         Text embedding to the space of domain A, of domain B.
     title_lengths : tuple of two float
         Mean length of projected titles in the space of domain A, of domain B.
+    search : Search, optional
+        Finds items approximately in very large catalogues; without it all are scored.
     """
 
     names: FloatArray
@@ -48,6 +50,7 @@ class RecallNetwork:
     poolers: FloatArray
     projections: FloatArray | None = None
     title_lengths: tuple[float, float] = (1.0, 1.0)
+    search: Search | None = None
 
     @property
     def hidden(self) -> int:
@@ -83,11 +86,21 @@ class RecallNetwork:
     def nearest(self, directions: FloatArray, start: int, stop: int, k: int) -> tuple[Rows, Scores]:
         """The k items of the rows ``start <= row < stop`` with the highest cosine, and the cosines.
 
+        Parameters
+        ----------
+        directions : float array (n, H')
+            Of length 1.
+        start, stop, k : int
+
         Returns
         -------
         rows : int64 array (n, min(k, stop - start))
         similarities : float32 array of the same shape
         """
+        if self.search is not None:
+            nothing = np.zeros(0, dtype=np.int64)
+            k = min(k, stop - start)
+            return self.search.search(directions, k, start, stop, [nothing] * len(directions), None)
         places, similarities = recall(directions, np.asarray(self.items[start:stop]), k)
         return places + start, similarities
 

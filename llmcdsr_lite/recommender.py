@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.explanation import Explainer
+from llmcdsr_lite.hnsw import HnswSearch
 from llmcdsr_lite.lifetime import CLOSED, Source
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
@@ -60,9 +62,12 @@ class Recommender:
         self._catalogue = bundle.catalogue
         self._backend = backend
         scan = backend.name == "onnx"
-        self._search = make_search(search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan)
+        graph = None if bundle.index is None else bundle.index.items
+        self._search = make_search(
+            search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan, graph=graph
+        )
         self._ranking = Ranking(bundle, backend, self._search)
-        self._recaller = _recaller(bundle, encoder)
+        self._recaller = _recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
         self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)
         self._similar_search: ExactSearch | None = None
 
@@ -88,7 +93,8 @@ class Recommender:
             Threads of the ONNX session and of hnswlib. NumPy's own are set by its environment variables
             (``OPENBLAS_NUM_THREADS``).
         search : {"auto", "exact", "hnsw"}
-            ``auto`` is exact below 100,000 items, or where hnswlib is not installed.
+            ``auto`` is exact below 100,000 items, or where hnswlib is not installed. Approximate search uses
+            the graph in the bundle (``llmcdsr index``), or else builds one now, which may take minutes.
         encoder : str, Path or TextEncoder, optional
             Encoder (folder) that the bundle was made with. Only free-text names in `recommend` and new
             items without an embedding need it: the titles of the catalogue are in the bundle as vectors.
@@ -113,6 +119,7 @@ class Recommender:
         path = Path(folder)
         bundle = read_bundle(path)
         parameters = bundle.parameters
+        source = None
         if not isinstance(encoder, TextEncoder):
             encoder = None if encoder is None else Path(encoder).absolute()
             source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
@@ -454,8 +461,10 @@ class Recommender:
         )
 
 
-def _recaller(bundle: Bundle, encoder: TextEncoder | None) -> PseudoRecall | None:
-    """What recalls pseudo items, where the bundle has a recall network."""
+def _recaller(
+    bundle: Bundle, encoder: TextEncoder | None, threads: int, *, graph: bool
+) -> PseudoRecall | None:
+    """What recalls pseudo items, where the bundle has a recall network: by its graph, if wanted and there."""
     if encoder is not None and bundle.new_items is not None:
         if encoder.dimension != bundle.new_items.dimension:
             raise UsageError(
@@ -468,9 +477,14 @@ def _recaller(bundle: Bundle, encoder: TextEncoder | None) -> PseudoRecall | Non
         if encoder is not None:
             raise UsageError("encoder: this bundle has no recall network, so there is nothing to encode for")
         return None
-    names = NameVectors(bundle.catalogue, bundle.recall, encoder)
+    network = bundle.recall
+    if graph and bundle.index is not None and bundle.index.recall is not None:
+        vectors = np.asarray(network.items, dtype=np.float32)
+        search = HnswSearch(vectors, bundle.catalogue.domains, threads, bundle.index.recall)
+        network = replace(network, search=search)
+    names = NameVectors(bundle.catalogue, network, encoder)
     max_length = bundle.parameters.config.max_length
-    return PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, max_length, names)
+    return PseudoRecall(bundle.catalogue, network, bundle.pseudo, max_length, names)
 
 
 def _asked(name: str, pseudo: Any) -> Asked:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from llmcdsr_lite.hnsw import SearchGraph
 
 SearchName = Literal["auto", "exact", "hnsw"]
 AUTO_HNSW_ITEMS = 100_000  # below, the exact product is fast enough
@@ -162,19 +165,21 @@ def make_search(
     threads: int,
     *,
     scan: bool = False,
+    graph: SearchGraph | None = None,
 ) -> Search:
     """Make the search of that name; ``auto`` takes hnswlib for large catalogues where it is installed.
 
-    With `scan`, an exact search looks at all items in 8 bits first, where onnxruntime is installed.
+    With `scan`, an exact search looks at all items in 8 bits first, where onnxruntime is installed. Without
+    `graph`, approximate search builds its own.
     """
     from llmcdsr_lite.hnsw import HnswSearch  # which searches exactly where the graph does not reach
     from llmcdsr_lite.two_pass import TwoPassSearch  # which searches exactly what it cannot scan
 
     if name == "hnsw":
-        return HnswSearch(item_vectors, domains, threads)
+        return HnswSearch(item_vectors, domains, threads, graph)
     if name == "auto" and len(item_vectors) > AUTO_HNSW_ITEMS:
         try:
-            return HnswSearch(item_vectors, domains, threads)
+            return HnswSearch(item_vectors, domains, threads, graph)
         except MissingDependencyError:
             pass  # no compiler, no hnswlib: exact search gives the same answers, later
     if scan:
