@@ -9,7 +9,7 @@ import { isObject } from "./bundle_files.js";
  * @property {string | null} domain that is asked for
  */
 
-const MOST = 8;
+const MOST = 6; // as many as do not push the history off a phone
 
 /**
  * Examples of a JSON Lines file of histories; those that cannot be used are left out, and there are none

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite import Recommender
+from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.reference.recall_network import unit_rows
+from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.onnx_graph import build_onnx
 
 # Settings of "auto" and "names" for both domains: every mode, place and scope, and every source
@@ -34,7 +36,7 @@ CHOICES = {
     "fuse": (PseudoChoice(DOMAIN, RECALLED, source="both"), PseudoChoice(RECALLED, DOMAIN)),
     "crowded": (PseudoChoice(CROWDED, CROWDED), PseudoChoice(CROWDED, CROWDED)),
 }
-N_CASES = {"demo": 60, "plain": 20, "insert": 50, "fuse": 50, "crowded": 20, "small": 60}
+N_CASES = {"demo": 60, "plain": 20, "insert": 40, "fuse": 40, "crowded": 20, "small": 60, "grown": 30}
 
 
 def small_bundle() -> Bundle:
@@ -59,20 +61,38 @@ def small_bundle() -> Bundle:
     return Bundle(catalogue, parameters, counts, {}, recall=network, pseudo=CHOICES["insert"])
 
 
+def write_grown(demo: Bundle, folder: Path, onnx_model: bytes) -> None:
+    """The shipped model with items that were added later: format 3, and a longer item table."""
+    rng = np.random.default_rng(3)
+    directions = unit_rows(rng.normal(size=(len(demo.catalogue) + 1, 8)))
+    directions[0] = 0
+    components = rng.normal(size=(129, 8)).astype(np.float32)
+    weighing = Weighing(10.0, 1.0)
+    titles = TitleMap(components, np.rint(LEVELS * directions).astype(np.int8), (weighing, weighing))
+    before = folder.with_name("before")
+    bundle = replace(demo, new_items=titles, pseudo=CHOICES["fuse"])
+    write_bundle(bundle, before, onnx_model=onnx_model, model_card="", overwrite=True)
+    names = [domain.name for domain in demo.catalogue.domains]
+    new = [NewItem(f"new-{n}", names[n % 2], f"Novelty {n}", rng.normal(size=128)) for n in range(9)]
+    Recommender.load(before).add_items(new).save(folder, overwrite=True)
+
+
 def write_bundles(models: Path, out: Path) -> dict[str, Path]:
-    """The shipped bundle, and others: without recall (format 1), with other settings, and a small one."""
+    """The shipped bundle, and others: without recall (format 1), other settings, added items, a small one."""
     demo = read_bundle(models / "demo")
+    onnx_model = (models / "demo" / ONNX).read_bytes()
     bundles = {"plain": replace(demo, recall=None)}
     bundles |= {name: replace(demo, pseudo=choices) for name, choices in CHOICES.items()}
     folders = {"demo": models / "demo"}
     for name, bundle in bundles.items():
         folders[name] = out / name
-        onnx_model = (models / "demo" / ONNX).read_bytes()
         write_bundle(bundle, folders[name], onnx_model=onnx_model, model_card="", overwrite=True)
+    folders["grown"] = out / "grown"
+    write_grown(demo, folders["grown"], onnx_model)
     small = small_bundle()
     folders["small"] = out / "small"
-    onnx_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
-    write_bundle(small, folders["small"], onnx_model=onnx_model, model_card="", overwrite=True)
+    small_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
+    write_bundle(small, folders["small"], onnx_model=small_model, model_card="", overwrite=True)
     return folders
 
 
