@@ -4,6 +4,8 @@
 >>> recommender = Recommender.load("models/demo")
 """
 
+import logging
+
 from llmcdsr_lite.errors import (
     BundleError,
     DataError,
@@ -24,6 +26,8 @@ from llmcdsr_lite.results import (
     Recommendations,
 )
 from llmcdsr_lite.version import __version__
+
+logging.getLogger("llmcdsr_lite").addHandler(logging.NullHandler())  # silent, unless the application asks
 
 __all__ = [
     "BatchRecommendations",

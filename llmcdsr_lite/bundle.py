@@ -22,6 +22,7 @@ new items (version 3), those of `bundle_new_items`; with graphs for approximate 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,8 @@ from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
 from llmcdsr_lite.title_neighbours import TitleMap
+
+_LOG = logging.getLogger(__name__)
 
 FORMAT = "llmcdsr-bundle"
 FORMAT_VERSION = 3
@@ -224,6 +227,7 @@ def read_bundle(folder: Path) -> Bundle:
     new_items = read_new_items(folder, description, sizes)
     hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
     index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
+    _LOG.debug("%s: read and verified, %d items", folder, config.n_items)
     return Bundle(
         catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes, index
     )

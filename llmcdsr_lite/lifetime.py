@@ -55,9 +55,7 @@ class Source:
             encoder=self.encoder,
         )
         if dict(recommender.bundle.hashes) != dict(self.hashes):
-            raise BundleError(
-                f"{self.folder}: is another bundle than the one that was sent from; load it anew"
-            )
+            raise BundleError(f"{self.folder}: is no longer the bundle that was pickled; load it anew")
         return recommender
 
 

@@ -7,11 +7,14 @@ it apart, can wait for ever. So the child makes one of its own at its first run,
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
+
+_LOG = logging.getLogger(__name__)
 
 
 class OnnxSession:
@@ -43,6 +46,7 @@ class OnnxSession:
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         """Values of the outputs for these inputs."""
         if self._process != os.getpid():
+            _LOG.info("process %d: a session of its own after a fork", os.getpid())
             _abandon(self._session)
             self._start()  # threads of a child that do this together do the same
         found: list[Any] = self._session.run(outputs, inputs)
