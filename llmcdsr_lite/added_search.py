@@ -76,3 +76,12 @@ class AddedSearch:
         if bound < self._after[1].start:
             return min(bound, self.before[0].stop)
         return min(bound - self._shift, self.before[1].stop)
+
+
+def beside(
+    search: Search, before: Domains, after: Domains, item_vectors: npt.NDArray[np.float32]
+) -> AddedSearch:
+    """The search of a catalogue to which items were added, once or again."""
+    if isinstance(search, AddedSearch):
+        return AddedSearch(search.base, search.before, after, item_vectors)
+    return AddedSearch(search, before, after, item_vectors)

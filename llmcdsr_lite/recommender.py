@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.added_search import beside
 from llmcdsr_lite.backend import Backend, BackendName, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle import ONNX, Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
@@ -24,7 +25,7 @@ from llmcdsr_lite.ranking import Filters, Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendation, Recommendations
 from llmcdsr_lite.saving import Documents, extended, read_documents, save_bundle
-from llmcdsr_lite.search import ExactSearch, Rows, Scores, SearchName, make_search
+from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
 MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
@@ -49,12 +50,12 @@ class Recommender:
         self,
         bundle: Bundle,
         backend: Backend,
-        search: SearchName = "auto",
+        search: SearchName | Search = "auto",
         threads: int = 1,
         encoder: TextEncoder | None = None,
         documents: Documents | None = None,
     ) -> None:
-        self._made_with: tuple[SearchName, int] = (search, threads)
+        self._made_with = (search, threads)
         self._source: Source | None = None  # where it was loaded from
         self._encoder = encoder
         self._documents = documents  # of its folder, if there are none
@@ -63,8 +64,12 @@ class Recommender:
         self._backend = backend
         scan = backend.name == "onnx"
         graph = None if bundle.index is None else bundle.index.items
-        self._search = make_search(
-            search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan, graph=graph
+        self._search: Search = (
+            make_search(
+                search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan, graph=graph
+            )
+            if isinstance(search, str)
+            else search
         )
         self._ranking = Ranking(bundle, backend, self._search)
         self._recaller = _recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
@@ -335,7 +340,8 @@ class Recommender:
         """A recommender that has new items, too, by what their titles say; no training.
 
         This one stays as it is, so threads that use it get what they got before. The item vectors are
-        copied, once a call: add many items at a time.
+        copied, once a call: add many items at a time. Approximate search keeps its graph and goes through the
+        added items one by one; what `save` writes has no graph: build one with ``llmcdsr index``.
 
         Parameters
         ----------
@@ -366,6 +372,10 @@ class Recommender:
         bundle = add_to_bundle(self._bundle, items, self._encoder)
         documents = extended(self._documents or read_documents(self._bundle), bundle)
         search, threads = self._made_with
+        if self.search_name == "hnsw":  # to build its graph again would take minutes
+            search = beside(
+                self._search, self._catalogue.domains, bundle.catalogue.domains, bundle.item_vectors
+            )
         backend: Backend = NumpyBackend(bundle.parameters)
         if self.backend_name == "onnx":
             max_length = bundle.parameters.config.max_length

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcdsr_lite.added_search import AddedSearch, Domains
+from llmcdsr_lite.added_search import AddedSearch, Domains, beside
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search import ExactSearch
 
@@ -57,3 +57,12 @@ def test_nobody_asks() -> None:
     found, _, after = searches(2, 1, 0)
     rows, scores = found.search(np.zeros((0, H), np.float32), 4, 1, after[1].stop, [], None)
     assert rows.shape == scores.shape == (0, 4)
+
+
+def test_items_added_again_are_beside_the_first_search() -> None:
+    found, _, after = searches(2, 1, 0)
+    more = (Domain("a", 1, 12), Domain("b", 12, 25))
+    vectors = np.random.default_rng(1).normal(size=(25, H)).astype(np.float32)
+    again = beside(found, after, more, vectors)
+    assert again.base is found.base
+    assert again.before == BEFORE

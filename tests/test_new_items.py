@@ -363,3 +363,13 @@ def test_many_at_once(folder: Path) -> None:
         expected = naive_vector(Recommender.load(folder).bundle, items[n])
         np.testing.assert_allclose(grown.bundle.item_vectors[row], expected, rtol=1e-4, atol=1e-5)
     assert len(grown.recommend(["n1", "f2"], domain="food", k=500)) == 500
+
+
+def test_approximate_search_keeps_its_graph(folder: Path) -> None:
+    pytest.importorskip("hnswlib")
+    recommender = Recommender.load(folder, search="hnsw")
+    for item in NEW:  # again and again
+        recommender = recommender.add_items([item])
+    assert recommender.search_name == "hnsw"
+    expected = Recommender.load(folder, search="exact").add_items(NEW)
+    assert_same(answers(recommender), answers(expected))
