@@ -11,12 +11,24 @@ const OUTPUT_NAME = "user_representation";
 const LONGEST_CHECK = 1024; // attention is quadratic in the length: the check at load must stay small
 const VENDOR = new URL("vendor/", import.meta.url);
 
+/** @type {Promise<Ort> | null} the one runtime of the page: it has room for sessions of many bundles */
+let runtime = null;
+
 /**
- * Load onnxruntime-web, which does not depend on the bundle: begin with it.
+ * Load onnxruntime-web, once; it does not depend on the bundle: begin with it.
  *
  * @returns {Promise<Ort>}
  */
-export async function loadRuntime() {
+export function loadRuntime() {
+  runtime ??= fetchRuntime().catch((error) => {
+    runtime = null; // the next call tries again
+    throw error;
+  });
+  return runtime;
+}
+
+/** @returns {Promise<Ort>} */
+async function fetchRuntime() {
   const [ort, binary] = await Promise.all([
     /** @type {Promise<Ort>} */ (import(new URL("ort.mjs", VENDOR).href)),
     fetchUnpacked(new URL("ort.wasm.gz", VENDOR)),
@@ -61,6 +73,7 @@ export class Encoder {
         externalData: [{ path: ITEM_VECTORS, data: bundle.itemVectorsFile }],
         logSeverityLevel: 4,
       });
+      ort.env.wasm.wasmBinary = undefined; // compiled: its 14 MB are not needed any more
       const encoder = new Encoder(ort, session, bundle);
       const longest = new Array(Math.min(bundle.maxLength, LONGEST_CHECK)).fill(1);
       const found = await encoder.represent([longest, longest]);

@@ -40,7 +40,7 @@ N_CASES = {"demo": 60, "plain": 20, "insert": 40, "fuse": 40, "crowded": 20, "sm
 
 
 def small_bundle() -> Bundle:
-    """Random weights, histories up to 6, two heads, items without a title or a vector, a title twice."""
+    """Random weights, histories up to 6, two heads, items without a title or a vector, titles twice."""
     n_food, n_kitchen = 12, 18
     rng = np.random.default_rng(7)
     config = SASRecConfig(n_food + n_kitchen, hidden=8, n_blocks=2, n_heads=2, max_length=6, dropout=0.0)
@@ -50,6 +50,7 @@ def small_bundle() -> Bundle:
     ids = [f"f{n}" for n in range(n_food)] + [f"k{n}" for n in range(n_kitchen)]
     titles = [f"Café beans No. {n}" for n in range(n_food)] + [f"Pan {n // 2}" for n in range(n_kitchen)]
     titles[0] = titles[n_food] = ""
+    titles[n_food + 8 :] = titles[1:11]  # the same titles in both domains
     catalogue = Catalogue.from_sizes(ids, titles, ("food", "kitchen"), (n_food, n_kitchen))
     counts = np.concatenate([[0], rng.integers(0, 9, config.n_items)])  # with ties
     names, items = rng.normal(size=(2, config.n_items + 1, 5)).astype(np.float32)

@@ -126,6 +126,20 @@ describe("damaged bundles", { skip }, () => {
     });
   }
 
+  test("titles are text, whatever they hold", async () => {
+    const hostile = '<img src="x" onerror="alert(1)">';
+    shown = meant("item_titles.json", (bytes) => {
+      const titles = JSON.parse(String(bytes)).map(() => hostile);
+      return Buffer.from(JSON.stringify(titles));
+    });
+    await page.goto(server.url);
+    await page.locator("#recommendations li").first().waitFor({ timeout: 60_000 });
+    assert.equal(await page.locator("#recommendations .title").first().textContent(), hostile);
+    await page.getByRole("combobox", { name: "Add an item" }).fill("img");
+    await page.getByRole("option").first().click();
+    assert.equal(await page.locator("img").count(), 0);
+  });
+
   for (const [kind, [changes, expected]] of Object.entries(SHOWN)) {
     test(`the page says so: ${kind}`, async () => {
       shown = changes;
