@@ -234,13 +234,18 @@ function showError(error) {
   byId("error-message", HTMLElement).textContent = error instanceof Error ? error.message : String(error);
 }
 
-/** @param {number} milliseconds */
+/** @param {number} milliseconds since the page was asked for */
 function showFigures(milliseconds) {
   const entries = /** @type {PerformanceResourceTiming[]} */ (performance.getEntriesByType("resource"));
-  const bytes = entries.reduce((sum, entry) => sum + entry.encodedBodySize, 0);
+  /** @type {(part: string) => string} */
+  const fetched = (part) => {
+    const found = entries.filter((entry) => entry.name.includes(part));
+    const bytes = found.reduce((sum, entry) => sum + entry.encodedBodySize, 0);
+    return `${Math.round(bytes / 1024).toLocaleString("en")} KB`;
+  };
   byId("figures", HTMLElement).textContent =
-    `Ready after ${(milliseconds / 1000).toFixed(2)} s; ${Math.round(bytes / 1024).toLocaleString("en")} KB, ` +
-    "most of it onnxruntime-web. Every file of the model was checked against its SHA-256.";
+    `Ready after ${(milliseconds / 1000).toFixed(2)} s: ${fetched("")}, of which ${fetched("/vendor/")} are ` +
+    `onnxruntime-web and ${fetched("/bundle/")} the model, every file checked against its SHA-256.`;
 }
 
 async function main() {
