@@ -106,8 +106,9 @@ def build_graph(
     upper = []
     for domain in domains:
         index = hnswlib.Index(space="ip", dim=hidden)
+        seed = settings.seed + 1  # 0 and 1 are the same to its generator
         index.init_index(
-            domain.n_items, M=settings.links, ef_construction=settings.build_width, random_seed=settings.seed
+            domain.n_items, M=settings.links, ef_construction=settings.build_width, random_seed=seed
         )
         for first in range(domain.start, domain.stop, _CHUNK):
             last = min(first + _CHUNK, domain.stop)
@@ -263,12 +264,16 @@ def _upper_record(n_links: int) -> np.dtype[Any]:
 
 
 def _check_layout(state: dict[str, Any], record: np.dtype[Any], upper: np.dtype[Any]) -> None:
-    found = [
-        state[name] for name in ("size_data_per_element", "offset_data", "label_offset", "offset_level0")
-    ]
     fields: Any = record.fields
-    expected = [record.itemsize, fields["vector"][1], fields["label"][1], 0]
-    if [*found, state["size_links_per_element"]] != [*expected, upper.itemsize]:
+    expected = {
+        "offset_level0": 0,
+        "size_data_per_element": record.itemsize,
+        "offset_data": fields["vector"][1],
+        "label_offset": fields["label"][1],
+        "size_links_per_element": upper.itemsize,
+    }
+    found = {name: state.get(name) for name in expected}
+    if found != expected:
         raise MissingDependencyError(
             f"search 'hnsw' needs hnswlib 0.8: this one keeps items in another form ({found}, "
             f"expected {expected}); use search='exact'"
