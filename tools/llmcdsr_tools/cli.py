@@ -298,7 +298,11 @@ def evaluate(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives in the model card."
 )
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`: the bundle gets a recall network.")
-@click.option("--text-embeddings", type=FilePath, help="The matrix that --pretrained was made with.")
+@click.option(
+    "--text-embeddings",
+    type=FilePath,
+    help="Matrix of `embed`: the bundle can take new items. With --pretrained the one that it was made with.",
+)
 @overwrite_option
 @json_option
 @example("llmcdsr export run -o bundle")
@@ -316,7 +320,8 @@ def export(
 ) -> None:
     """Write the bundle of a training RUN, and its metrics on the test users.
 
-    With --pretrained and --text-embeddings it recalls pseudo items, in the way that wins on validation.
+    With --text-embeddings it can take new items; with --pretrained, too, it recalls pseudo items, in the way
+    that wins on validation.
     """
     from llmcdsr_tools import export as stage
 
