@@ -53,6 +53,8 @@ def small_bundle() -> Bundle:
     titles[n_food + 8 :] = titles[1:11]  # the same titles in both domains
     catalogue = Catalogue.from_sizes(ids, titles, ("food", "kitchen"), (n_food, n_kitchen))
     counts = np.concatenate([[0], rng.integers(0, 9, config.n_items)])  # with ties
+    counts[n_food + 1 :] = 0
+    counts[-1] = 3
     names, items = rng.normal(size=(2, config.n_items + 1, 5)).astype(np.float32)
     names[[0, 1, n_food + 1]] = 0
     items /= np.linalg.norm(items, axis=1, keepdims=True)
