@@ -50,6 +50,7 @@ from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import atomic_folder
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.recommender_graph import check_graph
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
 from llmcdsr_lite.title_neighbours import TitleMap
 
@@ -69,6 +70,7 @@ REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL
 # Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
+_MIN_EPSILON = 1e-30  # zero as a float32 would be a division by zero
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def read_bundle(folder: Path) -> Bundle:
     ------
     BundleError
         If a file is missing, has another size or hash than config.json says, leads out of the folder,
-        is of a newer format, or holds arrays that do not fit or are not finite. The message names the
-        file and the reason.
+        is of a newer format, holds arrays that do not fit, are not finite or beyond any model's values, or
+        an ONNX graph of another model. The message names the file and the reason.
     """
     config_path = folder / CONFIG
     check_path(folder, CONFIG)
@@ -213,6 +215,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder / ITEM_IDS}: {error}") from None
     n_rows = config.n_items + 1
     item_vectors = read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
+    table_offset = (folder / ITEM_VECTORS).stat().st_size - item_vectors.nbytes  # behind its header
     dense = read_array(folder / DENSE, np.float32, (dense_size(config),))
     item_counts = read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
     if item_vectors[0].any():
@@ -223,6 +226,7 @@ def read_bundle(folder: Path) -> Bundle:
     if not isinstance(training, dict):
         raise BundleError(f"{config_path}: field 'training' must be an object")
     parameters = SASRecParameters(config, item_vectors, dense)
+    check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
     recall, pseudo = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)
     hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
@@ -265,7 +269,7 @@ def _read_sizes(
     if not isinstance(model, dict):
         raise BundleError(f"{path}: field 'model' must be an object")
     epsilon = model.get("epsilon")
-    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+    if not isinstance(epsilon, float) or not _MIN_EPSILON < epsilon < 1:
         raise BundleError(f"{path}: field 'model.epsilon' is {epsilon!r}, expected a number between 0 and 1")
     hidden, n_blocks, n_heads, max_length = (
         read_size(path, model, name, limit) for name, limit in _MAX_SIZE.items()

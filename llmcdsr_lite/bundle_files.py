@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import stat
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import BundleError
 
 CONFIG = "config.json"
+LARGEST = 1e6  # no trained value comes near; sums of products of such ones stay finite
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -77,8 +79,12 @@ def read_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.
             f"{path}: {array.dtype} array of shape {array.shape}, "
             f"expected {np.dtype(dtype)} {shape} in C order"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise BundleError(f"{path}: holds values that are not finite")
+    if array.dtype.kind == "f":
+        lowest, highest = float(array.min()), float(array.max())  # nan if there is any
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            raise BundleError(f"{path}: holds values that are not finite")
+        if max(-lowest, highest) > LARGEST:
+            raise BundleError(f"{path}: holds {max(-lowest, highest):.3g}, expected no more than {LARGEST:g}")
     return array
 
 

@@ -6,7 +6,6 @@ A setting says what. ``insert``: the recalled items join the sequence that the r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -25,6 +24,7 @@ Scope = Literal["domain", "recalled"]
 Source = Literal["titles", "companions", "both"]
 Asked = Literal["auto", "off"] | Sequence[str]  # what a caller may ask for, one user
 MAX_PSEUDO_ITEMS = 1000
+MAX_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class PseudoSetting:
                 raise UsageError(f"{name} is {getattr(self, name)!r}, expected one of {expected}")
         if type(self.k) is not int or not 1 <= self.k <= MAX_PSEUDO_ITEMS:
             raise UsageError(f"k is {self.k!r}, expected a number from 1 to {MAX_PSEUDO_ITEMS}")
-        if type(self.weight) is not float or not math.isfinite(self.weight) or self.weight < 0:
-            raise UsageError(f"weight is {self.weight!r}, expected a number that is not negative")
+        if type(self.weight) is not float or not 0 <= self.weight <= MAX_WEIGHT:
+            raise UsageError(f"weight is {self.weight!r}, expected a number from 0 to {MAX_WEIGHT:g}")
         if self.mode == "fuse" and self.weight == 0:
             raise UsageError("weight is 0, expected more for the mode 'fuse'")
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.pseudo import Fusion, PseudoItems
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, nothing
 
@@ -116,11 +117,11 @@ class Ranking:
             for history, items in zip(histories, pseudo, strict=True)
         ]
         if all(map(len, sequences)):
-            return self._backend.represent(sequences)
+            return _finite(self._backend.represent(sequences))
         users = np.zeros((len(sequences), self._bundle.item_vectors.shape[1]), dtype=np.float32)
         filled = [i for i, sequence in enumerate(sequences) if len(sequence)]
         if filled:
-            users[filled] = self._backend.represent([sequences[i] for i in filled])
+            users[filled] = _finite(self._backend.represent([sequences[i] for i in filled]))
         return users
 
     def _fusion(self, pseudo: Sequence[PseudoItems | None]) -> Fusion | None:
@@ -133,6 +134,13 @@ class Ranking:
         share = counts / max(1.0, float(counts[start:stop].sum()))
         one = np.ones((1, 1), dtype=np.float32)
         return ExactSearch(share).search(one, k, start, stop, [filters.excluded], filters.allowed)
+
+
+def _finite(users: Representations) -> Representations:
+    """Refuse what would make nonsense of scores: weights can be finite and too large for float32 together."""
+    if not np.isfinite(users).all():
+        raise BundleError("the model of this bundle gives values that are not finite for a history")
+    return users
 
 
 def _by_search(

@@ -137,6 +137,7 @@ INFINITE[4, 3] = -np.inf
         ("item_vectors.npy", NOT_FINITE, "not finite"),
         ("item_vectors.npy", INFINITE, "not finite"),
         ("item_vectors.npy", FLOATS, "row 0 is padding and must be zero"),
+        ("item_vectors.npy", FLOATS * -2e6, "holds 2e+06, expected no more than 1e+06"),
         ("item_vectors.npy", np.full((31, 8), None), "cannot be read as a NumPy array"),
         ("dense.npy", np.ones(7, np.float32), "shape (7,)"),
         ("dense.npy", np.ones((1, 1104), np.float32), "expected float32"),
@@ -288,6 +289,7 @@ def test_config_without_a_field(folder: Path, field: str) -> None:
         (["model", "n_heads"], None, "field 'n_heads' is None"),
         (["model", "max_length"], 0, "field 'max_length' is 0"),
         (["model", "epsilon"], 0.0, "'model.epsilon' is 0.0"),
+        (["model", "epsilon"], 1e-40, "'model.epsilon' is 1e-40"),
         (["model", "epsilon"], float("nan"), "'model.epsilon' is nan"),
         (["model", "epsilon"], "1e-8", "'model.epsilon' is '1e-8'"),
         (["training"], [], "field 'training' must be an object"),
@@ -313,6 +315,24 @@ def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> 
 def test_sizes_that_do_not_fit_the_arrays(folder: Path, change: dict[str, int]) -> None:
     edit_config(folder, lambda config: config["model"].update(change))
     assert refusal(folder).startswith(f"{folder / 'dense.npy'}: float32 array of shape")
+
+
+@pytest.mark.parametrize(("name", "last"), [("recommender.onnx", 200), ("dense.npy", 5)])
+def test_a_graph_of_other_numbers(folder: Path, name: str, last: int) -> None:
+    """One bit of either is another model: the backends would not give the same answers."""
+    content = bytearray((folder / name).read_bytes())
+    content[-last] ^= 1
+    put(folder, name, bytes(content))
+    assert refusal(folder).startswith(f"{folder / 'recommender.onnx'}: is not the graph of this config.json")
+
+
+def test_a_long_history_costs_nothing_where_the_graph_is_small(folder: Path) -> None:
+    """The graph would hold 16 GB of mask."""
+    length = 1 << 16
+    dense = np.load(folder / "dense.npy")
+    put(folder, "dense.npy", npy(np.concatenate([dense, np.zeros((length - 6) * 8, np.float32)])))
+    edit_config(folder, lambda config: config["model"].update(max_length=length))
+    assert refusal(folder).startswith(f"{folder / 'recommender.onnx'}: is not the graph of this config.json")
 
 
 @pytest.mark.parametrize("value", ["", None, 5, "0" * 64])
@@ -375,13 +395,15 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").startswith(f"{tmp_path / 'file' / 'config.json'}: ")
 
 
-def test_an_existing_folder_is_overwritten_only_if_asked(bundle_data: Bundle, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    write_bundle(bundle_data, folder, onnx_model=b"1", model_card="first")
+def test_an_existing_folder_is_overwritten_only_if_asked(
+    bundle_data: Bundle, bundle_folder: Path, tmp_path: Path
+) -> None:
+    folder, model = tmp_path / "bundle", (bundle_folder / "recommender.onnx").read_bytes()
+    write_bundle(bundle_data, folder, onnx_model=model, model_card="first")
     with pytest.raises(DataError, match="exists already"):
-        write_bundle(bundle_data, folder, onnx_model=b"2", model_card="second")
+        write_bundle(bundle_data, folder, onnx_model=model, model_card="second")
     assert (folder / "README.md").read_text() == "first"
-    write_bundle(bundle_data, folder, onnx_model=b"3", model_card="third", overwrite=True)
+    write_bundle(bundle_data, folder, onnx_model=model, model_card="third", overwrite=True)
     assert (folder / "README.md").read_text() == "third"
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
@@ -402,8 +424,13 @@ def nan_model(bundle: Bundle) -> Bundle:
     ],
 )
 def test_a_failed_write_leaves_no_folder(
-    bundle_data: Bundle, tmp_path: Path, spoil: Callable[[Bundle], Bundle], error: type[Exception]
+    bundle_data: Bundle,
+    bundle_folder: Path,
+    tmp_path: Path,
+    spoil: Callable[[Bundle], Bundle],
+    error: type[Exception],
 ) -> None:
+    model = (bundle_folder / "recommender.onnx").read_bytes()
     with pytest.raises(error):
-        write_bundle(spoil(bundle_data), tmp_path / "bundle", onnx_model=b"", model_card="")
+        write_bundle(spoil(bundle_data), tmp_path / "bundle", onnx_model=model, model_card="")
     assert list(tmp_path.iterdir()) == []
