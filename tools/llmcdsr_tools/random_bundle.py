@@ -3,16 +3,16 @@
 What makes a search fast or slow, and an index good or bad, is how the item vectors lie and where the users
 point. So the vectors are drawn to lie as those of a model trained on 36,298 items (H 64) do:
 
-- clusters of very different sizes, none in both domains: to its nearest neighbour an item has a cosine of
-  about 0.65 in the median, to a random item of about 0;
+- clusters of clusters, of very different sizes, none in both domains: to its nearest neighbour an item has
+  a cosine of about 0.67 in the mean, to the hundredth of 0.47, to a random item of 0;
 - few strong directions and many weak ones: the variances fall as ``rank ** -0.6``;
-- skewed norms, median 0.53, the largest twice to three times that, popular items longer (correlation about
-  0.55 with the logarithm of the count);
-- counts: a log-normal distribution, median 6, the most popular of 36,298 items several hundred.
+- log-normal counts, median 6, the most popular of 36,298 items several hundred, much alike within a cluster;
+- skewed norms, median 0.53, the largest two to three times that, popular items longer, and alike within a
+  cluster, too: were they not, the best of a dot product would seldom be among the nearest by angle.
 
-The other arrays are those of an untrained model, but for the weights of the last layer norm, which are
-as large as trained ones. The residual path carries the last item to the user representation, so users
-point at clusters, near the last item of the history, as those of a trained model do.
+The other arrays are those of an untrained model, but for a feed-forward part that is smaller, attention
+that is larger, and a last layer norm that is as large as trained ones are. The residual path carries the
+last item to the user representation: the cosine of the two is about 0.7, as after training.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.onnx_graph import build_onnx
 
 DOMAINS = ("a", "b")
-CLUSTER_ITEMS = 40  # on average
-SPREAD = 1.05  # of an item around the centre of its cluster, relative to that of the centres
-MEDIAN_NORM, NORM_DEVIATION, NORM_SKEW = 0.53, 0.13, 0.03  # log norm = log 0.53 + 0.13 z + 0.03 max(z, 0)²
-MEDIAN_COUNT, COUNT_DEVIATION = 6.0, 1.05  # of the logarithm
-POPULAR_ARE_LONG = 0.55  # correlation of the two logarithms
+# Levels of clusters, fine to coarse: items in one, and shares of the variance of vectors and of popularity.
+LEVELS = ((10, 0.20, 0.00), (100, 0.15, 0.35), (1000, 0.15, 0.40))
+OWN_VECTOR, OWN_POPULARITY = 0.50, 0.25  # what is left to the item itself
+MEDIAN_COUNT, COUNT_DEVIATION = 5.0, 1.15  # of the logarithm
+# log norm = log 0.53 + 0.13 z + 0.03 max(z, 0)²; z is made of popularity, the cluster and the item
+MEDIAN_NORM, NORM_DEVIATION, NORM_SKEW = 0.53, 0.13, 0.03
+NORM_SHARES = (0.35, 0.25, 0.40)
 USER_SCALE = 3.5  # weights of the last layer norm
 _NPY_HEADER = 128  # bytes before the data in a file of `numpy.save`
 _CHUNK = 1 << 16  # rows drawn at a time: float64 on the way, float32 in the end
@@ -79,8 +81,12 @@ def write_random_bundle(
     # drawn with two items: the table is of no use, and may be large
     small = SASRecParameters.initial(SASRecConfig(2, hidden, n_blocks, n_heads, max_length, dropout=0.0), rng)
     small.norm_weight[:] = USER_SCALE
-    popularity = rng.normal(size=config.n_items)
-    vectors = draw_item_vectors(n_items, hidden, popularity, rng)
+    for block in small.blocks:
+        block.output_weight[:] *= 2
+        block.inner_bias[:] -= 0.3
+        block.outer_weight[:] *= 0.7
+        block.outer_bias[:] = 0
+    vectors, popularity = draw_items(n_items, hidden, rng)
     parameters = SASRecParameters(config, vectors, small.dense)
     counts = np.zeros(config.n_items + 1, dtype=np.int64)
     counts[1:] = 1 + MEDIAN_COUNT * np.exp(COUNT_DEVIATION * popularity)
@@ -96,39 +102,63 @@ def write_random_bundle(
     )
 
 
-def draw_item_vectors(
-    n_items: tuple[int, int], hidden: int, popularity: npt.NDArray[np.float64], rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Item vectors that lie as trained ones do, row 0 zero.
+def draw_items(
+    n_items: tuple[int, int], hidden: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Item vectors and popularity that lie as trained ones do.
 
     Parameters
     ----------
     n_items : tuple of two int
     hidden : int
-    popularity : float array (sum(n_items),)
-        Standard normal.
     rng : Generator
 
     Returns
     -------
-    float32 array (sum(n_items) + 1, hidden)
+    vectors : float32 array (sum(n_items) + 1, hidden)
+        Row 0 is zero.
+    popularity : float array (sum(n_items),)
+        Standard normal.
     """
     deviations = np.arange(1, hidden + 1) ** -0.3  # their squares fall as rank ** -0.6
     rotation = np.linalg.qr(rng.normal(size=(hidden, hidden)))[0]
     vectors = np.zeros((sum(n_items) + 1, hidden), dtype=np.float32)
-    start = 1
+    popularity = np.empty(sum(n_items))
+    norms = np.empty(sum(n_items))
+    start = 0
     for size in n_items:
-        n_clusters = max(1, size // CLUSTER_ITEMS)
-        centres = rng.normal(size=(n_clusters, hidden)) * deviations
-        shares = rng.lognormal(size=n_clusters)
-        clusters = rng.choice(n_clusters, size, p=shares / shares.sum())
+        domain = slice(start, start + size)
+        clusters = draw_clusters(size, rng)
+        centres = [np.sqrt(share) * rng.normal(size=(c.max() + 1, hidden)) for c, (_, share, _) in clusters]
+        popular = np.sqrt(OWN_POPULARITY) * rng.normal(size=size)
+        for c, (_, _, share) in clusters:
+            popular += np.sqrt(share) * rng.normal(size=c.max() + 1)[c]
+        popularity[domain] = popular
+        common = clusters[1][0]
+        parts = (popular, rng.normal(size=common.max() + 1)[common], rng.normal(size=size))
+        norms[domain] = sum(np.sqrt(share) * part for share, part in zip(NORM_SHARES, parts, strict=True))
         for first in range(0, size, _CHUNK):
-            drawn = clusters[first : first + _CHUNK]
-            noise = rng.normal(size=(len(drawn), hidden)) * deviations * SPREAD
-            vectors[start + first : start + first + len(drawn)] = (centres[drawn] + noise) @ rotation
+            chunk = slice(first, min(first + _CHUNK, size))
+            drawn = np.sqrt(OWN_VECTOR) * rng.normal(size=(chunk.stop - first, hidden))  # (chunk, H)
+            for (c, _), centre in zip(clusters, centres, strict=True):
+                drawn += centre[c[chunk]]
+            vectors[1 + start + first : 1 + start + chunk.stop] = drawn * deviations @ rotation
         start += size
-    kept = 1 - POPULAR_ARE_LONG**2
-    mixed = POPULAR_ARE_LONG * popularity + np.sqrt(kept) * rng.normal(size=len(popularity))
-    norms = MEDIAN_NORM * np.exp(NORM_DEVIATION * mixed + NORM_SKEW * np.maximum(mixed, 0) ** 2)
+    norms = MEDIAN_NORM * np.exp(NORM_DEVIATION * norms + NORM_SKEW * np.maximum(norms, 0) ** 2)
     vectors[1:] *= (norms / np.linalg.norm(vectors[1:], axis=1))[:, None].astype(np.float32)
-    return vectors
+    return vectors, popularity
+
+
+def draw_clusters(
+    size: int, rng: np.random.Generator
+) -> list[tuple[npt.NDArray[np.int64], tuple[int, float, float]]]:
+    """Cluster of every item (size,) at each of `LEVELS`: a cluster lies in one of the next level."""
+    clusters = []
+    of_items = np.arange(size)
+    for level in LEVELS:
+        n_clusters = max(1, size // level[0])
+        shares = rng.lognormal(size=n_clusters)
+        parents = rng.choice(n_clusters, of_items.max() + 1, p=shares / shares.sum())
+        of_items = parents[of_items]
+        clusters.append((of_items, level))
+    return clusters
