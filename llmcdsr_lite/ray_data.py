@@ -7,17 +7,16 @@ from typing import Any
 from llmcdsr_lite.scorer import INPUT_COLUMNS, Scorer
 
 
-def recommend_dataset(
-    dataset: Any, scorer: Scorer, *, concurrency: int | tuple[int, int] = 1, batch_size: int = 1024
-) -> Any:
+def recommend_dataset(dataset: Any, scorer: Scorer, *, max_actors: int = 1, batch_size: int = 1024) -> Any:
     """Score a dataset of the columns user, history and, optionally, domain.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
     scorer : Scorer
-    concurrency : int or (int, int)
-        How many actors, each on one CPU with a bundle of its own; or least and most.
+    max_actors : int
+        Ray starts one actor and adds others as long as there is work and a CPU for them. A fixed number
+        could take every CPU, and the job would wait forever for one to read with.
     batch_size : int
         Rows that an actor is handed at a time.
 
@@ -31,7 +30,7 @@ def recommend_dataset(
         fn_constructor_args=(scorer,),
         batch_format="pyarrow",
         batch_size=batch_size,
-        concurrency=concurrency,
+        concurrency=(1, max_actors),
         num_cpus=1,
     )
 

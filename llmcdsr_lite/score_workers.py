@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from llmcdsr_lite import errors
-from llmcdsr_lite.errors import LlmcdsrError, WorkerError
+from llmcdsr_lite.errors import BundleError, LlmcdsrError, WorkerError
 from llmcdsr_lite.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score_batches import HistoryBatch
@@ -57,6 +57,7 @@ class Workers:
     ) -> None:
         self._setup = {
             "folder": str(recommender.bundle.folder),
+            "hashes": dict(recommender.bundle.hashes),
             "backend": recommender.backend_name,
             "search": recommender.search_name,
             "settings": asdict(settings),
@@ -221,6 +222,8 @@ def _answer(requests: IO[bytes], answers: IO[bytes]) -> None:
         return
     told = json.loads(setup)
     recommender = Recommender.load(told["folder"], backend=told["backend"], search=told["search"])
+    if recommender.bundle.hashes != told["hashes"]:
+        raise BundleError(f"{told['folder']}: is no longer the bundle that the job began with; start over")
     lines = LineScorer(recommender, ScoreSettings(**told["settings"]), told["format"])
     while (request := _read_frame(requests)) is not None:
         scored = lines.score([HistoryRecord(*fields) for fields in json.loads(request)])

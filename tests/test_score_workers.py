@@ -18,6 +18,7 @@ import pytest
 from bundle_loads import BundleLoads
 
 from llmcdsr_lite import score_batches, score_output, score_workers
+from llmcdsr_lite.bundle import Bundle
 from llmcdsr_lite.errors import BundleError, DataError, UsageError, WorkerError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import ScoreSettings, ScoreSummary, score_histories
@@ -219,6 +220,21 @@ def test_a_bundle_that_workers_cannot_load(bundle_folder: Path, source: Path, tm
     recommender = Recommender.load(copy, backend="numpy")
     (copy / "item_ids.json").unlink()
     with pytest.raises(BundleError, match=r"copy.item_ids\.json: "):
+        score_histories(recommender, source, tmp_path / "out.jsonl", SKIP, processes=2)
+
+
+def test_a_bundle_that_was_replaced(
+    bundle_data: Bundle,
+    bundle_folder: Path,
+    build_bundle: Callable[[Bundle, Path], Path],
+    source: Path,
+    tmp_path: Path,
+) -> None:
+    copy = shutil.copytree(bundle_folder, tmp_path / "copy")
+    recommender = Recommender.load(copy, backend="numpy")
+    shutil.rmtree(copy)
+    build_bundle(replace(bundle_data, item_counts=bundle_data.item_counts + 1), copy)
+    with pytest.raises(BundleError, match="copy: is no longer the bundle that the job began with"):
         score_histories(recommender, source, tmp_path / "out.jsonl", SKIP, processes=2)
 
 
