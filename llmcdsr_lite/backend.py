@@ -125,8 +125,11 @@ class OnnxBackend:
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations (n, H), see `Backend.represent`."""
         newest = [h[-self._max_length :] for h in histories]
-        padded = np.zeros((len(newest), max(map(len, newest))), dtype=np.int64)
-        for i, history in enumerate(newest):
-            padded[i, padded.shape[1] - len(history) :] = history
+        if len(newest) == 1:
+            padded = newest[0].astype(np.int64, copy=False)[None]
+        else:
+            padded = np.zeros((len(newest), max(map(len, newest))), dtype=np.int64)
+            for i, history in enumerate(newest):
+                padded[i, padded.shape[1] - len(history) :] = history
         representations: Representations = self._session.run([OUTPUT_NAME], {INPUT_NAME: padded})[0]
         return representations

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_lite.rescoring import Rows as Rows
+from llmcdsr_lite.rescoring import Scores as Scores
+from llmcdsr_lite.rescoring import best_of_reached
 
 if TYPE_CHECKING:
     from llmcdsr_lite.hnsw import SearchGraph
@@ -20,9 +23,6 @@ _CHUNK_SCORES = 1 << 20  # scores in memory at a time: 4 MB, which stay in the c
 _CHUNK_ROWS = 1 << 13  # item vectors in float64 at a time
 _LARGE = 1e37  # far from where float32 ends
 GROUP = 16  # columns in a group of `lower_bound`
-
-Rows = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
 
 
 class Search(Protocol):
@@ -113,37 +113,17 @@ class ExactSearch:
                 rows[chunk, :k] = np.where(best > -np.inf, found, 0)
                 values[chunk, :k] = best
                 continue
-            reach = np.maximum(lower_bound(scores, k) - 2 * error, np.finfo(scores.dtype).min).tolist()
-            for i in range(first, chunk.stop):
-                reached = (scores[i - first] >= reach[i - first]).nonzero()[0]
-                found = reached + start if candidates is None else candidates[reached]
-                self.best(users[i], found, rows[i], values[i])
+            reach = np.maximum(lower_bound(scores, k) - 2 * error, np.finfo(scores.dtype).min)
+            reached = scores >= reach[:, None].astype(scores.dtype)
+            of = start if candidates is None else candidates
+            exact = users[chunk].astype(np.float64)
+            rows[chunk, :k], values[chunk, :k] = best_of_reached(self.item_vectors, exact, reached, of, k)
         return rows, values
-
-    def best(self, user: npt.NDArray[np.floating[Any]], candidates: Rows, rows: Rows, values: Scores) -> None:
-        """Write the best of the candidates (sorted) to `rows` and `values`, as many as there is room for."""
-        exact = user.astype(np.float64)
-        if len(candidates) <= _CHUNK_ROWS:
-            scores = self._exact_scores(exact, candidates)
-        else:
-            parts = range(0, len(candidates), _CHUNK_ROWS)
-            scores = np.concatenate(
-                [self._exact_scores(exact, candidates[p : p + _CHUNK_ROWS]) for p in parts]
-            )
-        order = (-scores).argsort(kind="stable")[: len(rows)]
-        rows[: len(order)] = candidates[order]
-        values[: len(order)] = scores[order]
-
-    def _exact_scores(self, user: npt.NDArray[np.float64], candidates: Rows) -> Scores:
-        """Products in float64, rounded (n,): `einsum` sums each row in the same order, unlike BLAS."""
-        vectors = self.item_vectors.take(candidates, axis=0).astype(np.float64)  # (n, H)
-        scores: Scores = np.einsum("nh,h->n", vectors, user).astype(np.float32)
-        return scores
 
     def _scores(
         self, users: npt.NDArray[np.floating[Any]], vectors: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.float64]]:
-        """Products (n, m), and how far they can be from those of `best` (n,)."""
+        """Products (n, m), and how far they can be from exact scores (n,)."""
         if self._longest is None:  # two threads may both do this: they do the same
             self._longest = longest(self.item_vectors)
         lengths = np.sqrt(np.einsum("nh,nh->n", users, users, dtype=np.float64))

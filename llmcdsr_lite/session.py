@@ -66,6 +66,7 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # it would keep what the largest batch took
         options.log_severity_level = 4  # errors are raised; nothing is printed on our caller's stderr
         values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(t) for name, t in self._tables.items()}
         if values:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.rescoring import best_of_reached
 from llmcdsr_lite.scan import Scan
 from llmcdsr_lite.search import GROUP, ExactSearch, Rows, Scores, block, lower_bound, nothing
 
 _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near
-_MANY = 8  # where more than one item in so many is left, a float32 product costs less
+_MANY = 32  # where more than one item in so many is left, a float32 product costs less
 
 
 class TwoPassSearch:
@@ -62,18 +63,20 @@ class TwoPassSearch:
         rows, values = nothing(len(users), k)
         size = max(1, _CHUNK_SCORES // n_items)
         for first in range(0, len(users), size):
-            chunk = users[first : first + size].astype(np.float64)
-            scores, error = self._scan.scores(chunk, start, stop)  # (chunk, items)
-            block(scores, blocked[first : first + size], None, start, stop, _LOWEST)
+            chunk = slice(first, min(first + size, len(users)))
+            exact = users[chunk].astype(np.float64)
+            scores, error = self._scan.scores(exact, start, stop)  # (chunk, items)
+            block(scores, blocked[chunk], None, start, stop, _LOWEST)
             # at least k items reach the bound, so the k-th best score is at most an error below it
-            reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32).tolist()
-            for i, lowest in enumerate(reach):
-                reached = (scores[i] >= lowest).nonzero()[0]
-                n = first + i
-                if len(reached) * _MANY < n_items:
-                    self._exact.best(chunk[i], reached + start, rows[n], values[n])
-                else:
-                    one = slice(n, n + 1)
-                    found = self._exact.search(users[one], k, start, stop, blocked[one], None)
-                    rows[one], values[one] = found
+            reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1)
+            reached = scores >= reach[:, None].astype(np.int32)
+            many = np.zeros(0, dtype=np.int64)
+            if np.count_nonzero(reached) * _MANY > reached.size:
+                many = (reached.sum(axis=1) * _MANY > n_items).nonzero()[0]
+                reached[many] = False
+            rows[chunk], values[chunk] = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+            if len(many):
+                left = (many + first).tolist()
+                found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None)
+                rows[left], values[left] = found
         return rows, values

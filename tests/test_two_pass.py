@@ -198,7 +198,7 @@ def test_most_searches_end_with_a_few_items(change: Any, monkeypatch: pytest.Mon
         raise AssertionError("the scan was for nothing")
 
     monkeypatch.setattr(module.ExactSearch, "search", refuse)
-    monkeypatch.setattr(module, "_MANY", 1)
+    monkeypatch.setattr(module, "_MANY", 0)
     start, stop = world.ranges[0]
     rows, _ = search.search(world.users[:1], 3, start, stop, world.blocked[:1], None)
     assert rows[0].tolist() == [

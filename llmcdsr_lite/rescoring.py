@@ -1,0 +1,92 @@
+"""Exact scores of the few items that can be among the best, and the best of them.
+
+The score of an item is the dot product of the float32 vectors as float64 has it, rounded to float32: it
+depends neither on who else is searched for, nor on how the candidates were found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+
+_PAIRS = 1 << 10  # of user and item in float64 at a time: they stay in the cache
+
+
+def best_of_reached(
+    item_vectors: npt.NDArray[np.float32],
+    users: npt.NDArray[np.float64],
+    reached: npt.NDArray[np.bool_],
+    candidates: Rows | int,
+    k: int,
+) -> tuple[Rows, Scores]:
+    """The k best of the items that each user has reached, ties by row.
+
+    Parameters
+    ----------
+    item_vectors : float32 array (items + 1, H)
+    users : float64 array (n, H)
+    reached : bool array (n, m)
+    candidates : int64 array (m,) or int
+        Item rows of the columns, sorted, or the first of them.
+    k : int
+
+    Returns
+    -------
+    rows : int64 array (n, k)
+        0 where fewer than k were reached.
+    scores : float32 array (n, k)
+        ``-inf`` where there is no item.
+    """
+    n = len(users)
+    rows, scores = np.zeros((n, k), dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
+    if n == 1:
+        found = _rows(reached[0].nonzero()[0], candidates)
+        exact = exact_scores(item_vectors, found, users, None)
+        order = (-exact).argsort(kind="stable")[:k]
+        rows[0, : len(order)], scores[0, : len(order)] = found[order], exact[order]
+        return rows, scores
+    flat = reached.ravel().nonzero()[0]  # (pairs,), by user, then by column; ten times faster than in 2-D
+    owners = flat // reached.shape[1]
+    columns = flat - owners * reached.shape[1]
+    found = _rows(columns, candidates)
+    exact = exact_scores(item_vectors, found, users, owners)
+    counts = np.bincount(owners, minlength=n)
+    widest = int(counts.max(initial=0))
+    there = np.arange(widest) < counts[:, None]  # (n, widest)
+    table, row_table = np.full(there.shape, -np.inf, dtype=np.float32), np.zeros(there.shape, dtype=np.int64)
+    table[there], row_table[there] = exact, found
+    order = (-table).argsort(axis=1, kind="stable")[:, :k]
+    rows[:, : order.shape[1]] = np.take_along_axis(row_table, order, axis=1)
+    scores[:, : order.shape[1]] = np.take_along_axis(table, order, axis=1)
+    return rows, scores
+
+
+def exact_scores(
+    item_vectors: npt.NDArray[np.float32],
+    rows: Rows,
+    users: npt.NDArray[np.float64],
+    owners: npt.NDArray[np.int64] | None,
+) -> Scores:
+    """Score of each row (pairs,) for its owner among the users, or for the only one.
+
+    `einsum` sums every pair in the same order; BLAS would not.
+    """
+    parts = []
+    for first in range(0, max(1, len(rows)), _PAIRS):
+        part = slice(first, first + _PAIRS)
+        vectors = item_vectors.take(rows[part], axis=0).astype(np.float64)  # (pairs, H)
+        if owners is None:
+            sums = np.einsum("ph,h->p", vectors, users[0])
+        else:
+            sums = np.einsum("ph,ph->p", vectors, users.take(owners[part], axis=0))
+        parts.append(sums.astype(np.float32))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _rows(columns: npt.NDArray[Any], candidates: Rows | int) -> Rows:
+    return columns + candidates if isinstance(candidates, int) else candidates[columns]
