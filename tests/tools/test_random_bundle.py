@@ -48,7 +48,7 @@ def test_the_vectors_are_clustered_with_skewed_norms(folder: Path) -> None:
     unrelated = shuffled[:300] @ shuffled.T / np.outer(*[np.linalg.norm(shuffled, axis=1)] * 2)[:300]
     np.fill_diagonal(unrelated, -1)
     assert np.median(cosines.max(axis=1)) > np.median(unrelated.max(axis=1)) + 0.05
-    assert abs(np.median(cosines)) < 0.05
+    assert abs(np.median(cosines)) < 0.1
     variances = np.linalg.svd(vectors, compute_uv=False) ** 2
     assert variances[:8].sum() / variances.sum() > 1.5 * 8 / 32  # few directions are strong
 
