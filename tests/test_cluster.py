@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,3 +164,14 @@ def test_spark_needs_the_columns() -> None:
     message = r"the columns are \['history', 'id'\], expected user and history"
     with pytest.raises(DataError, match=message):
         recommend_dataframe(SimpleNamespace(columns=["id", "history"]), Scorer(MODEL))
+
+
+def test_the_command_for_one_machine(llmcdsr: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    lines = (ROOT / "models" / "demo-histories.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "histories.jsonl").write_text("".join(lines))
+    program, *arguments = shlex.split(block("sh", "--processes"))
+    assert program == "llmcdsr"
+    done = llmcdsr(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "recommendations.jsonl").read_text().splitlines()) == len(lines)
