@@ -70,8 +70,8 @@ class _Plan:
             stages.append(pretrained)
         used = pretrained if names or self.config.train.pretrained_items else None
         trained = self._train(ingested, embedded, names, used)
-        recall = [pretrained, embedded] if pretrained and self.config.export.recall else []
-        exported = self._export(ingested, trained, recall)
+        recall = pretrained if self.config.export.recall else None
+        exported = self._export(ingested, trained, embedded, recall)
         stages += [trained, exported, self._evaluate(ingested, exported)]
         return [*stages, self._report(stages)]
 
@@ -245,10 +245,10 @@ class _Plan:
 
         return self._stage("evaluate", "measures.json", run, {"seed": seed}, [ingested, exported])
 
-    def _export(self, ingested: Stage, trained: Stage, recall: list[Stage]) -> Stage:
+    def _export(self, ingested: Stage, trained: Stage, embedded: Stage, recall: Stage | None) -> Stage:
         seed, best_for = self.config.evaluate.seed, self.config.export.best_for
         bundle = self.config.bundle
-        pretrained, titles = (stage.output for stage in recall) if recall else (None, None)
+        pretrained = None if recall is None else recall.output
 
         def run(output: Path) -> None:
             export(
@@ -259,11 +259,12 @@ class _Plan:
                 seed=seed,
                 overwrite=True,
                 pretrained=pretrained,
-                text_embeddings=titles,
+                text_embeddings=embedded.output,
             )
 
         settings = {"seed": seed, "best_for": best_for}
-        return self._stage("export", bundle, run, settings, [ingested, trained, *recall])
+        after = [ingested, trained, embedded, *([] if recall is None else [recall])]
+        return self._stage("export", bundle, run, settings, after)
 
     def _report(self, stages: list[Stage]) -> Stage:
         by_name = {stage.name: stage.output for stage in stages}
