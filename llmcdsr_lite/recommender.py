@@ -24,7 +24,7 @@ from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Filters, Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendation, Recommendations
-from llmcdsr_lite.saving import Documents, extended, read_documents, save_bundle
+from llmcdsr_lite.saving import card_with_added, onnx_model, read_card, save_bundle
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
@@ -53,12 +53,12 @@ class Recommender:
         search: SearchName | Search = "auto",
         threads: int = 1,
         encoder: TextEncoder | None = None,
-        documents: Documents | None = None,
+        card: str | None = None,
     ) -> None:
         self._made_with = (search, threads)
         self._source: Source | None = None  # where it was loaded from
         self._encoder = encoder
-        self._documents = documents  # of its folder, if there are none
+        self._card = card  # that of its folder, if there is none
         self._bundle = bundle
         self._catalogue = bundle.catalogue
         self._backend = backend
@@ -144,7 +144,7 @@ class Recommender:
         one beside the old one and rename it.
         """
         self._bundle = self._catalogue = self._backend = self._search = self._ranking = CLOSED
-        self._recaller = self._ids = self._similar_search = self._encoder = self._documents = CLOSED
+        self._recaller = self._ids = self._similar_search = self._encoder = self._card = CLOSED
 
     def __enter__(self) -> Recommender:
         return self
@@ -370,7 +370,7 @@ class Recommender:
         >>> recommender.save("models/grown")  # doctest: +SKIP
         """
         bundle = add_to_bundle(self._bundle, items, self._encoder)
-        documents = extended(self._documents or read_documents(self._bundle), bundle)
+        card = card_with_added(self._card or read_card(self._bundle), bundle)
         search, threads = self._made_with
         if self.search_name == "hnsw":  # to build its graph again would take minutes
             search = beside(
@@ -379,8 +379,9 @@ class Recommender:
         backend: Backend = NumpyBackend(bundle.parameters)
         if self.backend_name == "onnx":
             max_length = bundle.parameters.config.max_length
-            backend = OnnxBackend(Path(ONNX), bundle.item_vectors, max_length, threads, documents.onnx_model)
-        return Recommender(bundle, backend, search, threads, self._encoder, documents)
+            model = onnx_model(bundle)
+            backend = OnnxBackend(Path(ONNX), bundle.item_vectors, max_length, threads, model)
+        return Recommender(bundle, backend, search, threads, self._encoder, card)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the bundle, with the items that were added, to a folder that `load` reads.
@@ -398,10 +399,9 @@ class Recommender:
         DataError
             If the folder is there and must not be overwritten.
         BundleError
-            If the files that this bundle was loaded from have changed since.
+            If the model card that this bundle was loaded with has changed since.
         """
-        documents = self._documents or read_documents(self._bundle)
-        save_bundle(self._bundle, documents, Path(folder), overwrite=overwrite)
+        save_bundle(self._bundle, self._card or read_card(self._bundle), Path(folder), overwrite=overwrite)
 
     def _recall(
         self, known: list[Rows], domain: str | None, asked: list[Asked], explain: bool

@@ -4,69 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from llmcdsr_lite.backend import ITEM_TABLE_NAME
-from llmcdsr_lite.bundle import MODEL_CARD, ONNX, Bundle, write_bundle
+from llmcdsr_lite.bundle import ITEM_VECTORS, MODEL_CARD, Bundle, write_bundle
 from llmcdsr_lite.errors import BundleError, UsageError
-from llmcdsr_lite.onnx_table import resize_table
+from llmcdsr_lite.recommender_graph import build_onnx
 
 ADDED_TITLE = "## Added items"
 
 
-@dataclass(frozen=True)
-class Documents:
-    """What a bundle has besides its arrays.
-
-    Parameters
-    ----------
-    onnx_model : bytes
-    model_card : str
-        Markdown.
-    """
-
-    onnx_model: bytes
-    model_card: str
+def onnx_model(bundle: Bundle) -> bytes:
+    """The ONNX model of a bundle's parameters, its item table left out."""
+    table = np.asarray(bundle.item_vectors)
+    header = io.BytesIO()  # that NumPy writes before the table
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(table))
+    return build_onnx(bundle.parameters, ITEM_VECTORS, header.tell())
 
 
-def read_documents(bundle: Bundle) -> Documents:
-    """Read them from the folder that a bundle was loaded from.
+def read_card(bundle: Bundle) -> str:
+    """The model card of the folder that a bundle was loaded from.
 
     Raises
     ------
     UsageError
         If it was not loaded from a folder.
     BundleError
-        If they cannot be read, or are not those that were there when the bundle was loaded.
+        If the card cannot be read, or is not the one that was there when the bundle was loaded.
     """
     if bundle.folder is None:
-        raise UsageError("this bundle was not loaded from a folder, so it has no ONNX model to go on with")
-    found = []
-    for name in (ONNX, MODEL_CARD):
-        path = bundle.folder / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read any more: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != bundle.hashes.get(name):
-            raise BundleError(f"{path}: has changed since the bundle was loaded; load it again")
-        found.append(content)
-    return Documents(found[0], found[1].decode("utf-8", "replace"))
+        raise UsageError("this bundle was not loaded from a folder, so it has no model card")
+    path = bundle.folder / MODEL_CARD
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read any more: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != bundle.hashes.get(MODEL_CARD):
+        raise BundleError(f"{path}: has changed since the bundle was loaded; load it again")
+    return content.decode("utf-8", "replace")
 
 
-def extended(documents: Documents, bundle: Bundle) -> Documents:
-    """The documents of the same model with the items of `bundle`, to which some were added."""
-    table = bundle.item_vectors
-    model = resize_table(
-        documents.onnx_model, ITEM_TABLE_NAME, (table.shape[0], table.shape[1]), _offset(table)
-    )
-    card = documents.model_card.split(f"\n{ADDED_TITLE}\n")[0].rstrip("\n")
-    return Documents(model, f"{card}\n\n{added_section(bundle)}")
+def card_with_added(card: str, bundle: Bundle) -> str:
+    """The model card with a section on the items that were added after training."""
+    before = card.split(f"\n{ADDED_TITLE}\n")[0]
+    return before.rstrip("\n") + "\n\n" + added_section(bundle)
 
 
 def added_section(bundle: Bundle) -> str:
@@ -88,20 +70,6 @@ The sizes and figures above are those of the model without them.
 """
 
 
-def save_bundle(bundle: Bundle, documents: Documents, folder: Path, *, overwrite: bool = False) -> None:
+def save_bundle(bundle: Bundle, card: str, folder: Path, *, overwrite: bool = False) -> None:
     """Write a bundle folder atomically, see `write_bundle`."""
-    write_bundle(
-        bundle,
-        folder,
-        onnx_model=documents.onnx_model,
-        model_card=documents.model_card,
-        overwrite=overwrite,
-    )
-
-
-def _offset(table: npt.NDArray[Any]) -> int:
-    """Bytes before the data in the file that NumPy writes of a table."""
-    header = io.BytesIO()
-    description = np.lib.format.header_data_from_array_1_0(table)
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.tell()
+    write_bundle(bundle, folder, onnx_model=onnx_model(bundle), model_card=card, overwrite=overwrite)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.bundle import Bundle, read_bundle, write_bundle
+from llmcdsr_lite.bundle import Bundle, read_bundle
 from llmcdsr_lite.bundle_index import BundleIndex
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError, UsageError
@@ -20,7 +20,7 @@ from llmcdsr_lite.histories import BadRecord, read_histories
 from llmcdsr_lite.hnsw import HnswSearch, SearchGraph
 from llmcdsr_lite.hnsw_graph import GraphSettings, Progress, build_graph, import_hnswlib
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.saving import read_documents
+from llmcdsr_lite.saving import read_card, save_bundle
 from llmcdsr_lite.search import ExactSearch, Rows
 
 K = 10  # recall@10
@@ -119,7 +119,7 @@ def index(
     if output is not None and output.exists() and not overwrite:  # before anything takes long
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     found = read_bundle(bundle)
-    documents = read_documents(found)
+    card = read_card(found)
     rng = np.random.default_rng(settings.graph.seed)
     if histories is None:
         sample = draw_histories(found, settings.n_users, rng)
@@ -135,11 +135,10 @@ def index(
         directions = [_directions(found, found.recall, n, sample) for n in (0, 1)]
         vectors = np.asarray(found.recall.items, dtype=np.float32)
         recall = trial.run("recall", vectors, found.catalogue.domains, directions, None)
-    write_bundle(
+    save_bundle(
         replace(found, index=BundleIndex(items, recall)),
+        card,
         bundle if output is None else output,
-        onnx_model=documents.onnx_model,
-        model_card=documents.model_card,
         overwrite=output is None or overwrite,
     )
     return tuple(trial.chosen)
