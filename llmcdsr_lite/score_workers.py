@@ -32,6 +32,7 @@ from llmcdsr_lite.score_settings import ScoreSettings
 BatchScorer = Callable[[Iterable[HistoryBatch]], Iterator[tuple[HistoryBatch, ScoredLines]]]
 
 _IN_FLIGHT = 2  # batches a worker: one that it scores, one ready for it
+_LONGEST_MESSAGE = 4000  # characters
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -211,9 +212,11 @@ def serve() -> None:
         except BrokenPipeError:
             raise
         except Exception as error:
-            head = {"error": type(error).__name__, "message": str(error)}
+            # Short enough for a pipe to take while its reader is still writing a batch.
+            head = {"error": type(error).__name__, "message": str(error)[:_LONGEST_MESSAGE]}
+            trace = traceback.format_exc()[-_LONGEST_MESSAGE:]
             _write_frame(answers, json.dumps(head).encode())
-            _write_frame(answers, traceback.format_exc().encode(errors="replace"))
+            _write_frame(answers, trace.encode(errors="replace"))
 
 
 def _answer(requests: IO[bytes], answers: IO[bytes]) -> None:

@@ -38,7 +38,7 @@ def recommend_dataframe(dataframe: Any, scorer: Scorer) -> Any:
     if names[:2] != ["user", "history"]:
         raise DataError(f"the columns are {sorted(dataframe.columns)}, expected user and history")
     # Whole numbers become strings here: pandas would make floats of them beside a null.
-    columns = [dataframe.user.cast("string"), *(dataframe[name] for name in names[1:])]
+    columns = [dataframe["user"].cast("string"), *(dataframe[name] for name in names[1:])]
     return dataframe.select(*columns).mapInPandas(partial(score_frames, scorer), SCHEMA)
 
 
