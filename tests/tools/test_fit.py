@@ -139,6 +139,7 @@ def test_from_nothing_to_a_bundle_and_a_report(made: FitResult) -> None:
     measured = [result for result in made.measures.test if result.pseudo == "off"]
     assert measured == evaluate(backend, table, data, split="test")
     assert read_bundle(made.bundle).training["settings"]["inner_optimizer"] == "sgd"
+    assert read_bundle(made.bundle).new_items is not None
     assert (made.bundle / "recall_items.npy").exists()
 
 
