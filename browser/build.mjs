@@ -46,4 +46,9 @@ await copyFile(path.join(runtime, "dist/ort.wasm.bundle.min.mjs"), path.join(opt
 // plain static servers do not compress, and packed it is a quarter: the page unpacks it
 const wasm = await readFile(path.join(runtime, "dist/ort-wasm-simd-threaded.wasm"));
 await writeFile(path.join(options.out, "vendor/ort.wasm.gz"), gzipSync(wasm, { level: 9 }));
+const { version } = JSON.parse(await readFile(path.join(runtime, "package.json"), "utf8"));
+const notice = `onnxruntime-web ${version}. Copyright (c) Microsoft Corporation. MIT License; text and notices of what it
+contains: https://github.com/microsoft/onnxruntime/tree/v${version} (LICENSE, ThirdPartyNotices.txt)
+`;
+await writeFile(path.join(options.out, "vendor/NOTICE.txt"), notice);
 console.log(`built ${options.out}: serve it with  python -m http.server --directory ${options.out}`);

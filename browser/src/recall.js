@@ -77,6 +77,9 @@ export function nearest(recall, of, domain, k) {
 
 /** Vectors of names that a caller gives: ids or titles of items. There is no encoder for other text. */
 export class NameVectors {
+  /** @type {[Map<number, Float32Array>, Map<number, Float32Array>]} by row, for each domain */
+  #known = [new Map(), new Map()];
+
   /**
    * @param {Bundle} bundle
    * @param {Recall} recall its own
@@ -106,14 +109,25 @@ export class NameVectors {
    * @throws {UsageError} if one is neither the id nor the title of an item
    */
   vectors(names, domain) {
-    const { names: sayings, items, hidden, titleLengths } = this.recall;
+    return names.map((name) => this.#vector(this.#row(name, domain), domain)).filter((v) => v.some(Boolean));
+  }
+
+  /**
+   * What an item says in the space of a domain; an explanation asks for the same items many times.
+   *
+   * @param {number} row
+   * @param {0 | 1} domain
+   * @returns {Float32Array} (H',)
+   */
+  #vector(row, domain) {
+    const known = this.#known[domain].get(row);
+    if (known) return known;
+    const { names, items, hidden, titleLengths } = this.recall;
     const { start, stop } = this.bundle.domains[domain];
-    const vectors = names.map((name) => {
-      const row = this.#row(name, domain);
-      const vector = unit(vectorOf(start <= row && row < stop ? items : sayings, row, hidden));
-      return vector.map((value) => value * titleLengths[domain]);
-    });
-    return vectors.filter((vector) => vector.some(Boolean));
+    const direction = unit(vectorOf(start <= row && row < stop ? items : names, row, hidden));
+    const vector = direction.map((value) => value * titleLengths[domain]);
+    this.#known[domain].set(row, vector);
+    return vector;
   }
 
   /**

@@ -38,8 +38,9 @@ const FLAGS = [
  *
  * @param {Record<string, string>} folders by the path that they appear under, "/" is the rest
  * @param {(name: string, bytes: Buffer) => Buffer} [change] what becomes of a file on the way
+ * @param {Record<string, string>} [headers] of every answer
  */
-export async function serve(folders, change = (_, bytes) => bytes) {
+export async function serve(folders, change = (_, bytes) => bytes, headers = {}) {
   const sent = { bytes: 0, files: /** @type {string[]} */ ([]) };
   const server = createServer(async (request, response) => {
     const asked = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname);
@@ -50,7 +51,8 @@ export async function serve(folders, change = (_, bytes) => bytes) {
     try {
       const file = path.join(folders[mount], path.normalize(name.slice(mount.length)));
       const bytes = change(name, await readFile(file));
-      response.writeHead(200, { "content-type": TYPES[path.extname(file)] ?? "application/octet-stream" });
+      const type = TYPES[path.extname(file)] ?? "application/octet-stream";
+      response.writeHead(200, { "content-type": type, ...headers });
       response.end(bytes);
       sent.bytes += bytes.length;
       sent.files.push(name);
