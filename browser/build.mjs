@@ -42,7 +42,7 @@ await cp(path.join(here, "src"), options.out, { recursive: true });
 await cp(options.bundle, path.join(options.out, "bundle"), { recursive: true });
 await copyFile(options.examples, path.join(options.out, "examples.jsonl"));
 // the smallest that runs a model: no WebGPU, and its loader is part of the one module
-await copyFile(path.join(runtime, "dist/ort.wasm.bundle.min.mjs"), path.join(options.out, "vendor/ort.mjs"));
+await copyFile(path.join(runtime, "dist/ort.wasm.bundle.min.mjs"), path.join(options.out, "vendor/ort.js"));
 // plain static servers do not compress, and packed it is a quarter: the page unpacks it
 const wasm = await readFile(path.join(runtime, "dist/ort-wasm-simd-threaded.wasm"));
 await writeFile(path.join(options.out, "vendor/ort.wasm.gz"), gzipSync(wasm, { level: 9 }));

@@ -30,7 +30,7 @@ export function loadRuntime() {
 /** @returns {Promise<Ort>} */
 async function fetchRuntime() {
   const [ort, binary] = await Promise.all([
-    /** @type {Promise<Ort>} */ (import(new URL("ort.mjs", VENDOR).href)),
+    /** @type {Promise<Ort>} */ (import(new URL("ort.js", VENDOR).href)),
     fetchUnpacked(new URL("ort.wasm.gz", VENDOR)),
   ]);
   ort.env.wasm.numThreads = 1; // more need headers that a plain static server does not send

@@ -1,9 +1,11 @@
 /** The page as a person uses it, with keyboard and mouse; what it shows is what Python answers. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import path from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { build, launch, modelsFolder, python, serve, skip } from "./serve.mjs";
 
 const HISTORY = [
@@ -189,11 +191,35 @@ describe("the page", { skip }, () => {
     }
   });
 
-  test("by plain http from another machine, where the browser gives no SHA-256", async () => {
-    const other = await browser.newPage();
-    await ready(other, server.url.replace("127.0.0.1", "shop.test"));
-    assert.equal(await other.evaluate(() => window.isSecureContext), false);
-    assert.equal(await other.locator("#recommendations li").count(), 10);
+  test("Python's server, from another machine by plain http, where the browser has no SHA-256", async () => {
+    const server = spawn(python, [
+      "-u",
+      "-m",
+      "http.server",
+      "--bind",
+      "127.0.0.1",
+      "--directory",
+      built.out,
+      "0",
+    ]);
+    try {
+      const [line] = await once(server.stdout, "data");
+      const other = await browser.newPage();
+      await ready(other, `http://shop.test:${/port (\d+)/.exec(String(line))?.[1]}/`);
+      assert.equal(await other.evaluate(() => window.isSecureContext), false);
+      assert.equal(await other.locator("#recommendations li").count(), 10);
+      await other.close();
+    } finally {
+      server.kill();
+    }
+  });
+
+  test("a server that unpacks what is packed", async () => {
+    const unpacks = (name, bytes) => (name.endsWith(".gz") ? gunzipSync(bytes) : bytes);
+    const other = await serve({ "/": built.out }, unpacks);
+    const visitor = await browser.newPage();
+    await ready(visitor, other.url);
+    await visitor.close();
     await other.close();
   });
 
