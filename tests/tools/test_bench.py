@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -72,6 +73,25 @@ def test_throughput_is_by_the_median_batch(monkeypatch: pytest.MonkeyPatch) -> N
     assert bench_child.throughput(subject, histories, 4, None, 1.0).users_per_second == 8
     assert [len(batch) for batch, _ in subject.asked] == [4] * 6  # one to warm up, five at least
     assert subject.asked[0][0] != subject.asked[1][0]
+
+
+def test_processor_time_is_that_of_work_and_not_of_waiting() -> None:
+    class Waiting(FakeSubject):
+        def recommend(self, history: Sequence[str], domain: str | None) -> Sequence[tuple[str, float]]:
+            time.sleep(0.01)
+            return []
+
+    class Working(FakeSubject):
+        def recommend(self, history: Sequence[str], domain: str | None) -> Sequence[tuple[str, float]]:
+            until = time.process_time() + 0.01
+            while time.process_time() < until:
+                pass
+            return []
+
+    waiting = bench_child.latency(Waiting(), [["x"]], 1, None, 9)
+    assert waiting.p50 > 9
+    assert waiting.processor < 5
+    assert bench_child.latency(Working(), [["x"]], 1, None, 9).processor == pytest.approx(10, rel=0.3)
 
 
 def test_soak_goes_on_to_the_number_wanted() -> None:
@@ -148,8 +168,8 @@ def test_a_measurement_survives_json() -> None:
                         0.2,
                         "exact",
                         {"numpy": "2"},
-                        [bench_child.Latency(20, None, 1.0, 2.0)],
-                        [bench_child.Throughput(64, "a", 3.0)],
+                        [bench_child.Latency(20, None, 1.0, 2.0, 0.5)],
+                        [bench_child.Throughput(64, "a", 3.0, 4.0)],
                         bench_child.Memory(1, 2, 3, 4, None),
                         Answers([["a"]], [[1.0]]),
                     )

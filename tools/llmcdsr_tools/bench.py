@@ -144,6 +144,7 @@ def bench(
         If a configuration of the runtime fails.
     """
     bundle = read_bundle(model)
+    described = machine()  # before we load it ourselves
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         workload = draw_workload(bundle, settings.seed)
@@ -167,7 +168,7 @@ def bench(
         (a.name, b.name),
         config.hidden,
         size,
-        machine(),
+        described,
         settings,
         tuple(outcomes),
     )
@@ -282,6 +283,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # processes that want to run
     }
 
 

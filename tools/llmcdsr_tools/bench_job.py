@@ -92,6 +92,7 @@ class Latency:
     domain: str | None
     p50: float
     p99: float
+    processor: float  # median of the time that the processors worked, whatever else the machine was doing
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Throughput:
     size: int
     domain: str | None
     users_per_second: float
+    users_per_processor_second: float
 
 
 @dataclass(frozen=True)

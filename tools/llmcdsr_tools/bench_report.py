@@ -8,13 +8,14 @@ from llmcdsr_tools.bench import BASELINES, BenchReport, Outcome
 from llmcdsr_tools.bench_job import BATCH_SIZES, LENGTHS, USUAL_LENGTH, Job
 
 NAMES = {"torch": "PyTorch eager", "replay": "RePlay compiled", "onnx": "ONNX", "numpy": "NumPy"}
+BUSY = 0.5  # processes that want to run for each core
 _BIG_BATCH = BATCH_SIZES[-1]
 
 
 def format_report(report: BenchReport) -> str:
     """Tables of latencies, of batches, start and memory, and of ratios; then what was left out."""
     measured = [one for one in report.outcomes if one.measurement.skipped is None]
-    parts = [_header(report, measured)]
+    parts = [_header(report, measured), _busy(report)]
     if measured:
         parts += [_latencies(report, measured), _others(report, measured)]
         ratios = _ratios(measured)
@@ -47,6 +48,17 @@ def _header(report: BenchReport, measured: Sequence[Outcome]) -> str:
     )
 
 
+def _busy(report: BenchReport) -> str:
+    """A warning where the machine had other work when the run began."""
+    load, cores = report.machine["load"], report.machine["cores"]
+    if load is None or load < BUSY * cores:
+        return ""
+    return (
+        f"The machine was busy when the run began (load {load:.1f} on {cores} cores): of these figures, only "
+        "those of processor time and memory mean anything."
+    )
+
+
 def _latencies(report: BenchReport, measured: Sequence[Outcome]) -> str:
     a, b = report.domains
     columns = [(length, None) for length in LENGTHS] + [(USUAL_LENGTH, a), (USUAL_LENGTH, b)]
@@ -57,7 +69,9 @@ def _latencies(report: BenchReport, measured: Sequence[Outcome]) -> str:
     rows = []
     for one in measured:
         found = [one.measurement.latency(*column) for column in columns]
-        rows.append([*_label(one.job), *(f"{f.p50:.2f} / {f.p99:.2f}" for f in found)])
+        work = one.measurement.latency(USUAL_LENGTH, None).processor
+        rows.append([*_label(one.job), *(f"{f.p50:.2f} / {f.p99:.2f}" for f in found), f"{work:.2f}"])
+    heads.append(f"{USUAL_LENGTH}, processor time")
     return _table("One user, top 10: milliseconds, p50 / p99", ["", "threads", *heads], rows)
 
 
@@ -77,13 +91,14 @@ def _others(report: BenchReport, measured: Sequence[Outcome]) -> str:
     rows = []
     for one in measured:
         rates = [one.measurement.throughput(*column).users_per_second for column in columns]
+        work = one.measurement.throughput(_BIG_BATCH, None).users_per_processor_second
         memory = one.measurement.memory
         assert memory is not None  # a measurement that was not left out has it
         after = memory.after_requests if one.job.n_soak else None
         rows.append(
             [
                 *_label(one.job),
-                *(f"{rate:,.0f}" for rate in rates),
+                *(f"{rate:,.0f}" for rate in [*rates, work]),
                 f"{one.start_seconds:.2f}",
                 *(_megabytes(size) for size in (memory.after_load, after, memory.after_batches)),
                 "" if one.same_items is None else f"{one.same_items:.1%}",
