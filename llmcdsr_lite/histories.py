@@ -23,6 +23,7 @@ from llmcdsr_lite.errors import DataError
 
 FileFormat = Literal["jsonl", "csv"]
 STREAM = Path("-")  # standard input or output
+MAX_LINE = 1 << 24  # characters
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def read_histories(
     Raises
     ------
     DataError
-        If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header.
+        If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header or a
+        line of more than `MAX_LINE` characters.
     """
     with _open_binary(path) as file:
         # Bytes that are not UTF-8 become lone surrogates: each record can then be refused by its number.
@@ -102,7 +104,10 @@ def _open_binary(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_jsonl(lines: IO[str]) -> Iterator[HistoryRecord | BadRecord]:
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(lines), 1):
+        if line is None:
+            yield BadRecord(number, f"longer than {MAX_LINE:,} characters")
+            continue
         if not line.strip():
             continue
         try:
@@ -111,6 +116,24 @@ def _read_jsonl(lines: IO[str]) -> Iterator[HistoryRecord | BadRecord]:
             yield BadRecord(number, f"not valid JSON: {error}")
             continue
         yield _json_record(number, value)
+
+
+def _lines(text: IO[str]) -> Iterator[str | None]:
+    """Lines; None for one so long that it would fill the memory, as a small gzip file can hold."""
+    while line := text.readline(MAX_LINE + 1):
+        if len(line) <= MAX_LINE:
+            yield line
+            continue
+        while line and not line.endswith(("\n", "\r")):
+            line = text.readline(MAX_LINE)
+        yield None
+
+
+def _csv_lines(path: Path, text: IO[str]) -> Iterator[str]:
+    for number, line in enumerate(_lines(text), 1):
+        if line is None:
+            raise DataError(f"{path}:{number}: longer than {MAX_LINE:,} characters")
+        yield line
 
 
 def _json_record(number: int, value: Any) -> HistoryRecord | BadRecord:
@@ -145,7 +168,7 @@ def checked_record(number: int, user: Any, history: Any, domain: Any) -> History
 
 
 def _read_csv(path: Path, lines: IO[str], separator: str) -> Iterator[HistoryRecord | BadRecord]:
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(_csv_lines(path, lines), strict=True)
     try:
         header = next(reader, None)
     except csv.Error as error:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import BadRecord, HistoryRecord, file_format, read_histories
+from llmcdsr_lite.histories import MAX_LINE, BadRecord, HistoryRecord, file_format, read_histories
 
 THREE = [
     HistoryRecord(1, "u1", ["a", "b"]),
@@ -256,3 +256,22 @@ def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, records: list[
         writer.writerows([u, " ".join(h), d] for u, h, d in records)
     found = list(read_histories(path))
     assert [(r.user, r.history, r.domain or "") for r in found if isinstance(r, HistoryRecord)] == records
+
+
+@pytest.mark.parametrize("name", ["h.jsonl", "h.jsonl.gz"])
+@pytest.mark.parametrize("length", [MAX_LINE + 1, MAX_LINE + 2, 3 * MAX_LINE])
+def test_a_line_that_would_fill_the_memory_is_one_bad_record(tmp_path: Path, name: str, length: int) -> None:
+    longest = b'{"user": 1, "history": []' + b" " * (MAX_LINE - 27) + b"}\n"
+    content = longest + b"[" * (length - 1) + b"\n" + THREE_JSON.encode()
+    found = read(tmp_path / name, content)
+    assert found == [
+        HistoryRecord(1, "1", []),
+        BadRecord(2, "longer than 16,777,216 characters"),
+        *moved(THREE, 2),
+    ]
+
+
+def test_a_csv_with_such_a_line_is_refused(tmp_path: Path) -> None:
+    content = THREE_CSV.encode() + b"u4," + b"a " * (MAX_LINE // 2) + b"\n"
+    with pytest.raises(DataError, match=r"h\.csv:5: longer than 16,777,216 characters"):
+        read(tmp_path / "h.csv", content)
