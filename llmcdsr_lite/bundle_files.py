@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import re
 import stat
 from pathlib import Path
@@ -85,7 +86,15 @@ def read_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.
             raise BundleError(f"{path}: holds values that are not finite")
         if max(-lowest, highest) > LARGEST:
             raise BundleError(f"{path}: holds {max(-lowest, highest):.3g}, expected no more than {LARGEST:g}")
+    let_go(array)
     return array
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Let the pages go that a check has read: those that requests need come back from the system's cache."""
+    mapped = array.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def read_strings(path: Path, n: int) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.bundle_files import CONFIG, read_array, read_size
+from llmcdsr_lite.bundle_files import CONFIG, let_go, read_array, read_size
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import FloatArray, RecallNetwork
@@ -112,6 +112,7 @@ def read_recall(
         if array[0].any():
             raise BundleError(f"{folder / name}: row 0 is padding and must be zero")
     _check_lengths(folder / ITEMS, network.items)
+    let_go(network.items)
     return network, _read_choices(path, described)
 
 

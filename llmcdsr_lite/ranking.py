@@ -61,6 +61,7 @@ class Ranking:
         self._search = search
         self._exact = ExactSearch(bundle.item_vectors)
         self._max_length = bundle.parameters.config.max_length
+        self._popular_searches: dict[tuple[int, int], ExactSearch] = {}  # by the rows asked for
 
     def rank(
         self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
@@ -130,10 +131,13 @@ class Ranking:
     def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
         """Most popular items, scored by their share of the interactions of the rows asked for."""
         start, stop = filters.start, filters.stop
-        counts = self._bundle.item_counts.astype(np.float32)[:, None]
-        share = counts / max(1.0, float(counts[start:stop].sum()))
+        search = self._popular_searches.get((start, stop))
+        if search is None:  # two threads may both do this: they do the same
+            counts = self._bundle.item_counts.astype(np.float32)[:, None]
+            search = ExactSearch(counts / max(1.0, float(counts[start:stop].sum())))
+            self._popular_searches[start, stop] = search
         one = np.ones((1, 1), dtype=np.float32)
-        return ExactSearch(share).search(one, k, start, stop, [filters.excluded], filters.allowed)
+        return search.search(one, k, start, stop, [filters.excluded], filters.allowed)
 
 
 def _finite(users: Representations) -> Representations:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.protobuf import bytes_field, number_field
 from llmcdsr_lite.session import OnnxSession
 
 IntArray = npt.NDArray[np.int32]
@@ -136,43 +137,26 @@ def quantise_items(
 
 def scan_graph(hidden: int, n_items: int) -> bytes:
     """ONNX model: users (n, H) as unsigned bytes to products (n, items), its table (H, items) left out."""
-    node = [_bytes(1, name) for name in (b"users", b"items", b"zero")]
-    node += [_bytes(2, b"scores"), _bytes(4, b"MatMulInteger")]
-    location = _bytes(1, b"location") + _bytes(2, b"elsewhere")
-    table = _number(1, hidden) + _number(1, n_items) + _number(2, _INT8) + _bytes(8, b"items")
-    table += _bytes(13, location) + _number(14, 1)  # 1: external
-    zero = _number(2, _UINT8) + _bytes(8, b"zero") + _bytes(9, bytes([_USER_ZERO]))  # no dims: a scalar
-    graph = [_bytes(1, b"".join(node)), _bytes(2, b"scan"), _bytes(5, table), _bytes(5, zero)]
-    graph += [_bytes(11, _value(b"users", _UINT8, hidden)), _bytes(12, _value(b"scores", _INT32, n_items))]
-    opset = _bytes(1, b"") + _number(2, _OPSET)
-    return _number(1, _IR_VERSION) + _bytes(7, b"".join(graph)) + _bytes(8, opset)
+    node = [bytes_field(1, name) for name in (b"users", b"items", b"zero")]
+    node += [bytes_field(2, b"scores"), bytes_field(4, b"MatMulInteger")]
+    location = bytes_field(1, b"location") + bytes_field(2, b"elsewhere")
+    table = number_field(1, hidden) + number_field(1, n_items) + number_field(2, _INT8)
+    table += bytes_field(8, b"items") + bytes_field(13, location) + number_field(14, 1)  # 1: external
+    zero = number_field(2, _UINT8) + bytes_field(8, b"zero")  # no dims: a scalar
+    zero += bytes_field(9, bytes([_USER_ZERO]))
+    graph = [bytes_field(1, b"".join(node)), bytes_field(2, b"scan"), bytes_field(5, table)]
+    graph += [bytes_field(5, zero), bytes_field(11, _value(b"users", _UINT8, hidden))]
+    graph += [bytes_field(12, _value(b"scores", _INT32, n_items))]
+    opset = bytes_field(1, b"") + number_field(2, _OPSET)
+    return number_field(1, _IR_VERSION) + bytes_field(7, b"".join(graph)) + bytes_field(8, opset)
+
+
+def _value(name: bytes, data_type: int, n_columns: int) -> bytes:
+    shape = bytes_field(1, bytes_field(2, b"n")) + bytes_field(1, number_field(1, n_columns))
+    tensor_type = number_field(1, data_type) + bytes_field(2, shape)
+    return bytes_field(1, name) + bytes_field(2, bytes_field(1, tensor_type))
 
 
 def _lengths(vectors: npt.NDArray[Any]) -> FloatArray:
     lengths: FloatArray = np.sqrt(np.einsum("nh,nh->n", vectors, vectors))
     return lengths
-
-
-# Messages of onnx.proto, by their field numbers.
-
-
-def _value(name: bytes, data_type: int, n_columns: int) -> bytes:
-    shape = _bytes(1, _bytes(2, b"n")) + _bytes(1, _number(1, n_columns))
-    tensor_type = _number(1, data_type) + _bytes(2, shape)
-    return _bytes(1, name) + _bytes(2, _bytes(1, tensor_type))
-
-
-def _bytes(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*encoded, value])

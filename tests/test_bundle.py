@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.bundle import REQUIRED, Bundle, read_bundle, write_bundle
+from llmcdsr_lite.bundle_files import read_array
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.reference.parameters import SASRecParameters
 
@@ -434,3 +435,19 @@ def test_a_failed_write_leaves_no_folder(
     with pytest.raises(error):
         write_bundle(spoil(bundle_data), tmp_path / "bundle", onnx_model=model, model_card="")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is resident")
+def test_checks_leave_no_pages_behind(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.ones((1 << 18, 4), dtype=np.float32))  # 4 MB
+    array = read_array(tmp_path / "large.npy", np.float32, (1 << 18, 4))
+
+    def resident() -> int:
+        """kB of the file that are in memory as ours."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        (mapping,) = [n for n, line in enumerate(lines) if line.endswith("/large.npy")]
+        return int(next(line for line in lines[mapping:] if line.startswith("Rss:")).split()[1])
+
+    assert resident() < 1024
+    assert array.sum() == 1 << 20
+    assert resident() > 2048
