@@ -1,8 +1,8 @@
 """Exact and approximate search as the catalogue grows, and loading a bundle of a million items.
 
 Makes random bundles whose vectors lie as trained ones do (`llmcdsr_tools.random_bundle`), half of the items
-in each domain, builds the graphs (`llmcdsr_tools.index`) and prints for each size the median of a request, the
-recall@10 against exact search, the time of `Recommender.load` and the resident memory::
+in each domain, builds the graphs (`llmcdsr_tools.index`) and prints for each size the median of a request,
+the recall@10 against exact search, the time of `Recommender.load` and the resident memory::
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/large_catalogue.py work/large --items 36000 100000 300000
 
