@@ -461,11 +461,10 @@ class Recommender:
         return (1, len(self._catalogue) + 1) if found is None else (found.start, found.stop)
 
     def _items(self, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:
-        catalogue = self._catalogue
+        ids, titles = self._catalogue.ids, self._catalogue.titles
+        names, second = self.domains, self._catalogue.domains[1].start
         return tuple(
-            Recommendation(
-                catalogue.ids[row - 1], catalogue.titles[row - 1], catalogue.domain_of_row(row).name, score
-            )
+            Recommendation(ids[row - 1], titles[row - 1], names[row >= second], score)
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row
         )

@@ -60,23 +60,35 @@ class TwoPassSearch:
             return self._exact.search(users, k, start, stop, blocked, allowed)
         if not np.isfinite(users).all():
             return self._exact.search(users, k, start, stop, blocked, None)
-        rows, values = nothing(len(users), k)
         size = max(1, _CHUNK_SCORES // n_items)
+        if 0 < len(users) <= size:
+            return self._search_chunk(users, k, start, stop, blocked)
+        rows, values = nothing(len(users), k)
         for first in range(0, len(users), size):
-            chunk = slice(first, min(first + size, len(users)))
-            exact = users[chunk].astype(np.float64)
-            scores, error = self._scan.scores(exact, start, stop)  # (chunk, items)
-            block(scores, blocked[chunk], None, start, stop, _LOWEST)
-            # at least k items reach the bound, so the k-th best score is at most an error below it
-            reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1)
-            reached = scores >= reach[:, None].astype(np.int32)
-            many = np.zeros(0, dtype=np.int64)
-            if np.count_nonzero(reached) * _MANY > reached.size:
-                many = (reached.sum(axis=1) * _MANY > n_items).nonzero()[0]
-                reached[many] = False
-            rows[chunk], values[chunk] = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
-            if len(many):
-                left = (many + first).tolist()
-                found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None)
-                rows[left], values[left] = found
+            chunk = slice(first, first + size)
+            rows[chunk], values[chunk] = self._search_chunk(users[chunk], k, start, stop, blocked[chunk])
+        return rows, values
+
+    def _search_chunk(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+    ) -> tuple[Rows, Scores]:
+        exact = users.astype(np.float64)
+        scores, error = self._scan.scores(exact, start, stop)  # (n, items)
+        block(scores, blocked, None, start, stop, _LOWEST)
+        # at least k items reach the bound, so the k-th best score is at most an error below it
+        reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)
+        reached = scores >= reach[:, None]
+        if np.count_nonzero(reached) * _MANY <= reached.size:
+            return best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+        many = reached.sum(axis=1) * _MANY > stop - start
+        reached[many] = False
+        rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+        left = many.nonzero()[0].tolist()
+        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None)
+        rows[left], values[left] = found
         return rows, values
