@@ -28,6 +28,8 @@ from llmcdsr_lite.saving import card_with_added, onnx_model, read_card, save_bun
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, SearchName, make_search
 
 UnknownPolicy = Literal["skip", "error"]
+_UNKNOWN_POLICIES = get_args(UnknownPolicy)  # to ask for them costs more than the check
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
 
 
@@ -440,12 +442,12 @@ class Recommender:
     ) -> Filters:
         start, stop = self._range(domain)
         allowed = None if allow is None else np.unique(self._rows_of("allow", allow, unknown)[0])
-        excluded = self._rows_of("exclude", () if exclude is None else exclude, unknown)[0]
+        excluded = _NO_ROWS if exclude is None else self._rows_of("exclude", exclude, unknown)[0]
         return Filters(start, stop, allowed, excluded, exclude_seen)
 
     def _rows_of(self, name: str, item_ids: Iterable[str], unknown: UnknownPolicy) -> tuple[Rows, list[str]]:
         """Rows of the known ids, and the unknown ids, of the argument `name`."""
-        _choice("unknown", unknown, get_args(UnknownPolicy))
+        _choice("unknown", unknown, _UNKNOWN_POLICIES)
         if isinstance(item_ids, str | bytes):
             raise UsageError(f"{name} is one string, expected a sequence of item ids")
         rows, missing = self._catalogue.rows(item_ids)

@@ -77,7 +77,6 @@ class Scan:
         Parameters
         ----------
         users : float64 array (n, H)
-            Finite.
         start, stop : int
             Rows that `covers` knows.
 
@@ -86,7 +85,7 @@ class Scan:
         scores : int32 array (n, stop - start)
         error : float64 array (n,)
             In the unit of `scores`: a score is nowhere further from its whole number, the rounding of
-            scores to float32 included.
+            scores to float32 included; nan for users that are not finite.
         """
         step = np.maximum(np.abs(users).max(axis=1, keepdims=True) * (1 / _USER_LEVELS), self._least_step)
         scaled = users / step  # (n, H)

@@ -15,7 +15,8 @@ from llmcdsr_lite.search import GROUP, ExactSearch, Rows, Scores, block, lower_b
 
 _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near
-_MANY = 32  # where more than one item in so many is left, a float32 product costs less
+# so many candidates, or one item in so many, cost less than a product in float32 with all items
+_FEW, _SHARE = 1000, 32
 
 
 class TwoPassSearch:
@@ -58,8 +59,6 @@ class TwoPassSearch:
         n_items = stop - start
         if allowed is not None or k * GROUP > n_items or not self._scan.covers(start, stop):
             return self._exact.search(users, k, start, stop, blocked, allowed)
-        if not np.isfinite(users).all():
-            return self._exact.search(users, k, start, stop, blocked, None)
         size = max(1, _CHUNK_SCORES // n_items)
         if 0 < len(users) <= size:
             return self._search_chunk(users, k, start, stop, blocked)
@@ -83,9 +82,10 @@ class TwoPassSearch:
         # at least k items reach the bound, so the k-th best score is at most an error below it
         reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)
         reached = scores >= reach[:, None]
-        if np.count_nonzero(reached) * _MANY <= reached.size:
+        few = max(_FEW, (stop - start) // _SHARE)
+        if np.count_nonzero(reached) <= few * len(users):
             return best_of_reached(self._exact.item_vectors, exact, reached, start, k)
-        many = reached.sum(axis=1) * _MANY > stop - start
+        many = reached.sum(axis=1) > few
         reached[many] = False
         rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
         left = many.nonzero()[0].tolist()
