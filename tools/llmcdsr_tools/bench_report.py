@@ -81,6 +81,7 @@ def _others(report: BenchReport, measured: Sequence[Outcome]) -> str:
         f"batches of {size}" if domain is None else f"{size}, {domain} alone" for size, domain in columns
     ]
     soaked = max((one.job.n_soak for one in measured), default=0)
+    heads.append(f"{_BIG_BATCH}, a processor second")
     heads += [
         "first answer, s",
         "MB loaded",
