@@ -1,0 +1,28 @@
+"""Thousands of damaged and hostile history files: an error that says what is wrong, or right answers.
+
+``LLMCDSR_MUTATIONS=20000 pytest tests/test_history_mutation.py`` runs more of them than the suite does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from mutation import run_cases
+
+N_CASES = int(os.environ.get("LLMCDSR_MUTATIONS", 3000))
+
+
+def test_every_history_file_is_refused_or_scored_rightly(bundle_folder: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("history_mutants.py")
+    outcomes = run_cases(script, N_CASES, bundle_folder, tmp_path)
+    assert len(outcomes) == N_CASES
+    ends = Counter(one.split(":")[0] for one in outcomes)
+    bad = [
+        f"{case}: {one}"
+        for case, one in enumerate(outcomes)
+        if not one.startswith(("refused", "skipped", "right"))
+    ]
+    assert bad == []
+    assert min(ends["refused"], ends["skipped"], ends["right"]) > N_CASES / 10
