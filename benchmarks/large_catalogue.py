@@ -1,10 +1,15 @@
 """Exact and approximate search as the catalogue grows, and loading a bundle of a million items.
 
-Makes random bundles whose vectors lie as trained ones do (`llmcdsr_tools.random_bundle`), half of the items
-in each domain, builds the graphs (`llmcdsr_tools.index`) and prints for each size the median of a request,
-the recall@10 against exact search, the time of `Recommender.load` and the resident memory::
+Makes large catalogues of a smaller one: every item of a bundle (``--like``; without it a random one of
+36,298 items, `llmcdsr_tools.random_bundle`) comes in many variants, whose vectors have a cosine of about 0.84
+with each other; half of the items are in each domain, and the model stays as it is. Then it builds the graphs
+(`llmcdsr_tools.index`) and prints for each size the median of a request, the recall@10 against exact search,
+the time of `Recommender.load` and the resident memory::
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/large_catalogue.py work/large --items 36000 100000 300000
+
+``--unlike`` draws all items at random instead, in more and more clusters that have nothing to do with each
+other: far from what a catalogue looks like, and what approximate search cannot do.
 
 A bundle that is in the folder already is not made again: building the graph of a million items takes a core
 about a quarter of an hour.
@@ -18,29 +23,71 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.bundle import read_bundle
-from llmcdsr_lite.hnsw_graph import graph_fault
+from llmcdsr_lite.bundle import ITEM_VECTORS, Bundle, read_bundle, write_bundle
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.hnsw_graph import GraphSettings, graph_fault
+from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
+from llmcdsr_tools.onnx_graph import build_onnx
 from llmcdsr_tools.random_bundle import write_random_bundle
 
 N_USERS = 300
 HISTORY = 20
+SPREAD = 0.4  # of the variants around an item: a cosine of sqrt(1 - 0.16) with it
+_CHUNK = 1 << 16
 
 
-def prepare(folder: Path, n_items: int) -> Path:
+def write_variants(base: Path, n_items: tuple[int, int], output: Path, seed: int = 0) -> None:
+    """Write a bundle whose items are variants of those of another one.
+
+    A variant is ``sqrt(1 - SPREAD²) v + SPREAD |v| n``, n of length 1, distributed over directions as the
+    item vectors are.
+    """
+    found = read_bundle(base)
+    rng = np.random.default_rng(seed)
+    config = replace(found.parameters.config, n_items=sum(n_items))
+    table = np.zeros((config.n_items + 1, config.hidden), np.float32)
+    counts = np.zeros(config.n_items + 1, np.int64)
+    mixing = np.linalg.cholesky(np.cov(found.item_vectors[1:].T)).T
+    start = 1
+    for domain, size in zip(found.catalogue.domains, n_items, strict=True):
+        for first in range(start, start + size, _CHUNK):
+            last = min(first + _CHUNK, start + size)
+            rows = rng.integers(domain.start, domain.stop, last - first)
+            noise = rng.normal(size=(last - first, config.hidden)) @ mixing
+            lengths = np.linalg.norm(found.item_vectors[rows], axis=1, keepdims=True)
+            noise *= lengths / np.linalg.norm(noise, axis=1, keepdims=True)
+            table[first:last] = np.sqrt(1 - SPREAD**2) * found.item_vectors[rows] + SPREAD * noise
+            counts[first:last] = rng.poisson(found.item_counts[rows])
+        start += size
+    ids = [f"{name}{n}" for name, size in zip("ab", n_items, strict=True) for n in range(size)]
+    catalogue = Catalogue.from_sizes(ids, [f"Item {one}" for one in ids], ("a", "b"), n_items)
+    parameters = SASRecParameters(config, table, found.parameters.dense)
+    onnx_model = build_onnx(parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
+    bundle = Bundle(catalogue, parameters, counts, {"variants": True})
+    write_bundle(bundle, output, onnx_model=onnx_model, model_card="# Variants of items, for benchmarks\n")
+
+
+def prepare(folder: Path, n_items: int, like: Path | None, unlike: bool, settings: IndexSettings) -> Path:
     """The bundle of that size with its graphs, made if it is not there."""
     bundle = folder / f"items-{n_items}"
-    if not (bundle / "config.json").exists():
-        write_random_bundle(bundle, (n_items // 2, n_items - n_items // 2), hidden=64)
+    sizes = (n_items // 2, n_items - n_items // 2)
+    if not (bundle / "config.json").exists() and unlike:
+        write_random_bundle(bundle, sizes, hidden=64)
+    elif not (bundle / "config.json").exists():
+        if like is None and not (folder / "base" / "config.json").exists():
+            write_random_bundle(folder / "base", (8_661, 27_637), hidden=64)
+        write_variants(like or folder / "base", sizes, bundle)
     if "index" not in json.loads((bundle / "config.json").read_text()):
         begun = time.perf_counter()
-        index(bundle, settings=IndexSettings(recall=0.96))
+        index(bundle, settings=settings)
         print(f"{n_items:,} items: graph built and measured in {time.perf_counter() - begun:.0f} s")
     return bundle
 
@@ -128,6 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, help="where the bundles are kept")
     parser.add_argument("--items", type=int, nargs="+", default=[36_000, 100_000, 300_000, 1_000_000])
+    parser.add_argument("--like", type=Path, help="bundle whose items there are variants of")
+    parser.add_argument("--unlike", action="store_true", help="draw all items at random instead")
+    parser.add_argument("--links", type=int, default=32)
+    parser.add_argument("--recall", type=float, default=0.96)
+    parser.add_argument("--threads", type=int, default=1, help="of building")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -135,8 +187,10 @@ def main() -> None:
         bundle = arguments.folder / name
         print(json.dumps(measure(bundle, search, requests(bundle))))
         return
+    graph = GraphSettings(arguments.links, threads=arguments.threads)
+    settings = IndexSettings(graph, arguments.recall)
     for n_items in arguments.items:
-        bundle = prepare(arguments.folder, n_items)
+        bundle = prepare(arguments.folder, n_items, arguments.like, arguments.unlike, settings)
         print(f"{n_items:,} items, {sum(f.stat().st_size for f in bundle.iterdir()) / 1e6:.0f} MB on disk")
         report_load(bundle)
         report(bundle)

@@ -14,6 +14,7 @@ from llmcdsr_lite.hnsw_graph import Graph, GraphSettings, build_graph, import_hn
 from llmcdsr_lite.search import ExactSearch, Rows, Scores, top_k
 
 DEFAULT_SEARCH_WIDTH = 128  # of a graph that nobody has measured
+_FEW = 64
 _LARGEST_SHARE = 0.25  # of a domain: for more candidates than this, scoring all of it is no slower
 
 
@@ -112,11 +113,20 @@ class HnswSearch:
                 return self._exact.search(users, k, start, stop, blocked, None)
             found_rows.append(labels.astype(np.int64))
             found_scores.append(1 - distances)
-        rows, scores = np.concatenate(found_rows, axis=1), np.concatenate(found_scores, axis=1)
+        rows = found_rows[0] if len(indexes) == 1 else np.concatenate(found_rows, axis=1)
+        scores = found_scores[0] if len(indexes) == 1 else np.concatenate(found_scores, axis=1)
         for i, forbidden in enumerate(blocked):
             if len(forbidden):
-                scores[i, np.isin(rows[i], forbidden)] = -np.inf
+                scores[i, _among(rows[i], forbidden)] = -np.inf
         columns, best = top_k(scores, k)
-        if np.isneginf(best).any():
+        if (best[:, -1] == -np.inf).any():
             return self._exact.search(users, k, start, stop, blocked, None)
-        return np.take_along_axis(rows, columns, axis=1), best
+        return rows[np.arange(len(rows))[:, None], columns], best
+
+
+def _among(rows: Rows, forbidden: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows are forbidden."""
+    if len(forbidden) > _FEW:
+        return np.isin(rows, forbidden)
+    found: npt.NDArray[np.bool_] = (rows[:, None] == forbidden).any(axis=1)  # several times faster for few
+    return found
