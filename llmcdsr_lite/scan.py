@@ -23,10 +23,9 @@ from llmcdsr_lite.session import OnnxSession
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 
-_ITEM_LEVELS = 127  # q is from -127 to 127
-# p is from -63 to 63, sent as p + 64: without VNNI, pairs of products are summed in 16 bits, and
-# 2 * 127 * 127 fits where 2 * 255 * 127 is cut
-_USER_LEVELS, _USER_ZERO = 63, 64
+# q is from -90 to 90, p from -89 to 89, sent as p + 90. With full 8 bits, CPUs without VNNI would cut sums:
+# they add pairs of products in 16 bits, where 2 * 179 * 90 fits.
+_ITEM_LEVELS, _USER_LEVELS, _USER_ZERO = 90, 89, 90
 _ROWS_AT_A_TIME = 4096
 _OPSET, _IR_VERSION = 17, 8
 _UINT8, _INT8, _INT32 = 2, 3, 6  # TensorProto.DataType

@@ -128,7 +128,7 @@ def cancelling(rng: np.random.Generator, vectors: Vectors) -> None:
 
 def half_steps(rng: np.random.Generator, vectors: Vectors) -> None:
     """Every value is as far from its whole number as it can be."""
-    vectors[:] = (rng.integers(-126, 126, vectors.shape) + 0.5) / 127
+    vectors[:] = (rng.integers(-89, 89, vectors.shape) + 0.5) / 90
     vectors[:, 0] = 1
 
 
