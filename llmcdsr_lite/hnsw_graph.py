@@ -44,7 +44,7 @@ class GraphSettings:
         The graph is reproducible with one alone.
     """
 
-    links: int = 16
+    links: int = 32
     build_width: int = 200
     seed: int = 0
     threads: int = 1

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--histories", type=FilePath, help="Users to measure it on; without it they are drawn.")
 @click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="How many of them.")
 @click.option(
-    "--links", type=click.IntRange(2, 256), default=16, show_default=True, help="Of an item at most."
+    "--links", type=click.IntRange(2, 256), default=32, show_default=True, help="Of an item at most."
 )
 @click.option(
     "--build-width",
