@@ -22,6 +22,7 @@ Representations = npt.NDArray[np.floating[Any]]
 INPUT_NAME = "item_rows"
 OUTPUT_NAME = "user_representation"
 ITEM_TABLE_NAME = "item_embedding"
+_RUN = 64  # users in a run of the session: what it computes stays in the cache
 _LONGEST_CHECK = 1024  # attention is quadratic in the length: the check at load must stay small
 
 
@@ -125,6 +126,17 @@ class OnnxBackend:
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations (n, H), see `Backend.represent`."""
         newest = [h[-self._max_length :] for h in histories]
+        if len(newest) <= _RUN:
+            return self._run(newest)
+        lengths = np.array([len(history) for history in newest])
+        order = lengths.argsort(kind="stable")  # little padding where those of a run are of a length
+        parts = [order[first : first + _RUN] for first in range(0, len(order), _RUN)]
+        users = np.concatenate([self._run([newest[i] for i in part.tolist()]) for part in parts])
+        representations: Representations = np.empty_like(users)
+        representations[order] = users
+        return representations
+
+    def _run(self, newest: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         if len(newest) == 1:
             padded = newest[0].astype(np.int64, copy=False)[None]
         else:

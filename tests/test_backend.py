@@ -175,3 +175,14 @@ def test_a_graph_of_other_sizes_is_refused_at_load(
     path.write_bytes(build_onnx(other, "item_vectors.npy", 128))
     with pytest.raises(BundleError, match=r"recommender\.onnx: "):
         OnnxBackend(path, bundle_data.item_vectors, MAX_LENGTH, 1)
+
+
+@pytest.mark.parametrize("n", [64, 65, 200])
+def test_many_users_get_their_own_representation(
+    backends: dict[str, Backend], naive_representation: Callable[[list[int]], Any], n: int
+) -> None:
+    """More than a run takes, of lengths in no order."""
+    rng = np.random.default_rng(n)
+    histories = [rng.integers(1, 31, rng.integers(1, 10)).tolist() for _ in range(n)]
+    found = backends["onnx"].represent(arrays(histories))
+    np.testing.assert_allclose(found, [naive_representation(h) for h in histories], atol=1e-5)
