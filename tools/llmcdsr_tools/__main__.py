@@ -1,5 +1,5 @@
 """``python -m llmcdsr_tools``: the command ``llmcdsr``."""
 
-from llmcdsr_tools.cli import main
+from llmcdsr_tools.console import main
 
 main()
