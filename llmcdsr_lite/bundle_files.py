@@ -18,6 +18,7 @@ from llmcdsr_lite.errors import BundleError
 
 CONFIG = "config.json"
 LARGEST = 1e6  # no trained value comes near; sums of products of such ones stay finite
+_MAX_FILES = 100
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -26,6 +27,8 @@ def check_files(folder: Path, description: dict[str, Any], required: tuple[str, 
     files = description.get("files")
     if not isinstance(files, dict):
         raise BundleError(f"{folder / CONFIG}: field 'files' must be an object")
+    if len(files) > _MAX_FILES:  # a thousand names can be links to one large file, hashed a thousand times
+        raise BundleError(f"{folder / CONFIG}: lists {len(files)} files, expected {_MAX_FILES} at most")
     for name in required:
         if name not in files:
             raise BundleError(f"{folder / CONFIG}: field 'files' does not list {name}")

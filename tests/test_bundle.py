@@ -355,6 +355,11 @@ def test_names_that_leave_the_folder(folder: Path, name: str) -> None:
     assert refusal(folder) == f"{folder / 'config.json'}: {name!r} is not a plain file name inside the bundle"
 
 
+def test_more_files_than_any_bundle_has(folder: Path) -> None:
+    edit_config(folder, lambda config: config["files"].update((f"x{n}", {}) for n in range(100)))
+    assert refusal(folder).endswith("files, expected 100 at most")
+
+
 @pytest.mark.parametrize("name", ["config.json", *REQUIRED])
 def test_a_link_out_of_the_folder(folder: Path, name: str) -> None:
     outside = folder.parent / "outside"

@@ -83,12 +83,18 @@ def answers(recommender: Recommender, n: int) -> list[str]:
     return [answer(recommender, request) for request in requests(n)]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_eight_threads_get_the_answers_of_one(folder: Path, backend: Any, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("backend", "threads", "search"),
+    [("onnx", 1, "auto"), ("onnx", 2, "auto"), ("numpy", 1, "auto"), ("onnx", 1, "hnsw")],
+)
+def test_eight_threads_get_the_answers_of_one(folder: Path, backend: Any, threads: int, search: Any) -> None:
+    if search == "hnsw":
+        pytest.importorskip("hnswlib")
     n = 20
-    alone = answers(Recommender.load(folder, backend=backend, threads=threads), n)
-    shared = Recommender.load(folder, backend=backend, threads=threads)  # nothing lazy is there yet
+    alone = answers(Recommender.load(folder, backend=backend, threads=threads, search=search), n)
+    shared = Recommender.load(
+        folder, backend=backend, threads=threads, search=search
+    )  # with nothing lazy yet
 
     def work(worker: int) -> dict[int, str]:
         order = np.random.default_rng(worker).permutation(n).tolist()
@@ -133,10 +139,16 @@ def wait(child: int, seconds: float) -> int:
 
 @FORK
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_after_a_fork_the_child_answers_as_the_parent(folder: Path, backend: Any, threads: int) -> None:
-    recommender = Recommender.load(folder, backend=backend, threads=threads)
+@pytest.mark.parametrize(
+    ("backend", "threads", "search"),
+    [("onnx", 1, "auto"), ("onnx", 2, "auto"), ("numpy", 1, "auto"), ("onnx", 2, "hnsw")],
+)
+def test_after_a_fork_the_child_answers_as_the_parent(
+    folder: Path, backend: Any, threads: int, search: Any
+) -> None:
+    if search == "hnsw":
+        pytest.importorskip("hnswlib")
+    recommender = Recommender.load(folder, backend=backend, threads=threads, search=search)
     expected = answers(recommender, 12)
     for _ in range(3):
         assert in_child(lambda: answers(recommender, 12)) == expected
