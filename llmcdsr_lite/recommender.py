@@ -43,7 +43,7 @@ class Recommender:
     Examples
     --------
     >>> recommender = Recommender.load("models/demo")
-    >>> history = ["g-coffee-dark-roast-beans"]
+    >>> history = ["g-coffee-dark-roast-whole-bean"]
     >>> for item in recommender.recommend(history, domain="kitchenware", k=3):
     ...     print(item.title, item.score)  # doctest: +SKIP
     """

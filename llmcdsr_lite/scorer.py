@@ -58,7 +58,7 @@ class Scorer:
     Examples
     --------
     >>> scorer = Scorer("models/demo", domain="kitchenware", k=2)
-    >>> answer = scorer({"user": ["u1"], "history": [["g-coffee-dark-roast-beans"]]})
+    >>> answer = scorer({"user": ["u1"], "history": [["g-coffee-dark-roast-whole-bean"]]})
     >>> answer["items"][0]  # doctest: +SKIP
     ['k-coffee-gooseneck-kettle', 'k-coffee-ceramic-pour-over-dripper']
     """
