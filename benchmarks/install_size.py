@@ -21,7 +21,8 @@ GOAL = 160  # MB
 ANSWER = """
 import sys
 from llmcdsr_lite import Recommender
-answer = Recommender.load(sys.argv[1], backend=sys.argv[2]).recommend(["g-coffee-dark-roast-whole-bean"], k=10)
+recommender = Recommender.load(sys.argv[1], backend=sys.argv[2])
+answer = recommender.recommend(["g-coffee-dark-roast-whole-bean"], k=10)
 print(*(item.id for item in answer))
 """
 # Sizes of the files that each distribution recorded at installation: all of them, and compiled modules.
