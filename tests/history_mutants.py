@@ -182,7 +182,7 @@ def check(recommender: Recommender, path: Path, output: Path, on_error: str) -> 
     assert records is not None, "what cannot be read was scored"
     good = [record for record in records if record is not None]
     assert on_error == "skip" or len(good) == len(records), "a bad record was passed over"
-    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    answers = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
     assert [answer["user"] for answer in answers] == [user for user, _, _ in good], "other users"
     for answer, (_, history, domain) in zip(answers, good, strict=True):
         expected = recommender.recommend(history, domain=domain, k=K)
