@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.encoder_config import EncoderConfig, Pooling, read_encoder_config
 from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError
-from llmcdsr_lite.session import OnnxSession
+from llmcdsr_lite.session import OnnxSession, import_onnxruntime
 
 DEFAULT_BATCH_SIZE = 16  # more is no faster on one thread, and takes more memory
 
@@ -71,7 +71,7 @@ class TextEncoder:
             for a word.
         """
         try:
-            import onnxruntime  # noqa: F401  # before the files are read
+            import_onnxruntime()  # before the files are read
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependencyError(

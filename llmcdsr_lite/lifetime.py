@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,3 +72,13 @@ class Closed:
 
 
 CLOSED: Any = Closed()
+
+
+def give_memory_back() -> None:
+    """Hand what was freed to the operating system.
+
+    The GNU C library keeps up to some 64 MB of it for the process, in the hope of further use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # other C libraries have no such function
+        trim(0)

@@ -18,7 +18,7 @@ from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.explanation import Explainer
 from llmcdsr_lite.hnsw import HnswSearch
-from llmcdsr_lite.lifetime import CLOSED, Source
+from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Filters, Ranking
@@ -147,6 +147,7 @@ class Recommender:
         """
         self._bundle = self._catalogue = self._backend = self._search = self._ranking = CLOSED
         self._recaller = self._ids = self._similar_search = self._encoder = self._card = CLOSED
+        give_memory_back()
 
     def __enter__(self) -> Recommender:
         return self

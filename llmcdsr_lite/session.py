@@ -9,12 +9,37 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 _LOG = logging.getLogger(__name__)
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime, and keep it from talking to anybody.
+
+    From version 1.29 on, importing it starts a thread that reports usage over the network (and that a
+    forked child waits for at its end), unless a variable is set by then. Whoever has imported it before
+    has decided for the process; so has one who sets the variable, to whatever value.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    ours = "onnxruntime" not in sys.modules and _NO_TELEMETRY not in os.environ
+    if ours:
+        os.environ[_NO_TELEMETRY] = "1"
+    try:
+        import onnxruntime
+    finally:
+        if ours:
+            os.environ.pop(_NO_TELEMETRY, None)  # it is read once, at import
+    return onnxruntime
 
 
 class OnnxSession:
@@ -61,8 +86,7 @@ class OnnxSession:
         return [one.name for one in self._session.get_outputs()]
 
     def _start(self) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1

@@ -390,3 +390,30 @@ def test_an_application_that_asks_is_told(folder: Path, log: pytest.LogCaptureFi
     Recommender.load(folder)
     assert [record.name.split(".")[0] for record in log.records] == ["llmcdsr_lite"]
     assert str(folder) in log.text
+
+
+ALONE = """
+import os, sys
+from llmcdsr_lite import Recommender
+before = dict(os.environ)
+n_before = len(os.listdir("/proc/self/task"))
+recommender = Recommender.load(sys.argv[1])
+recommender.recommend(recommender.items.ids[:3])
+assert os.environ == before
+assert len(os.listdir("/proc/self/task")) == n_before, "a thread was started"
+child = os.fork()
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+"""  # the child ends as every program does
+
+
+@FORK
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_onnxruntime_starts_no_thread_that_reports_usage(folder: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", ALONE, folder],
+        env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        timeout=60,
+        check=True,
+    )
