@@ -48,7 +48,7 @@ class Recipe:
 
 SOFTMAX = TrainSettings(loss="sampled-softmax")
 WIDE = replace(SOFTMAX, hidden=128, n_negatives=512, dropout=0.6, learning_rate=5e-4)  # chosen on validation
-META = replace(SOFTMAX, pretrained_items=True)
+META = replace(SOFTMAX, pretrained_items=True, inner_optimizer="none")
 RECIPES = {
     "official": Recipe("official recipe: BCE, 1 negative", TrainSettings()),
     "softmax": Recipe("sampled softmax, items from titles", SOFTMAX, from_text=True),

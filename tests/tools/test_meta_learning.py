@@ -280,3 +280,17 @@ def test_the_command(world: NamedWorld, tmp_path: Path) -> None:
     }
     assert {name: settings[name] for name in wanted} == wanted
     assert np.abs(poolers_of(tmp_path / "run")).max() == pytest.approx(0.03, rel=0.9)  # 3 steps of 0.01
+
+
+@pytest.mark.parametrize(
+    ("pretrained_items", "with_names", "expected"),
+    [(True, True, "adam"), (False, True, "none"), (True, False, "none")],
+)
+def test_auto_trains_the_poolers_where_the_gradient_has_a_direction(
+    world: NamedWorld, tmp_path: Path, pretrained_items: bool, with_names: bool, expected: str
+) -> None:
+    settings = replace(world.settings, inner_optimizer="auto", pretrained_items=pretrained_items, n_epochs=1)
+    result = world.train(tmp_path / "run", settings, names=world.names if with_names else None)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert recorded["inner_optimizer"] == expected  # what was done, not that it was left open
+    assert (result.epochs[0].meta_loss is not None) == (expected != "none")

@@ -160,10 +160,11 @@ def ingest(
 )
 @click.option(
     "--inner-optimizer",
-    type=click.Choice(["none", "sgd", "adam", "fresh-adam"]),
-    default="none",
+    type=click.Choice(["auto", "none", "sgd", "adam", "fresh-adam"]),
+    default="auto",
     show_default=True,
-    help="Of the virtual step that trains the poolers; none leaves them at zero.",
+    help="Of the virtual step that trains the poolers; none leaves them at zero. auto: adam, the best on "
+    "validation, with names and --pretrained-items, else none.",
 )
 @click.option(
     "--inner-learning-rate", type=float, default=0.1, show_default=True, help="Of the inner optimizer sgd."

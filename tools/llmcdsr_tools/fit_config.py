@@ -125,7 +125,7 @@ def _check_together(config: FitConfig) -> None:
             f"{path}: [embed] prompt and max_length hold for titles alone; names would be embedded "
             "otherwise, so leave them out with [names] generator = 'llm' or 'file'"
         )
-    if generator == "none" and config.train.inner_optimizer != "none":
+    if generator == "none" and config.train.inner_optimizer not in ("auto", "none"):
         raise DataError(
             f"{path}: [train] inner_optimizer is {config.train.inner_optimizer!r}, which needs names; "
             "[names] generator is 'none'"

@@ -63,6 +63,7 @@ class MetaLearning:
         self, data: Dataset, embedded: EmbeddedNames, pretrained: Pretrained, settings: TrainSettings
     ) -> None:
         self.settings = settings
+        self.optimizer = settings.chosen_inner_optimizer(has_names=True)
         self.histories = data.train
         self.network = RecallNetwork.build(data, embedded, pretrained)
         self.overlapped = TrainingSequences.overlapped(data.train, data.catalogue, settings.max_length)
@@ -71,7 +72,7 @@ class MetaLearning:
         smallest = min(d.n_items for d in data.catalogue.domains)
         if settings.recall_k > smallest:
             raise TrainingError(f"recall_k is {settings.recall_k}, but a domain has {smallest} items")
-        if settings.inner_optimizer == "none":
+        if self.optimizer == "none":
             return
         if self.network.hidden != settings.hidden:  # a pseudo item hands its gradient to a pooled vector
             raise TrainingError(
@@ -113,7 +114,7 @@ class MetaLearning:
         n = min(self.settings.n_augmented, len(self.network))
         entries = rng.choice(len(self.network), n, replace=False, shuffle=False)
         meta_loss = None
-        if self.settings.inner_optimizer != "none":
+        if self.optimizer != "none":
             meta_loss = self._train_poolers(parameters, base, entries, optimizers, draw, draw_meta, rng)
         augmented, _ = self._augment(entries, rng)
         return combine(base, differentiate(parameters, augmented.batch, draw, rng)[0]), meta_loss
@@ -135,7 +136,7 @@ class MetaLearning:
         if self.settings.item_updates == "dense":
             gradient = with_all_rows(gradient, parameters)
         step = virtual_step(
-            self.settings.inner_optimizer,
+            self.optimizer,
             gradient,
             optimizers.dense,
             optimizers.items,

@@ -6,7 +6,7 @@ one does, to the byte (on the same machine with the same number of BLAS threads)
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,7 @@ def train(
         If the folder holds another run, what is given does not fit together, or the loss is not finite.
     """
     settings = settings or TrainSettings()
+    settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
     observer = observer or Observer()
     data = load_dataset(dataset)
     header = RunHeader(

@@ -17,6 +17,7 @@ from llmcdsr_tools.setting_checks import (
 )
 
 ItemUpdates = Literal["rows", "dense"]
+InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class TrainSettings:
     cold_sequences : bool
         Train on overlapped users in their cold cross-domain form, too (`TrainingSequences.cold`):
         items of one domain in, the next item of the other one out.
-    inner_optimizer : {"none", "sgd", "adam", "fresh-adam"}
+    inner_optimizer : {"auto", "none", "sgd", "adam", "fresh-adam"}
         The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
-        a pooled vector is the mean of the names. Needs names.
+        a pooled vector is the mean of the names. The others need names. ``auto`` is ``adam``, which won on
+        validation (docs/results.md), where there are names and `pretrained_items` is set, else ``none``.
     inner_learning_rate : float
         Of the virtual step with ``sgd``; Adam's is `learning_rate`.
     pooler_learning_rate : float
@@ -80,7 +82,7 @@ class TrainSettings:
     text_deviation: float = 0.05
     cold_sequences: bool = False
     pretrained_items: bool = False
-    inner_optimizer: InnerOptimizer = "none"
+    inner_optimizer: InnerOptimizerChoice = "auto"
     inner_learning_rate: float = 0.1
     pooler_learning_rate: float = 1e-3
     n_augmented: int = 32
@@ -96,7 +98,13 @@ class TrainSettings:
         check_seed(self.seed)
         check_choice("loss", self.loss, get_args(Loss))
         check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
-        check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizer))
+        check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
+
+    def chosen_inner_optimizer(self, has_names: bool) -> InnerOptimizer:
+        """The inner optimiser itself, for a training with or without names."""
+        if self.inner_optimizer == "auto":
+            return "adam" if has_names and self.pretrained_items else "none"
+        return self.inner_optimizer
 
     def model_config(self, n_items: int) -> SASRecConfig:
         """Sizes of the model for a catalogue of `n_items`."""

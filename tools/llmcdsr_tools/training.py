@@ -102,7 +102,8 @@ class Training:
             observer.step(epoch, step, n_steps, loss)
         seconds = time.perf_counter() - start
         a, b = self.validate()
-        mean_meta = None if self.settings.inner_optimizer == "none" else meta_total / n_steps
+        trains_poolers = self.meta is not None and self.meta.optimizer != "none"
+        mean_meta = meta_total / n_steps if trains_poolers else None
         return EpochMetrics(
             epoch, total / n_steps, seconds, (a.hr10, b.hr10), (a.ndcg10, b.ndcg10), mean_meta
         )
