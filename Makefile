@@ -1,14 +1,18 @@
 # make demo   install the runtime, score the sample histories with the shipped model
 # make test   install everything, run the tests
 # make check  linters; make demo-model: make models/demo again
+# make test-wheel     the wheel with NumPy alone, and without a compiler
+# make test-cluster   the programs of docs/cluster.md on Ray and Spark (Java 17), in an environment of its own
+# make test-browser   the page in browser/ in a headless Chromium (needs Node.js 20 and chromium)
 # make generate-local DATASET=.. TITLES=.. ENCODER=.. OUT=..  names from a language model on this machine
 
 PYTHON ?= python3
 VENV ?= .venv
+CLUSTER_VENV ?= .venv-cluster
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check demo-model generate-local clean
+.PHONY: demo test check demo-model test-wheel test-cluster test-browser generate-local clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
@@ -24,6 +28,15 @@ check: $(VENV)/.development
 
 demo-model: $(VENV)/.development
 	$(BIN)/python -m llmcdsr_tools.demo_model models --overwrite
+
+test-wheel: $(VENV)/.development
+	LLMCDSR_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_wheel.py
+
+test-cluster: $(CLUSTER_VENV)/.installed
+	$(CLUSTER_VENV)/bin/python -m pytest tests/test_cluster.py
+
+test-browser: $(VENV)/.development
+	PYTHON=$(abspath $(BIN)/python) browser/run_tests.sh
 
 generate-local: $(VENV)/.development
 	benchmarks/local_llm.sh $(DATASET) $(TITLES) $(ENCODER) $(OUT)
@@ -41,5 +54,10 @@ $(VENV)/.development: pyproject.toml | $(VENV)/bin/python
 		$(PIP) -e '.[train,generate,dev]'; }
 	@touch $@ $(VENV)/.runtime
 
+$(CLUSTER_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(CLUSTER_VENV)
+	$(CLUSTER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray,spark,dev]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLUSTER_VENV) browser/node_modules browser/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

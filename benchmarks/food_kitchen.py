@@ -102,6 +102,7 @@ def main() -> None:
             folder = arguments.work / "runs" / f"{name}-{seed}"
             measured[name].append(measure(RECIPES[name], seed, folder, inputs))
     print_table(measured)
+    print_validation(arguments.work / "runs", arguments.recipes, arguments.seeds)
 
 
 def prepare(source: Path, work: Path, encoder: Path, language_model_names: Path | None = None) -> Inputs:
@@ -174,6 +175,18 @@ def print_table(measured: dict[str, list[list[Result]]]) -> None:
             for use in uses:
                 label = RECIPES[name].label if use == "off" else "    the same, pseudo items at request time"
                 print(f"{label:<44}" + "".join(f"{cell:>21}" for cell in _cells(seeds, protocol, use)))
+
+
+def print_validation(runs: Path, recipes: Sequence[str], seeds: Sequence[int]) -> None:
+    """Mean of both domains' validation HR@10 at the epoch taken, without pseudo items at request time."""
+    print("\nvalidation HR@10, mean of both domains")
+    for name in recipes:
+        best = []
+        for seed in seeds:
+            lines = (runs / f"{name}-{seed}" / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+            best.append(max(sum(json.loads(line)["hr10"]) / 2 for line in lines.splitlines()))
+        mean, spread = mean_and_spread(best)
+        print(f"{RECIPES[name].label:<44}{mean:>13.4f} {spread:.4f}")
 
 
 def _cells(seeds: list[list[Result]], protocol: str, use: str) -> list[str]:
