@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.bundle_files import CONFIG, read_array, read_size
+from llmcdsr_lite.bundle_files import CONFIG, let_go, read_array, read_size
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.hnsw import SearchGraph
@@ -139,6 +139,8 @@ def _read_graph(
     if fault is not None:
         array, reason = fault
         raise BundleError(f"{paths[array]}: {reason}")
+    let_go(graph.links)  # the check has read them all: exact search never will
+    let_go(graph.upper)
     measured = described.get("measured")
     if not isinstance(measured, dict):
         raise BundleError(f"{path}: field 'index.{part}.measured' must be an object")
