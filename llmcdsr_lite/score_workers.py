@@ -1,8 +1,9 @@
 """Processes that score batches, each with a bundle of its own.
 
-A worker is a new interpreter, never a fork: an ONNX session does not survive one. It reads batches from
-its standard input and answers on its standard output, JSON in frames that begin with their length. When
-this process is gone, however it went, its input ends, and so does the worker.
+A worker is a new interpreter, not a fork: its libraries start with one thread each, and no lock of this
+process, perhaps held by a thread that a fork leaves behind, comes with it. It reads batches from its standard
+input and answers on its standard output, JSON in frames that begin with their length. When this process is
+gone, however it went, its input ends, and so does the worker.
 """
 
 from __future__ import annotations
