@@ -145,3 +145,12 @@ class OnnxBackend:
                 padded[i, padded.shape[1] - len(history) :] = history
         representations: Representations = self._session.run([OUTPUT_NAME], {INPUT_NAME: padded})[0]
         return representations
+
+
+def make_backend(
+    name: BackendName, parameters: SASRecParameters, path: Path, threads: int, model: bytes | None = None
+) -> Backend:
+    """Make the backend of that name; `path`, `threads` and `model` are for `OnnxBackend`."""
+    if name == "numpy":
+        return NumpyBackend(parameters)
+    return OnnxBackend(path, parameters.item_embedding, parameters.config.max_length, threads, model)

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import click
 
+from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.pseudo import PseudoChoice
-from llmcdsr_lite.recommender import MAX_THREADS, Recommender
+from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.results import Explanation, Recommendation
 from llmcdsr_lite.score_settings import MAX_PROCESSES
 from llmcdsr_lite.version import __version__

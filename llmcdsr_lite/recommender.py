@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from llmcdsr_lite.added_search import beside
-from llmcdsr_lite.backend import Backend, BackendName, NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle import ONNX, Bundle, read_bundle
-from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.answering import Answering, make_recaller
+from llmcdsr_lite.arguments import (
+    UnknownPolicy,
+    asked_of_each,
+    asked_pseudo,
+    known_rows,
+    known_rows_of_each,
+    wanted_items,
+)
+from llmcdsr_lite.backend import Backend, BackendName
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
-from llmcdsr_lite.errors import UnknownItemError, UsageError
-from llmcdsr_lite.explanation import Explainer
-from llmcdsr_lite.hnsw import HnswSearch
 from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back
+from llmcdsr_lite.loading import load_parts, reduced, search_of
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
-from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
-from llmcdsr_lite.ranking import Filters, Ranking
-from llmcdsr_lite.recall import NameVectors
-from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendation, Recommendations
-from llmcdsr_lite.saving import card_with_added, onnx_model, read_card, save_bundle
-from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, SearchName, make_search
-
-UnknownPolicy = Literal["skip", "error"]
-_UNKNOWN_POLICIES = get_args(UnknownPolicy)  # to ask for them costs more than the check
-_NO_ROWS = np.zeros(0, dtype=np.int64)
-MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
+from llmcdsr_lite.pseudo import Asked
+from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.results import BatchRecommendations, Recommendations, described
+from llmcdsr_lite.saving import card_with_added, read_card, save_bundle, unsaved_backend
+from llmcdsr_lite.search import Search, SearchName
+from llmcdsr_lite.similar import SimilarItems
 
 
 class Recommender:
@@ -64,19 +64,12 @@ class Recommender:
         self._bundle = bundle
         self._catalogue = bundle.catalogue
         self._backend = backend
-        scan = backend.name == "onnx"
-        graph = None if bundle.index is None else bundle.index.items
-        self._search: Search = (
-            make_search(
-                search, bundle.item_vectors, bundle.catalogue.domains, threads, scan=scan, graph=graph
-            )
-            if isinstance(search, str)
-            else search
-        )
+        self._search = search_of(bundle, search, threads, scan=backend.name == "onnx")
         self._ranking = Ranking(bundle, backend, self._search)
-        self._recaller = _recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
+        recaller = make_recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
+        self._answering = Answering(bundle, self._ranking, recaller)
+        self._similar = SimilarItems(bundle)
         self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)
-        self._similar_search: ExactSearch | None = None
 
     @classmethod
     def load(
@@ -119,23 +112,9 @@ class Recommender:
         UsageError
             If an argument is not one of those named above, or the encoder is not of this bundle.
         """
-        _choice("backend", backend, get_args(BackendName))
-        _choice("search", search, get_args(SearchName))
-        if not 1 <= threads <= MAX_THREADS:
-            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {threads}")
-        path = Path(folder)
-        bundle = read_bundle(path)
-        parameters = bundle.parameters
-        source = None
-        if not isinstance(encoder, TextEncoder):
-            encoder = None if encoder is None else Path(encoder).absolute()
-            source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
-            encoder = None if encoder is None else TextEncoder.load(encoder, threads)
-        runs: Backend = NumpyBackend(parameters)
-        if backend == "onnx":
-            runs = OnnxBackend(path / ONNX, bundle.item_vectors, parameters.config.max_length, threads)
-        recommender = cls(bundle, runs, search, threads, encoder)
-        recommender._source = source
+        parts = load_parts(folder, backend, threads, search, encoder)
+        recommender = cls(parts.bundle, parts.backend, search, threads, parts.encoder)
+        recommender._source = parts.source
         return recommender
 
     def close(self) -> None:
@@ -146,7 +125,7 @@ class Recommender:
         one beside the old one and rename it.
         """
         self._bundle = self._catalogue = self._backend = self._search = self._ranking = CLOSED
-        self._recaller = self._ids = self._similar_search = self._encoder = self._card = CLOSED
+        self._answering = self._similar = self._ids = self._encoder = self._card = CLOSED
         give_memory_back()
 
     def __enter__(self) -> Recommender:
@@ -156,12 +135,7 @@ class Recommender:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
-        if self._bundle.folder is None or self._source is None:
-            raise UsageError(
-                "only a recommender that was loaded from a folder, its encoder too, can be sent to another "
-                "process: save it, and load it from there"
-            )
-        return Source.load, (self._source,)
+        return reduced(self._bundle, self._source)
 
     @property
     def items(self) -> Catalogue:
@@ -246,18 +220,13 @@ class Recommender:
             If `k` is below 1, the history is one string, or names are given without a domain, to a bundle
             without a recall network, or as free text without an encoder.
         """
-        known, missing = self._rows_of("history", history, unknown)
-        _positive(k)
+        known, missing = known_rows(self._catalogue, "history", history, unknown)
         k = min(k, len(self._catalogue))
-        filters = self._filters(domain, exclude_seen, allow, exclude, unknown)
-        asked = _asked("pseudo", pseudo)
-        items = self._recall([known], domain, [asked], explain)
-        rows, scores, fallback = self._ranking.rank([known], items, k, filters)
-        explanation = None
-        if explain:
-            (explanation,) = self._explain([known], domain, [asked], items, rows, fallback)
-        found = self._items(rows[0], scores[0])
-        return Recommendations(found, tuple(missing), bool(fallback[0]), explanation)
+        wanted = wanted_items(self._catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        asked = asked_pseudo("pseudo", pseudo)
+        rows, scores, fallback, why = self._answering.answer([known], [asked], wanted, explain=explain)
+        found = described(self._catalogue, rows[0], scores[0])
+        return Recommendations(found, tuple(missing), bool(fallback[0]), why[0] if why else None)
 
     def recommend_batch(
         self,
@@ -288,21 +257,13 @@ class Recommender:
         BatchRecommendations
             Arrays (n, k), aligned with `histories`.
         """
-        found = [self._rows_of(f"history {n}", history, unknown) for n, history in enumerate(histories)]
-        known = [rows for rows, _ in found]
-        _positive(k)
-        filters = self._filters(domain, exclude_seen, allow, exclude, unknown)
-        if isinstance(pseudo, str):
-            asked = [_asked("pseudo", pseudo)] * len(known)
-        else:
-            asked = [_asked(f"pseudo of history {n}", one) for n, one in enumerate(pseudo)]
-        if len(asked) != len(known):
-            raise UsageError(f"pseudo is for {len(asked)} histories, found {len(known)}")
-        items = self._recall(known, domain, asked, explain)
-        rows, scores, fallback = self._ranking.rank(known, items, k, filters)
-        n_unknown = np.array([len(missing) for _, missing in found], dtype=np.int64)
-        explanations = self._explain(known, domain, asked, items, rows, fallback) if explain else None
-        return BatchRecommendations(self._ids[rows], scores, rows, n_unknown, fallback, explanations)
+        ids = self._ids  # now: another thread may close this one before there is an answer
+        known, missing = known_rows_of_each(self._catalogue, histories, unknown)
+        wanted = wanted_items(self._catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        asked = asked_of_each(pseudo, len(known))
+        rows, scores, fallback, why = self._answering.answer(known, asked, wanted, explain=explain)
+        n_unknown = np.array(list(map(len, missing)), dtype=np.int64)
+        return BatchRecommendations(ids[rows], scores, rows, n_unknown, fallback, why)
 
     def similar(self, item: str, k: int = 10, *, domain: str | None = None) -> Recommendations:
         """Items whose vectors point the same way, by cosine.
@@ -326,18 +287,7 @@ class Recommender:
         UnknownItemError
             If the id is not in the catalogue.
         """
-        _positive(k)
-        k = min(k, len(self._catalogue))
-        row = self._catalogue.row(item)
-        if self._similar_search is None:  # two threads may both do this: they do the same
-            vectors = self._bundle.item_vectors
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            self._similar_search = ExactSearch(vectors / np.maximum(norms, 1e-12))
-        search = self._similar_search
-        start, stop = self._range(domain)
-        itself = np.array([row])
-        rows, scores = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
-        return Recommendations(self._items(rows[0], scores[0]))
+        return self._similar.find(item, k, domain)
 
     def add_items(self, items: Iterable[NewItem | Mapping[str, Any]]) -> Recommender:
         """A recommender that has new items, too, by what their titles say; no training.
@@ -376,14 +326,9 @@ class Recommender:
         card = card_with_added(self._card or read_card(self._bundle), bundle)
         search, threads = self._made_with
         if self.search_name == "hnsw":  # to build its graph again would take minutes
-            search = beside(
-                self._search, self._catalogue.domains, bundle.catalogue.domains, bundle.item_vectors
-            )
-        backend: Backend = NumpyBackend(bundle.parameters)
-        if self.backend_name == "onnx":
-            max_length = bundle.parameters.config.max_length
-            model = onnx_model(bundle)
-            backend = OnnxBackend(Path(ONNX), bundle.item_vectors, max_length, threads, model)
+            before, after = self._catalogue.domains, bundle.catalogue.domains
+            search = beside(self._search, before, after, bundle.item_vectors)
+        backend = unsaved_backend(self.backend_name, bundle, threads)
         return Recommender(bundle, backend, search, threads, self._encoder, card)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -405,117 +350,3 @@ class Recommender:
             If the model card that this bundle was loaded with has changed since.
         """
         save_bundle(self._bundle, self._card or read_card(self._bundle), Path(folder), overwrite=overwrite)
-
-    def _recall(
-        self, known: list[Rows], domain: str | None, asked: list[Asked], explain: bool
-    ) -> list[PseudoItems | None]:
-        """Pseudo items of each history."""
-        if self._recaller is None:
-            if not all(isinstance(one, str) for one in asked):
-                raise UsageError("pseudo: this bundle has no recall network, so names cannot be used")
-            return [None] * len(known)
-        return self._recaller.recall(known, self._domain(domain), asked, rows_always=explain)
-
-    def _explain(
-        self,
-        known: list[Rows],
-        domain: str | None,
-        asked: list[Asked],
-        pseudo: list[PseudoItems | None],
-        rows: Rows,
-        fallback: npt.NDArray[np.bool_],
-    ) -> tuple[Explanation, ...]:
-        max_length = self._bundle.parameters.config.max_length
-        explainer = Explainer(self._catalogue, self._ranking, self._recaller, max_length)
-        tops = np.where(fallback, 0, rows[:, 0])
-        return tuple(
-            explainer.explain(history, self._domain(domain), one, items, int(top))
-            for history, one, items, top in zip(known, asked, pseudo, tops, strict=True)
-        )
-
-    def _filters(
-        self,
-        domain: str | None,
-        exclude_seen: bool,
-        allow: Iterable[str] | None,
-        exclude: Iterable[str] | None,
-        unknown: UnknownPolicy,
-    ) -> Filters:
-        start, stop = self._range(domain)
-        allowed = None if allow is None else np.unique(self._rows_of("allow", allow, unknown)[0])
-        excluded = _NO_ROWS if exclude is None else self._rows_of("exclude", exclude, unknown)[0]
-        return Filters(start, stop, allowed, excluded, exclude_seen)
-
-    def _rows_of(self, name: str, item_ids: Iterable[str], unknown: UnknownPolicy) -> tuple[Rows, list[str]]:
-        """Rows of the known ids, and the unknown ids, of the argument `name`."""
-        _choice("unknown", unknown, _UNKNOWN_POLICIES)
-        if isinstance(item_ids, str | bytes):
-            raise UsageError(f"{name} is one string, expected a sequence of item ids")
-        rows, missing = self._catalogue.rows(item_ids)
-        if missing and unknown == "error":
-            raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
-        return rows, missing
-
-    def _domain(self, name: str | None) -> Domain | None:
-        return None if name is None else self._catalogue.domain(name)
-
-    def _range(self, domain: str | None) -> tuple[int, int]:
-        found = self._domain(domain)
-        return (1, len(self._catalogue) + 1) if found is None else (found.start, found.stop)
-
-    def _items(self, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:
-        ids, titles = self._catalogue.ids, self._catalogue.titles
-        names, second = self.domains, self._catalogue.domains[1].start
-        return tuple(
-            Recommendation(ids[row - 1], titles[row - 1], names[row >= second], score)
-            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
-            if row
-        )
-
-
-def _recaller(
-    bundle: Bundle, encoder: TextEncoder | None, threads: int, *, graph: bool
-) -> PseudoRecall | None:
-    """What recalls pseudo items, where the bundle has a recall network: by its graph, if wanted and there."""
-    if encoder is not None and bundle.new_items is not None:
-        if encoder.dimension != bundle.new_items.dimension:
-            raise UsageError(
-                f"encoder: gives {encoder.dimension} values a text, this bundle expects "
-                f"{bundle.new_items.dimension}: name the encoder that it was made with"
-            )
-        if bundle.recall is None or bundle.recall.projections is None:
-            encoder = None  # it is for the titles of new items alone
-    if bundle.recall is None:
-        if encoder is not None:
-            raise UsageError("encoder: this bundle has no recall network, so there is nothing to encode for")
-        return None
-    network = bundle.recall
-    if graph and bundle.index is not None and bundle.index.recall is not None:
-        vectors = np.asarray(network.items, dtype=np.float32)
-        search = HnswSearch(vectors, bundle.catalogue.domains, threads, bundle.index.recall)
-        network = replace(network, search=search)
-    names = NameVectors(bundle.catalogue, network, encoder)
-    max_length = bundle.parameters.config.max_length
-    return PseudoRecall(bundle.catalogue, network, bundle.pseudo, max_length, names)
-
-
-def _asked(name: str, pseudo: Any) -> Asked:
-    """Check what is asked for one user."""
-    if isinstance(pseudo, str):
-        if pseudo not in ("auto", "off"):
-            raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
-        return pseudo
-    names = list(pseudo)
-    if not all(isinstance(one, str) for one in names):
-        raise UsageError(f"{name} holds something that is not a string, expected a list of names")
-    return names
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
-
-
-def _positive(k: int) -> None:
-    if k < 1:
-        raise UsageError(f"k must be at least 1, found {k}")

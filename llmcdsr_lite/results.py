@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.search import Rows, Scores
 
 
@@ -144,3 +145,15 @@ class BatchRecommendations:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def described(catalogue: Catalogue, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:
+    """Items and scores (k,) in words; rows of 0 are left out."""
+    ids, titles = catalogue.ids, catalogue.titles
+    first, second = catalogue.domains
+    names = first.name, second.name
+    return tuple(
+        Recommendation(ids[row - 1], titles[row - 1], names[row >= second.start], score)
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+        if row
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.bundle import ITEM_VECTORS, MODEL_CARD, Bundle, write_bundle
+from llmcdsr_lite.backend import Backend, make_backend
+from llmcdsr_lite.bundle import ITEM_VECTORS, MODEL_CARD, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.recommender_graph import build_onnx
 
@@ -21,6 +22,13 @@ def onnx_model(bundle: Bundle) -> bytes:
     header = io.BytesIO()  # that NumPy writes before the table
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(table))
     return build_onnx(bundle.parameters, ITEM_VECTORS, header.tell())
+
+
+def unsaved_backend(name: str, bundle: Bundle, threads: int) -> Backend:
+    """The backend of that name for a bundle that is in no folder."""
+    if name != "onnx":
+        return make_backend("numpy", bundle.parameters, Path(ONNX), threads)
+    return make_backend("onnx", bundle.parameters, Path(ONNX), threads, onnx_model(bundle))
 
 
 def read_card(bundle: Bundle) -> str:

@@ -1,0 +1,128 @@
+"""What callers of a recommender ask for, checked: names become item rows, faults a `UsageError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.errors import UnknownItemError, UsageError
+from llmcdsr_lite.pseudo import Asked
+from llmcdsr_lite.ranking import Filters
+from llmcdsr_lite.search import Rows
+
+UnknownPolicy = Literal["skip", "error"]
+_UNKNOWN_POLICIES = get_args(UnknownPolicy)  # to ask for them costs more than the check
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be recommended.
+
+    Parameters
+    ----------
+    k : int
+        Items a user.
+    domain : Domain or None
+        That is asked for.
+    filters : Filters
+    """
+
+    k: int
+    domain: Domain | None
+    filters: Filters
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Refuse what is none of the choices."""
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse numbers of threads that cannot be meant."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {threads}")
+
+
+def check_k(k: int) -> None:
+    """Refuse to find no items."""
+    if k < 1:
+        raise UsageError(f"k must be at least 1, found {k}")
+
+
+def known_rows(
+    catalogue: Catalogue, name: str, item_ids: Iterable[str], unknown: UnknownPolicy
+) -> tuple[Rows, list[str]]:
+    """Rows of the known ids, and the unknown ids, of the argument `name`."""
+    check_choice("unknown", unknown, _UNKNOWN_POLICIES)
+    if isinstance(item_ids, str | bytes):
+        raise UsageError(f"{name} is one string, expected a sequence of item ids")
+    rows, missing = catalogue.rows(item_ids)
+    if missing and unknown == "error":
+        raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
+    return rows, missing
+
+
+def known_rows_of_each(
+    catalogue: Catalogue, histories: Iterable[Sequence[str]], unknown: UnknownPolicy
+) -> tuple[list[Rows], list[list[str]]]:
+    """Rows of the known ids, and the unknown ids, of each history."""
+    found = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(histories)]
+    return [rows for rows, _ in found], [missing for _, missing in found]
+
+
+def wanted_domain(catalogue: Catalogue, name: str | None) -> Domain | None:
+    """The domain of that name; None where both are wanted."""
+    return None if name is None else catalogue.domain(name)
+
+
+def wanted_rows(catalogue: Catalogue, domain: str | None) -> tuple[int, int]:
+    """Item rows ``start <= row < stop`` of a domain, or of both."""
+    found = wanted_domain(catalogue, domain)
+    return (1, len(catalogue) + 1) if found is None else (found.start, found.stop)
+
+
+def wanted_items(
+    catalogue: Catalogue,
+    k: int,
+    domain: str | None,
+    exclude_seen: bool,
+    allow: Iterable[str] | None,
+    exclude: Iterable[str] | None,
+    unknown: UnknownPolicy,
+) -> Wanted:
+    """What the arguments of `Recommender.recommend` ask for."""
+    check_k(k)
+    start, stop = wanted_rows(catalogue, domain)
+    allowed = None if allow is None else np.unique(known_rows(catalogue, "allow", allow, unknown)[0])
+    excluded = _NO_ROWS if exclude is None else known_rows(catalogue, "exclude", exclude, unknown)[0]
+    filters = Filters(start, stop, allowed, excluded, exclude_seen)
+    return Wanted(k, wanted_domain(catalogue, domain), filters)
+
+
+def asked_pseudo(name: str, pseudo: Any) -> Asked:
+    """What the argument `name` asks for one user: "auto", "off" or names."""
+    if isinstance(pseudo, str):
+        if pseudo not in ("auto", "off"):
+            raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
+        return pseudo
+    names = list(pseudo)
+    if not all(isinstance(one, str) for one in names):
+        raise UsageError(f"{name} holds something that is not a string, expected a list of names")
+    return names
+
+
+def asked_of_each(pseudo: Literal["auto", "off"] | Sequence[Asked], n: int) -> list[Asked]:
+    """What the argument `pseudo` asks for each of n users."""
+    if isinstance(pseudo, str):
+        return [asked_pseudo("pseudo", pseudo)] * n
+    asked = [asked_pseudo(f"pseudo of history {i}", one) for i, one in enumerate(pseudo)]
+    if len(asked) != n:
+        raise UsageError(f"pseudo is for {len(asked)} histories, found {n}")
+    return asked

@@ -1,0 +1,85 @@
+"""From a bundle folder to the parts of a recommender, here or in the process that it is sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from llmcdsr_lite.arguments import check_choice, check_threads
+from llmcdsr_lite.backend import Backend, BackendName, make_backend
+from llmcdsr_lite.bundle import ONNX, Bundle, read_bundle
+from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.lifetime import Source
+from llmcdsr_lite.search import Search, SearchName, make_search
+
+if TYPE_CHECKING:
+    from llmcdsr_lite.recommender import Recommender
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What was loaded.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend : Backend
+    encoder : TextEncoder or None
+    source : Source or None
+        To load the same again; None where the encoder is not from a folder that is known.
+    """
+
+    bundle: Bundle
+    backend: Backend
+    encoder: TextEncoder | None
+    source: Source | None
+
+
+def load_parts(
+    folder: str | Path,
+    backend: BackendName,
+    threads: int,
+    search: SearchName,
+    encoder: str | Path | TextEncoder | None,
+) -> Parts:
+    """Load what a recommender is made of, see `Recommender.load`."""
+    check_choice("backend", backend, get_args(BackendName))
+    check_choice("search", search, get_args(SearchName))
+    check_threads(threads)
+    path = Path(folder)
+    bundle = read_bundle(path)
+    source = None
+    if not isinstance(encoder, TextEncoder):
+        encoder = None if encoder is None else Path(encoder).absolute()
+        source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
+        encoder = None if encoder is None else TextEncoder.load(encoder, threads)
+    runs = make_backend(backend, bundle.parameters, path / ONNX, threads)
+    return Parts(bundle, runs, encoder, source)
+
+
+def search_of(bundle: Bundle, search: SearchName | Search, threads: int, *, scan: bool) -> Search:
+    """The search of that name over a bundle's items, see `make_search`; one that is made stays as it is."""
+    if not isinstance(search, str):
+        return search
+    graph = None if bundle.index is None else bundle.index.items
+    domains = bundle.catalogue.domains
+    return make_search(search, bundle.item_vectors, domains, threads, scan=scan, graph=graph)
+
+
+def reduced(bundle: Bundle, source: Source | None) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
+    """What `pickle` is told of a recommender: to load the same again.
+
+    Raises
+    ------
+    UsageError
+        If it was not loaded from a folder, its encoder too.
+    """
+    if bundle.folder is None or source is None:
+        raise UsageError(
+            "only a recommender that was loaded from a folder, its encoder too, can be sent to another "
+            "process: save it, and load it from there"
+        )
+    return Source.load, (source,)

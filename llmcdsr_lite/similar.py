@@ -1,0 +1,39 @@
+"""Items whose vectors point the same way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmcdsr_lite.arguments import check_k, wanted_rows
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.results import Recommendations, described
+from llmcdsr_lite.search import ExactSearch
+
+
+class SimilarItems:
+    """Searches for items by the cosine of their vectors.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._search: ExactSearch | None = None  # made at first use: it has a copy of all vectors
+
+    def find(self, item: str, k: int, domain: str | None) -> Recommendations:
+        """The k items most similar to another one, see `Recommender.similar`."""
+        catalogue = self._bundle.catalogue
+        check_k(k)
+        row = catalogue.row(item)
+        start, stop = wanted_rows(catalogue, domain)
+        if self._search is None:  # two threads may both do this: they do the same
+            vectors = self._bundle.item_vectors
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            self._search = ExactSearch(vectors / np.maximum(norms, 1e-12))
+        search = self._search
+        itself = np.array([row])
+        users, k = search.item_vectors[itself], min(k, len(catalogue))
+        rows, cosines = search.search(users, k, start, stop, [itself], None)
+        return Recommendations(described(catalogue, rows[0], cosines[0]))
