@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
@@ -18,11 +18,9 @@ import click
 
 from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
-from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
-from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.results import Explanation, Recommendation
 from llmcdsr_lite.score_settings import MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
@@ -238,19 +236,16 @@ def recommend(
     answer = recommender.recommend(
         history, k=k, domain=domain, unknown="error", pseudo=names or pseudo, explain=explain
     )
-    catalogue = recommender.items
     if as_json:
         described: dict[str, Any] = {"history": history, "recommendations": [vars(item) for item in answer]}
         if answer.explanation is not None:
             described["explanation"] = asdict(answer.explanation)
         click.echo(json.dumps(described, ensure_ascii=False))
         return
-    click.echo("history")
-    click.echo(_table([_fields(catalogue, item) for item in history]))
-    click.echo("recommended")
-    click.echo(_table([(f"{item.score:8.3f}", *_described(item)) for item in answer]))
+    click.echo(f"history\n{item_table(recommender.items, history)}")
+    click.echo(f"recommended\n{recommendation_table(answer)}")
     if answer.explanation is not None:
-        _echo_explanation(answer.explanation)
+        click.echo(explanation_text(answer.explanation))
 
 
 @cli.command()
@@ -266,7 +261,7 @@ def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -
     if as_json:
         click.echo(json.dumps([vars(found) for found in answer], ensure_ascii=False))
         return
-    click.echo(_table([(f"{found.score:8.3f}", *_described(found)) for found in answer]))
+    click.echo(recommendation_table(answer))
 
 
 @cli.command()
@@ -282,52 +277,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"verified": True, **description}, ensure_ascii=False))
         return
-    config = contents.parameters.config
-    size = sum(entry["bytes"] for entry in description["files"].values())
-    click.echo(f"{bundle}: format version {description['format_version']}, verified, {size / 1e6:.2f} MB")
-    for letter, domain in zip("AB", contents.catalogue.domains, strict=True):
-        click.echo(f"domain {letter}: {domain.name}, {domain.n_items:,} items")
-    click.echo(
-        f"model: SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, "
-        f"histories up to {config.max_length} items"
-    )
-    if contents.recall is not None:
-        for domain, choice in zip(contents.catalogue.domains, contents.pseudo, strict=True):
-            by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
-            click.echo(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
-    if contents.new_items is not None:
-        a, b = zip(contents.new_items.added, contents.catalogue.domains, strict=True)
-        added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"
-        click.echo(f"new items: {added}; embeddings of {contents.new_items.dimension} values")
-    click.echo(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
-
-
-def _gain(choice: PseudoChoice) -> str:
-    """What the setting was worth on validation, where it was tried."""
-    gain, off = choice.validation.get("gain"), choice.validation.get("hr10_off")
-    if choice.auto.mode == "off" or not isinstance(gain, float) or not isinstance(off, float):
-        return ""
-    return f" (validation HR@10 {off + gain:.4f}, {gain:+.4f})"
-
-
-def _echo_explanation(explanation: Explanation) -> None:
-    if explanation.history:
-        click.echo("score of the first recommendation that each item of the history brought")
-        click.echo(
-            _table(
-                [
-                    ("       -" if i.change is None else f"{i.change:+8.3f}", i.id, i.title)
-                    for i in explanation.history
-                ]
-            )
-        )
-    click.echo(f"pseudo items: {explanation.setting}")
-    if explanation.pseudo:
-        rows = [
-            (f"cosine {p.similarity:6.3f}", f"weight {p.weight:.3g}", p.id, p.title)
-            for p in explanation.pseudo
-        ]
-        click.echo(_table(rows))
+    click.echo(bundle_text(bundle, contents, description))
 
 
 def _find_title(recommender: Recommender, text: str) -> str:
@@ -337,19 +287,3 @@ def _find_title(recommender: Recommender, text: str) -> str:
         raise UnknownItemError(f"no title has all the words of {text!r}")
     counts = recommender.bundle.item_counts[rows]
     return recommender.items.ids[int(rows[counts.argmax()]) - 1]
-
-
-def _described(item: Recommendation) -> tuple[str, str, str]:
-    return item.id, item.domain, item.title
-
-
-def _fields(catalogue: Catalogue, item_id: str) -> tuple[str, str, str]:
-    row = catalogue.row(item_id)
-    return item_id, catalogue.domain_of_row(row).name, catalogue.titles[row - 1]
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest field, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(field.ljust(w) for field, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join("  " + line.rstrip() for line in lines)

@@ -1,0 +1,85 @@
+"""What the runtime's commands print for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.pseudo import PseudoChoice
+from llmcdsr_lite.results import Explanation, Recommendation
+
+
+def item_table(catalogue: Catalogue, item_ids: Iterable[str]) -> str:
+    """A line an item: id, domain, title."""
+    return _table([_fields(catalogue, item_id) for item_id in item_ids])
+
+
+def recommendation_table(items: Iterable[Recommendation]) -> str:
+    """A line an item: score, id, domain, title."""
+    return _table([(f"{item.score:8.3f}", item.id, item.domain, item.title) for item in items])
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """What the items of the history brought, and the pseudo items."""
+    lines = []
+    if explanation.history:
+        changes = [
+            ("       -" if i.change is None else f"{i.change:+8.3f}", i.id, i.title)
+            for i in explanation.history
+        ]
+        lines += ["score of the first recommendation that each item of the history brought", _table(changes)]
+    lines.append(f"pseudo items: {explanation.setting}")
+    if explanation.pseudo:
+        pseudo = [
+            (f"cosine {p.similarity:6.3f}", f"weight {p.weight:.3g}", p.id, p.title)
+            for p in explanation.pseudo
+        ]
+        lines.append(_table(pseudo))
+    return "\n".join(lines)
+
+
+def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) -> str:
+    """What a verified bundle is; `description` is the content of its config.json."""
+    config = bundle.parameters.config
+    domains = bundle.catalogue.domains
+    size = sum(entry["bytes"] for entry in description["files"].values())
+    lines = [f"{folder}: format version {description['format_version']}, verified, {size / 1e6:.2f} MB"]
+    for letter, domain in zip("AB", domains, strict=True):
+        lines.append(f"domain {letter}: {domain.name}, {domain.n_items:,} items")
+    lines.append(
+        f"model: SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, "
+        f"histories up to {config.max_length} items"
+    )
+    if bundle.recall is not None:
+        for domain, choice in zip(domains, bundle.pseudo, strict=True):
+            by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
+            lines.append(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
+    if bundle.new_items is not None:
+        a, b = zip(bundle.new_items.added, domains, strict=True)
+        added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"
+        lines.append(f"new items: {added}; embeddings of {bundle.new_items.dimension} values")
+    lines.append(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
+    return "\n".join(lines)
+
+
+def _gain(choice: PseudoChoice) -> str:
+    """What the setting was worth on validation, where it was tried."""
+    gain, off = choice.validation.get("gain"), choice.validation.get("hr10_off")
+    if choice.auto.mode == "off" or not isinstance(gain, float) or not isinstance(off, float):
+        return ""
+    return f" (validation HR@10 {off + gain:.4f}, {gain:+.4f})"
+
+
+def _fields(catalogue: Catalogue, item_id: str) -> tuple[str, str, str]:
+    row = catalogue.row(item_id)
+    return item_id, catalogue.domain_of_row(row).name, catalogue.titles[row - 1]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest field, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(field.ljust(w) for field, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  " + line.rstrip() for line in lines)
