@@ -93,7 +93,7 @@ class Recommender:
             Threads of the ONNX session and of hnswlib. NumPy's own are set by its environment variables
             (``OPENBLAS_NUM_THREADS``).
         search : {"auto", "exact", "hnsw"}
-            ``auto`` is exact below 100,000 items, or where hnswlib is not installed. Approximate search uses
+            ``auto`` is exact below 300,000 items, or where hnswlib is not installed. Approximate search uses
             the graph in the bundle (``llmcdsr index``), or else builds one now, which may take minutes.
         encoder : str, Path or TextEncoder, optional
             Encoder (folder) that the bundle was made with. Only free-text names in `recommend` and new

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmcdsr_lite.hnsw import SearchGraph
 
 SearchName = Literal["auto", "exact", "hnsw"]
-AUTO_HNSW_ITEMS = 100_000  # below, the exact product is fast enough
+AUTO_HNSW_ITEMS = 300_000  # where the two are as fast, see benchmarks/large_catalogue.py
 _CHUNK_SCORES = 1 << 20  # scores in memory at a time: 4 MB, which stay in the cache
 _CHUNK_ROWS = 1 << 13  # item vectors in float64 at a time
 _LARGE = 1e37  # far from where float32 ends

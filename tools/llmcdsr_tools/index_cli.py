@@ -59,7 +59,7 @@ def index(
     threads: int,
     overwrite: bool,
 ) -> None:
-    """Link the items of BUNDLE for approximate search, as it is used above 100,000 items.
+    """Link the items of BUNDLE for approximate search, as it is used above 300,000 items.
 
     Tells, for the items and for those that the recall network searches, how wide each domain is searched.
     """
