@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite import DataError, Recommendation, Recommender, UnknownItemError, UsageError
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.backend import NumpyBackend
+from llmcdsr_lite.bundle import Bundle, read_bundle
 
 FOOD = [f"f{n}" for n in range(12)]
 KITCHEN = [f"k{n}" for n in range(18)]
@@ -303,3 +304,18 @@ def test_hnsw_gives_the_same_in_a_small_catalogue(bundle_folder: Path, one: Reco
         assert ids(approximate.recommend(history, domain="kitchen")) == ids(
             one.recommend(history, domain="kitchen")
         )
+
+
+def test_a_batch_that_is_under_way_when_the_recommender_closes_is_answered(bundle_folder: Path) -> None:
+    bundle = read_bundle(bundle_folder)
+
+    class ClosesMeanwhile(NumpyBackend):
+        def represent(self, histories: Any) -> Any:
+            closing.close()
+            return super().represent(histories)
+
+    closing = Recommender(bundle, ClosesMeanwhile(bundle.parameters))
+    expected = Recommender(bundle, NumpyBackend(bundle.parameters)).recommend_batch([["f1", "k2"]], k=3)
+    assert closing.recommend_batch([["f1", "k2"]], k=3).ids.tolist() == expected.ids.tolist()
+    with pytest.raises(UsageError, match="closed"):
+        closing.recommend_batch([["f1"]])
