@@ -254,7 +254,7 @@ def recommend(
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
 @click.option("--domain", help="Items of this domain; of both by default.")
 @json_option
-@example("llmcdsr similar k-coffee-gooseneck-kettle --model models/demo")
+@example("llmcdsr similar k-coffee-gooseneck-pour-over-kettle --model models/demo")
 def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -> None:
     """Show the items most similar to ITEM, by the cosine of their vectors."""
     answer = Recommender.load(model, backend="numpy").similar(item, k, domain=domain)

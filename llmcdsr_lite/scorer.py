@@ -60,7 +60,7 @@ class Scorer:
     >>> scorer = Scorer("models/demo", domain="kitchenware", k=2)
     >>> answer = scorer({"user": ["u1"], "history": [["g-coffee-dark-roast-whole-bean"]]})
     >>> answer["items"][0]  # doctest: +SKIP
-    ['k-coffee-gooseneck-kettle', 'k-coffee-ceramic-pour-over-dripper']
+    ['k-coffee-gooseneck-pour-over-kettle', 'k-coffee-ceramic-pour-over-dripper']
     """
 
     folder: str | Path
