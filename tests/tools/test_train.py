@@ -349,7 +349,7 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"recall_k": 0}, "recall_k must be at least 1"),
         ({"inner_learning_rate": 0.0}, "inner_learning_rate must be above 0"),
         ({"pooler_learning_rate": float("nan")}, "pooler_learning_rate must be above 0"),
-        ({"inner_optimizer": "Adam"}, "inner_optimizer must be one of auto, none, sgd, adam, fresh-adam, found"),
+        ({"inner_optimizer": "Adam"}, "inner_optimizer must be one of auto, none, sgd, adam, fresh-adam"),
         ({"text_deviation": 0.0}, "text_deviation must be above 0"),
         ({"text_deviation": float("nan")}, "text_deviation must be above 0"),
     ],
