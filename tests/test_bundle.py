@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_damage import edit_config, npy, put, refusal, set_field
 
 from llmcdsr_lite.bundle import REQUIRED, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.bundle_files import read_array
@@ -24,31 +25,6 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 def folder(bundle_folder: Path, tmp_path: Path) -> Path:
     """A bundle to damage."""
     return shutil.copytree(bundle_folder, tmp_path / "bundle")
-
-
-def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def put(folder: Path, name: str, content: bytes) -> None:
-    """Replace a file and make config.json agree with it."""
-    (folder / name).write_bytes(content)
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    edit_config(folder, lambda config: config["files"].update({name: entry}))
-
-
-def npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(BundleError) as caught:
-        read_bundle(folder)
-    return str(caught.value)
 
 
 def test_round_trip(bundle_data: Bundle, bundle_folder: Path) -> None:
@@ -301,12 +277,7 @@ def test_config_without_a_field(folder: Path, field: str) -> None:
     ],
 )
 def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> None:
-    def change(config: Any) -> None:
-        for key in keys[:-1]:
-            config = config[key]
-        config[keys[-1]] = value
-
-    edit_config(folder, change)
+    set_field(folder, keys, value)
     message = refusal(folder)
     assert message.startswith(f"{folder / 'config.json'}: ")
     assert reason in message

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_bundle_recall import edit_config, put, refusal
+from bundle_damage import edit_config, npy, put, refusal, set_field
 
 from llmcdsr_lite.bundle import Bundle, read_bundle
 from llmcdsr_lite.title_neighbours import TitleMap
@@ -74,7 +74,7 @@ DIRECTIONS = np.zeros((31, 4), np.int8)
     ],
 )
 def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, reason: str) -> None:
-    put(folder, name, array)
+    put(folder, name, npy(array))
     message = refusal(folder)
     assert message.startswith(f"{folder / name}: ")
     assert reason in message
@@ -103,12 +103,7 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
     ],
 )
 def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> None:
-    def change(config: Any) -> None:
-        for key in keys[:-1]:
-            config = config[key]
-        config[keys[-1]] = value
-
-    edit_config(folder, change)
+    set_field(folder, keys, value)
     message = refusal(folder)
     assert message.startswith(f"{folder / 'config.json'}: ")
     assert reason in message

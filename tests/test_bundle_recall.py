@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_damage import edit_config, npy, put, refusal, set_field
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import Bundle, read_bundle
 from llmcdsr_lite.bundle_recall import PROJECTIONS, RECALL_FILES
-from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 
@@ -45,28 +43,6 @@ def written(
 def folder(written: Path, tmp_path: Path) -> Path:
     """A bundle to damage."""
     return Path(shutil.copytree(written, tmp_path / "bundle"))
-
-
-def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def put(folder: Path, name: str, array: Any) -> None:
-    """Replace an array and make config.json agree with it."""
-    file = io.BytesIO()
-    np.save(file, array)
-    content = file.getvalue()
-    (folder / name).write_bytes(content)
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    edit_config(folder, lambda config: config["files"].update({name: entry}))
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(BundleError) as caught:
-        read_bundle(folder)
-    return str(caught.value)
 
 
 def test_round_trip(written: Path, recall_network: RecallNetwork) -> None:
@@ -150,7 +126,7 @@ NOT_FINITE[7, 0] = np.nan
     ],
 )
 def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, reason: str) -> None:
-    put(folder, name, array)
+    put(folder, name, npy(array))
     message = refusal(folder)
     assert message.startswith(f"{folder / name}: ")
     assert reason in message
@@ -187,12 +163,7 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
     ],
 )
 def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> None:
-    def change(config: Any) -> None:
-        for key in keys[:-1]:
-            config = config[key]
-        config[keys[-1]] = value
-
-    edit_config(folder, change)
+    set_field(folder, keys, value)
     message = refusal(folder)
     assert message.startswith(f"{folder / 'config.json'}: ")
     assert reason in message
