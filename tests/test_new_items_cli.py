@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_encoder import E, make_tiny_model, write_encoder
+from tiny_encoder import E, make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import Bundle

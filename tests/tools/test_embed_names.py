@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, write_encoder
+from tiny_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, write_encoder
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_encoder import make_texts, make_tiny_model, write_encoder
+from tiny_encoder import make_texts, make_tiny_model, write_encoder
 
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_encoder import make_tiny_model, write_encoder
+from tiny_encoder import make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle import read_bundle

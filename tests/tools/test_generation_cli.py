@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_llm_server import FakeServer, serving
-from test_encoder import E, make_tiny_model, write_encoder
 from test_generate import N_A, N_B, N_SINGLE, make_dataset
+from tiny_encoder import E, make_tiny_model, write_encoder
 
 from llmcdsr_tools.dataset import save_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
