@@ -10,7 +10,7 @@ import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, model_option
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.cli import needs_train_extra, overwrite_option
+from llmcdsr_tools.cli_options import needs_train_extra, overwrite_option
 
 
 @cli.command("random-bundle")

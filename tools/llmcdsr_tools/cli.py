@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
-from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_tools.cli_options import needs_train_extra, overwrite_option, training_progress
 
 if TYPE_CHECKING:
     from llmcdsr_tools.evaluate import Result
-    from llmcdsr_tools.run import EpochMetrics
-    from llmcdsr_tools.train import Observer
 
 best_for_option = click.option(
     "--best-for",
@@ -28,22 +25,6 @@ best_for_option = click.option(
     show_default=True,
     help="The epoch that was best on both domains, or on one.",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
-
-
-def needs_train_extra(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Say which installation brings a package that is missing."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"this command needs {error.name}: pip install 'llmcdsr-lite[train]'"
-            ) from None
-
-    return run
 
 
 @cli.command()
@@ -352,28 +333,6 @@ def histories(dataset: Path, split: Literal["train", "valid", "test"], output: P
     from llmcdsr_tools.dataset import load_dataset, write_histories
 
     write_histories(load_dataset(dataset), split, output)
-
-
-def training_progress() -> Observer:
-    """One line an epoch, and on a terminal a bar within it."""
-    from llmcdsr_tools.train import Observer
-
-    class Progress(Observer):
-        def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
-            if sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
-                bar = "#" * (30 * step // n_steps)
-                click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
-
-        def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
-            a, b = metrics.hr10
-            start = "\r\033[K" if sys.stderr.isatty() else ""
-            click.echo(
-                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation HR@10 {a:.4f} (A) "
-                f"{b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
-                err=True,
-            )
-
-    return Progress()
 
 
 def _print_results(results: list[Result], as_json: bool) -> None:

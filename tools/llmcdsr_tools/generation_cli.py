@@ -14,7 +14,7 @@ from typing import Any, Literal
 import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
-from llmcdsr_tools.cli import needs_train_extra, overwrite_option
+from llmcdsr_tools.cli_options import needs_train_extra, overwrite_option
 
 titles_option = click.option(
     "--titles",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmcdsr_lite.cli import FilePath, cli, example
-from llmcdsr_tools.cli import overwrite_option
+from llmcdsr_tools.cli_options import overwrite_option
 
 if TYPE_CHECKING:
     from llmcdsr_tools.index import Measure

@@ -10,7 +10,7 @@ import click
 
 from llmcdsr_lite.cli import FilePath, cli, example
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.cli import needs_train_extra, overwrite_option, training_progress
+from llmcdsr_tools.cli_options import needs_train_extra, overwrite_option, training_progress
 
 if TYPE_CHECKING:
     from llmcdsr_tools.domain_training import DomainEpoch
