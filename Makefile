@@ -27,7 +27,7 @@ check: $(VENV)/.development
 	$(BIN)/mypy
 
 demo-model: $(VENV)/.development
-	$(BIN)/python -m llmcdsr_tools.demo_model models --overwrite
+	$(BIN)/python -m llmcdsr_tools.demo models --overwrite
 
 test-wheel: $(VENV)/.development
 	LLMCDSR_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_wheel.py

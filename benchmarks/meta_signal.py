@@ -23,14 +23,14 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.gradients import differentiate
-from llmcdsr_tools.inner_steps import InnerOptimizer
-from llmcdsr_tools.meta_learning import MetaLearning, Optimizers
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings
-from llmcdsr_tools.pretrain import Pretrained, load_pretrained
-from llmcdsr_tools.train_settings import TrainSettings
-from llmcdsr_tools.training import Training
+from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.train.gradients import differentiate
+from llmcdsr_tools.train.inner_steps import InnerOptimizer
+from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.training import Training
 
 KINDS: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")
 

@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 from llmcdsr_tools.batches import epoch_batches, user_domains
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.inner_steps import InnerOptimizer
-from llmcdsr_tools.meta_learning import MetaLearning
-from llmcdsr_tools.pretrain import Pretrained, load_pretrained
-from llmcdsr_tools.train_settings import TrainSettings
-from llmcdsr_tools.training import Training
+from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.train.inner_steps import InnerOptimizer
+from llmcdsr_tools.train.meta_learning import MetaLearning
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.training import Training
 
 # One epoch of the official PyTorch code with its meta step on a 2-core machine, as measured for the issue.
 OFFICIAL_SECONDS = 364.0

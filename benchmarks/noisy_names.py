@@ -20,12 +20,12 @@ from llmcdsr_lite.reference.recall_network import pool
 from llmcdsr_tools.batches import epoch_batches, user_domains
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.inner_steps import InnerOptimizer
-from llmcdsr_tools.meta_learning import MetaLearning
-from llmcdsr_tools.pretrain import load_pretrained
+from llmcdsr_tools.pretrain.stage import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
-from llmcdsr_tools.train_settings import TrainSettings
-from llmcdsr_tools.training import Training
+from llmcdsr_tools.train.inner_steps import InnerOptimizer
+from llmcdsr_tools.train.meta_learning import MetaLearning
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.training import Training
 
 Flags = npt.NDArray[np.bool_]
 

@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 from typing import Literal
 
-from llmcdsr_tools.train import TrainResult, TrainSettings, train
+from llmcdsr_tools.train.stage import TrainResult, TrainSettings, train
 
 
 def main() -> None:

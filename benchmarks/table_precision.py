@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.bundle import Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.search import ExactSearch, Rows
+from llmcdsr_lite.search.exact import ExactSearch, Rows
 from llmcdsr_tools.dataset import load_dataset
 
 Table = npt.NDArray[np.float32]

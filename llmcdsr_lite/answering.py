@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.arguments import Wanted
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.explanation import Explainer
-from llmcdsr_lite.hnsw import HnswSearch
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import Explanation
-from llmcdsr_lite.search import Rows, Scores
+from llmcdsr_lite.search.exact import Rows, Scores
+from llmcdsr_lite.search.hnsw import HnswSearch
 
 Answer = tuple[Rows, Scores, npt.NDArray[np.bool_], tuple[Explanation, ...] | None]
 

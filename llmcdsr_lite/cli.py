@@ -1,6 +1,6 @@
 """The runtime's commands, thin skins over `Recommender` and `score_histories`.
 
-The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.cli`).
+The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.cli.stages`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score_settings import MAX_PROCESSES
+from llmcdsr_lite.score.settings import MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -146,7 +146,7 @@ def score(
     with the newest item last and the domain optional, or CSV with the columns user, history and,
     optionally, domain. Names ending in .gz are gzip. The input's order is kept.
     """
-    from llmcdsr_lite.score import ScoreSettings, ScoreSummary, score_histories
+    from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
 
     if processes > 1 and threads > 1:
         raise click.UsageError("--threads is for one process: with --processes each has one thread")
@@ -270,7 +270,7 @@ def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -
 @example("llmcdsr inspect models/demo")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Verify every file of BUNDLE and tell what it is."""
-    from llmcdsr_lite.bundle import CONFIG, read_bundle
+    from llmcdsr_lite.bundle.folder import CONFIG, read_bundle
 
     contents = read_bundle(bundle)
     description = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))

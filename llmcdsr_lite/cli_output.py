@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.results import Explanation, Recommendation

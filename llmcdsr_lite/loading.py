@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, get_args
 
 from llmcdsr_lite.arguments import check_choice, check_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
-from llmcdsr_lite.bundle import ONNX, Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import ONNX, Bundle, read_bundle
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.lifetime import Source
-from llmcdsr_lite.search import Search, SearchName, make_search
+from llmcdsr_lite.search.exact import Search, SearchName, make_search
 
 if TYPE_CHECKING:
     from llmcdsr_lite.recommender import Recommender

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.bundle import Bundle
-from llmcdsr_lite.bundle_files import is_utf8
+from llmcdsr_lite.bundle.files import is_utf8
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError

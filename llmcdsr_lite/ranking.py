@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, Representations
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.pseudo import Fusion, PseudoItems
-from llmcdsr_lite.search import ExactSearch, Rows, Scores, Search, nothing
+from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, Search, nothing
 
 
 @dataclass(frozen=True)

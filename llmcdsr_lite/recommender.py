@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmcdsr_lite.added_search import beside
 from llmcdsr_lite.answering import Answering, make_recaller
 from llmcdsr_lite.arguments import (
     UnknownPolicy,
@@ -19,7 +18,8 @@ from llmcdsr_lite.arguments import (
     wanted_items,
 )
 from llmcdsr_lite.backend import Backend, BackendName
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back
@@ -28,8 +28,8 @@ from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.results import BatchRecommendations, Recommendations, described
-from llmcdsr_lite.saving import card_with_added, read_card, save_bundle, unsaved_backend
-from llmcdsr_lite.search import Search, SearchName
+from llmcdsr_lite.search.added import beside
+from llmcdsr_lite.search.exact import Search, SearchName
 from llmcdsr_lite.similar import SimilarItems
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import BackendName
-from llmcdsr_lite.bundle import CONFIG
+from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score_batches import check_domain
-from llmcdsr_lite.score_lines import recommend_records
-from llmcdsr_lite.search import SearchName
+from llmcdsr_lite.score.batches import check_domain
+from llmcdsr_lite.score.lines import recommend_records
+from llmcdsr_lite.search.exact import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
 OUTPUT_COLUMNS = ("user", "items", "scores", "unknown", "fallback", "error")

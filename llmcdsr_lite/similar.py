@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from llmcdsr_lite.arguments import check_k, wanted_rows
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.results import Recommendations, described
-from llmcdsr_lite.search import ExactSearch
+from llmcdsr_lite.search.exact import ExactSearch
 
 
 class SimilarItems:

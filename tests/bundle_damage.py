@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmcdsr_lite.bundle import read_bundle
+from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import BundleError
 
 

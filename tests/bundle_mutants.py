@@ -22,7 +22,7 @@ from bundle_answers import check_answers, read_parameters
 from mutation import alarm, limit, tell
 
 from llmcdsr_lite import LlmcdsrError
-from llmcdsr_lite.recommender_graph import build_onnx
+from llmcdsr_lite.bundle.recommender_graph import build_onnx
 
 Rng = np.random.Generator
 CONFIG = "config.json"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.bundle import ITEM_VECTORS, Bundle, write_bundle
+from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
@@ -51,7 +51,7 @@ def build_bundle() -> Callable[[Bundle, Path], Path]:
     """Write a bundle folder with the ONNX graph of its parameters."""
 
     def build(bundle: Bundle, folder: Path) -> Path:
-        from llmcdsr_tools.onnx_graph import build_onnx
+        from llmcdsr_tools.export.onnx_graph import build_onnx
 
         onnx_model = build_onnx(bundle.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
         write_bundle(bundle, folder, onnx_model=onnx_model, model_card="# A test\n")

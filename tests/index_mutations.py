@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.bundle import read_bundle
-from llmcdsr_lite.bundle_index import ARRAYS, PREFIXES, read_index
+from llmcdsr_lite.bundle.folder import read_bundle
+from llmcdsr_lite.bundle.index import ARRAYS, PREFIXES, read_index
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.hnsw import HnswSearch
+from llmcdsr_lite.search.hnsw import HnswSearch
 
 K = 4
 FILES = tuple(f"{prefix}{array}.npy" for prefix in PREFIXES.values() for array in ARRAYS)

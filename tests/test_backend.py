@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from llmcdsr_lite.backend import INPUT_NAME, OUTPUT_NAME, Backend, NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.onnx_graph import build_onnx
+from llmcdsr_tools.export.onnx_graph import build_onnx
 
 MAX_LENGTH = 6
 HISTORIES = [[3], [30, 1], [5, 5, 5], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 1], list(range(1, 31))]

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llmcdsr_lite import Recommender, __version__
-from llmcdsr_lite.score import ScoreSettings, score_histories
-from llmcdsr_tools.cli import cli
+from llmcdsr_lite.score.job import ScoreSettings, score_histories
+from llmcdsr_tools.cli.stages import cli
 
 COMMANDS = sorted(cli.commands)
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -336,8 +336,8 @@ def test_a_reader_that_stops_early_ends_it_quietly(
 
 def test_ctrl_c_says_how_to_go_on(bundle_folder: Path, tmp_path: Path) -> None:
     driver = (
-        "from llmcdsr_lite import score_output; score_output._SAVE_SECONDS = 0\n"
-        "from llmcdsr_tools.cli import cli; cli()"
+        "from llmcdsr_lite.score import output as score_output; score_output._SAVE_SECONDS = 0\n"
+        "from llmcdsr_tools.cli.stages import cli; cli()"
     )
     process = subprocess.Popen(
         [

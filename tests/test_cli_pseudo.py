@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.cli import cli as runtime
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.score import ScoreSettings, score_histories
-from llmcdsr_tools.cli import cli
+from llmcdsr_lite.score.job import ScoreSettings, score_histories
+from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
 

@@ -38,7 +38,7 @@ recommender = Recommender.load({str(bundle_folder)!r}, backend="numpy")
 print(len(recommender.recommend(["f1", "k2"], k=3)), len(recommender.similar("f1", 4)))
 print(recommender.recommend([], k=3).fallback)
 from pathlib import Path
-from llmcdsr_lite.score import score_histories
+from llmcdsr_lite.score.job import score_histories
 import io, types
 sys.stdin = types.SimpleNamespace(buffer=io.BytesIO(b'{{"user": 1, "history": ["f1"]}}'))
 print(score_histories(recommender, Path("-"), Path("-")).users)

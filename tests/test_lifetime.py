@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite import BundleError, Recommender, UsageError
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork

@@ -16,7 +16,7 @@ import pytest
 
 from llmcdsr_lite import BundleError, DataError, NewItem, Recommender, UsageError
 from llmcdsr_lite.backend import BackendName
-from llmcdsr_lite.bundle import Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork

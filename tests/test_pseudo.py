@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.pseudo import Fusion, PseudoChoice, PseudoItems, PseudoRecall, PseudoSetting, insert_items
 from llmcdsr_lite.recall import RecallNetwork

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite import DataError, Recommendation, Recommender, UnknownItemError, UsageError
 from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.bundle import Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 
 FOOD = [f"f{n}" for n in range(12)]
 KITCHEN = [f"k{n}" for n in range(18)]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender, UsageError
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 

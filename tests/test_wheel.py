@@ -98,7 +98,7 @@ PYTHON = """
 import json, sys
 from pathlib import Path
 from llmcdsr_lite import MissingDependencyError, Recommender
-from llmcdsr_lite.score import score_histories
+from llmcdsr_lite.score.job import score_histories
 with Recommender.load(sys.argv[1], backend="numpy") as recommender:
     history = json.loads(sys.argv[2])
     answer = recommender.recommend(history, domain="kitchenware", k=5, unknown="error", explain=True)

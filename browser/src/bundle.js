@@ -1,5 +1,5 @@
 /**
- * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 3; see llmcdsr_lite/bundle.py.
+ * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 3; see llmcdsr_lite/bundle/folder.py.
  *
  * Fetched is what answers need: neither the model card nor `dense.npy` (for the NumPy backend), the text
  * projections (there is no text encoder here), nor what makes search in large catalogues faster (version

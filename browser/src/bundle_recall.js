@@ -1,4 +1,4 @@
-/** The recall network in a bundle; see llmcdsr_lite/bundle_recall.py. */
+/** The recall network in a bundle; see llmcdsr_lite/bundle/recall.py. */
 
 import { CONFIG, isObject, readSize } from "./bundle_files.js";
 import { BundleError } from "./errors.js";

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from llmcdsr_lite import NewItem, Recommender
-from llmcdsr_lite.bundle import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
+from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing
-from llmcdsr_tools.onnx_graph import build_onnx
+from llmcdsr_tools.export.onnx_graph import build_onnx
 
 # Settings of "auto" and "names" for both domains: every mode, place and scope, and every source
 FRONT = PseudoSetting("insert", 7, "front")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle import Bundle
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
@@ -34,7 +34,7 @@ from llmcdsr_tools.evaluate import (
     open_pseudo,
     ranks,
 )
-from llmcdsr_tools.train import TrainResult
+from llmcdsr_tools.train.stage import TrainResult
 
 N_A, N_B = 40, 60
 CATALOGUE = Catalogue.from_sizes(

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.bundle import Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_lite.hnsw_graph import GraphSettings
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.search.hnsw_graph import GraphSettings
 from llmcdsr_tools.index import IndexSettings, Measure, draw_histories, index
 from llmcdsr_tools.random_bundle import write_random_bundle
 

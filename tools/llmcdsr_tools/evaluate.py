@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle import CONFIG, ONNX, read_bundle
+from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.pseudo import Fusion, PseudoRecall

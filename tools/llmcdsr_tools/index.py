@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.bundle import Bundle, read_bundle
-from llmcdsr_lite.bundle_index import BundleIndex
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.bundle.index import BundleIndex
+from llmcdsr_lite.bundle.saving import read_card, save_bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import BadRecord, read_histories
-from llmcdsr_lite.hnsw import HnswSearch, SearchGraph
-from llmcdsr_lite.hnsw_graph import GraphSettings, Progress, build_graph, import_hnswlib
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.saving import read_card, save_bundle
-from llmcdsr_lite.search import ExactSearch, Rows
+from llmcdsr_lite.search.exact import ExactSearch, Rows
+from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
+from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph, import_hnswlib
 
 K = 10  # recall@10
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)

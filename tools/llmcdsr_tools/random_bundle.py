@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.bundle import ITEM_VECTORS, Bundle, write_bundle
+from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.onnx_graph import build_onnx
+from llmcdsr_tools.export.onnx_graph import build_onnx
 
 DOMAINS = ("a", "b")
 # Levels of clusters, fine to coarse: items in one, and shares of the variance of vectors and of popularity.

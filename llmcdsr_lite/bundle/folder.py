@@ -1,0 +1,281 @@
+"""The bundle: a folder with everything a recommender needs. It is data; loading one runs no code.
+
+================== ==========================================================================
+file               content
+================== ==========================================================================
+config.json        format version, domains, model sizes, training summary, and for every other
+                   file its size and SHA-256
+recommender.onnx   item rows -> user representation; its item table is item_vectors.npy
+item_vectors.npy   float32 (items + 1, H), row 0 zero: input embedding and scoring table
+dense.npy          float32, all other parameters, for the NumPy backend
+item_counts.npy    int64 (items + 1,), training interactions of every item, for the fallback
+item_ids.json      JSON array of item ids in row order (row 1 first)
+item_titles.json   JSON array of titles, in the same order
+README.md          model card
+================== ==========================================================================
+
+With a recall network (format version 2), the files of `bundle_recall` besides; with what makes vectors of
+new items (version 3), those of `bundle_new_items`; with graphs for approximate search (version 3), those of
+`bundle_index`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.bundle.files import CONFIG as CONFIG
+from llmcdsr_lite.bundle.files import (
+    check_files,
+    check_path,
+    file_sha256,
+    is_utf8,
+    read_array,
+    read_json,
+    read_size,
+    read_strings,
+)
+from llmcdsr_lite.bundle.index import INDEX_VERSION, BundleIndex, read_index, write_index
+from llmcdsr_lite.bundle.new_items import NEW_ITEMS_VERSION, read_new_items, write_new_items
+from llmcdsr_lite.bundle.recall import RECALL_VERSION, read_recall, write_recall
+from llmcdsr_lite.bundle.recommender_graph import check_graph
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import BundleError, DataError
+from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.pseudo import PseudoChoice
+from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
+from llmcdsr_lite.title_neighbours import TitleMap
+
+_LOG = logging.getLogger(__name__)
+
+FORMAT = "llmcdsr-bundle"
+FORMAT_VERSION = 3
+ONNX = "recommender.onnx"
+ITEM_VECTORS = "item_vectors.npy"
+DENSE = "dense.npy"
+ITEM_COUNTS = "item_counts.npy"
+ITEM_IDS = "item_ids.json"
+ITEM_TITLES = "item_titles.json"
+MODEL_CARD = "README.md"
+REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL_CARD)
+
+# Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
+_MIN_EPSILON = 1e-30  # zero as a float32 would be a division by zero
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory; its arrays are memory-mapped where it was read from a folder.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    parameters : SASRecParameters
+        Its item embedding is the item vectors, float32.
+    item_counts : int64 array (items + 1,)
+        Training interactions of every item row.
+    training : mapping
+        JSON-able summary of how the model was trained and how well it ranks.
+    folder : Path or None
+        Where it was read from.
+    recall : RecallNetwork or None
+    pseudo : tuple of two PseudoChoice
+        What is done with pseudo items for target domain A and B; only with a recall network.
+    new_items : TitleMap or None
+        What makes vectors of new items.
+    hashes : mapping
+        SHA-256 of every file of `folder` when it was read.
+    index : BundleIndex or None
+        Graphs for approximate search.
+    """
+
+    catalogue: Catalogue
+    parameters: SASRecParameters
+    item_counts: npt.NDArray[np.int64]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    recall: RecallNetwork | None = None
+    pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
+    new_items: TitleMap | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    index: BundleIndex | None = None
+
+    @property
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        """Item vectors (items + 1, H)."""
+        return self.parameters.item_embedding
+
+
+def write_bundle(
+    bundle: Bundle, folder: Path, *, onnx_model: bytes, model_card: str, overwrite: bool = False
+) -> None:
+    """Write a bundle folder atomically: it appears whole or not at all.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    folder : Path
+    onnx_model : bytes
+        The ONNX model, as `llmcdsr_tools.export.stage.build_onnx` makes it.
+    model_card : str
+        Markdown.
+    overwrite : bool
+        Replace a folder that is there.
+
+    Raises
+    ------
+    DataError
+        If the folder is there and must not be overwritten.
+    BundleError
+        If `read_bundle` would refuse the result, such as values that are not finite.
+    """
+    config = bundle.parameters.config
+    with atomic_folder(folder, overwrite=overwrite) as out:
+        (out / ONNX).write_bytes(onnx_model)
+        np.save(out / ITEM_VECTORS, np.ascontiguousarray(bundle.item_vectors, dtype=np.float32))
+        np.save(out / DENSE, bundle.parameters.dense.astype(np.float32))
+        np.save(out / ITEM_COUNTS, bundle.item_counts.astype(np.int64))
+        for name, strings in ((ITEM_IDS, bundle.catalogue.ids), (ITEM_TITLES, bundle.catalogue.titles)):
+            (out / name).write_text(json.dumps(list(strings), ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / MODEL_CARD).write_text(model_card, encoding="utf-8")
+        names: tuple[str, ...] = REQUIRED
+        parts: dict[str, Any] = {}
+        version = 1  # the oldest that has all of it
+        if bundle.recall is not None:
+            part_names, parts["recall"] = write_recall(out, bundle.recall, bundle.pseudo)
+            names, version = (*names, *part_names), max(version, RECALL_VERSION)
+        if bundle.new_items is not None:
+            part_names, parts["new_items"] = write_new_items(out, bundle.new_items)
+            names, version = (*names, *part_names), max(version, NEW_ITEMS_VERSION)
+        if bundle.index is not None:
+            part_names, parts["index"] = write_index(out, bundle.index)
+            names, version = (*names, *part_names), max(version, INDEX_VERSION)
+        description = {
+            "format": FORMAT,
+            "format_version": version,
+            "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
+            "model": {name: getattr(config, name) for name in (*_MAX_SIZE, "epsilon")},
+            **parts,
+            "training": dict(bundle.training),
+            "files": {
+                name: {"bytes": (out / name).stat().st_size, "sha256": file_sha256(out / name)}
+                for name in names
+            },
+        }
+        (out / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        read_bundle(out)  # nothing takes its name that could not be loaded
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle, checking everything before any of it is used.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Bundle
+        Item vectors and the other arrays are memory-mapped, read-only.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, has another size or hash than config.json says, leads out of the folder,
+        is of a newer format, holds arrays that do not fit, are not finite or beyond any model's values, or
+        an ONNX graph of another model. The message names the file and the reason.
+    """
+    config_path = folder / CONFIG
+    check_path(folder, CONFIG)
+    if config_path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise BundleError(f"{config_path}: larger than {_MAX_CONFIG_BYTES:,} bytes")
+    description = read_json(config_path)
+    _check_format(config_path, description)
+    check_files(folder, description, REQUIRED)
+    config, names, sizes = _read_sizes(config_path, description)
+    try:
+        catalogue = Catalogue.from_sizes(
+            read_strings(folder / ITEM_IDS, config.n_items),
+            read_strings(folder / ITEM_TITLES, config.n_items),
+            names,
+            sizes,
+        )
+        _ = catalogue.row_of_id  # refuses ids that occur twice
+    except DataError as error:
+        raise BundleError(f"{folder / ITEM_IDS}: {error}") from None
+    n_rows = config.n_items + 1
+    item_vectors = read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
+    table_offset = (folder / ITEM_VECTORS).stat().st_size - item_vectors.nbytes  # behind its header
+    dense = read_array(folder / DENSE, np.float32, (dense_size(config),))
+    item_counts = read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
+    if item_vectors[0].any():
+        raise BundleError(f"{folder / ITEM_VECTORS}: row 0 is padding and must be zero")
+    if item_counts.min() < 0:
+        raise BundleError(f"{folder / ITEM_COUNTS}: holds a negative count")
+    training = description.get("training")
+    if not isinstance(training, dict):
+        raise BundleError(f"{config_path}: field 'training' must be an object")
+    parameters = SASRecParameters(config, item_vectors, dense)
+    check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
+    recall, pseudo = read_recall(folder, description, n_rows)
+    new_items = read_new_items(folder, description, sizes)
+    hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
+    index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
+    _LOG.debug("%s: read and verified, %d items", folder, config.n_items)
+    return Bundle(
+        catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes, index
+    )
+
+
+def _check_format(path: Path, description: dict[str, Any]) -> None:
+    if description.get("format") != FORMAT:
+        raise BundleError(f"{path}: field 'format' is {description.get('format')!r}, expected {FORMAT!r}")
+    version = description.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BundleError(f"{path}: field 'format_version' is {version!r}, expected a number from 1")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {version} is newer than this package reads ({FORMAT_VERSION}); "
+            "upgrade llmcdsr-lite"
+        )
+
+
+def _read_sizes(
+    path: Path, description: dict[str, Any]
+) -> tuple[SASRecConfig, tuple[str, str], tuple[int, int]]:
+    domains = description.get("domains")
+    if not isinstance(domains, list) or len(domains) != 2:
+        raise BundleError(f"{path}: field 'domains' must list two domains")
+    names, sizes = [], []
+    for domain in domains:
+        name = domain.get("name") if isinstance(domain, dict) else None
+        if not isinstance(name, str) or not name or not is_utf8(name):
+            raise BundleError(f"{path}: each of 'domains' needs a name")
+        if name in names:
+            raise BundleError(f"{path}: both of 'domains' are named {name!r}")
+        names.append(name)
+        sizes.append(read_size(path, domain, "items", 1 << 31))
+    model = description.get("model")
+    if not isinstance(model, dict):
+        raise BundleError(f"{path}: field 'model' must be an object")
+    epsilon = model.get("epsilon")
+    if not isinstance(epsilon, float) or not _MIN_EPSILON < epsilon < 1:
+        raise BundleError(f"{path}: field 'model.epsilon' is {epsilon!r}, expected a number between 0 and 1")
+    hidden, n_blocks, n_heads, max_length = (
+        read_size(path, model, name, limit) for name, limit in _MAX_SIZE.items()
+    )
+    try:
+        config = SASRecConfig(sum(sizes), hidden, n_blocks, n_heads, max_length, 0.0, epsilon)
+    except ValueError as error:
+        raise BundleError(f"{path}: field 'model': {error}") from None
+    return config, (names[0], names[1]), (sizes[0], sizes[1])

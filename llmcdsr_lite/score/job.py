@@ -1,0 +1,154 @@
+"""Scoring history files: batches inside, flat memory, input order kept, interrupted outputs continued.
+
+Records come from `score_batches`, their lines from `score_lines`, in this process or in several
+(`score_workers`), and go to `score_output`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from llmcdsr_lite.bundle.folder import CONFIG
+from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.histories import STREAM, FileFormat, file_format
+from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.score.batches import read_batches
+from llmcdsr_lite.score.lines import LineScorer, output_header
+from llmcdsr_lite.score.output import open_sink
+from llmcdsr_lite.score.settings import MAX_PROCESSES, ScoreSettings, ScoreSummary
+from llmcdsr_lite.score.workers import BatchScorer, Workers
+
+__all__ = ["ScoreSettings", "ScoreSummary", "score_histories"]
+
+
+def score_histories(
+    recommender: Recommender,
+    source: Path,
+    output: Path,
+    settings: ScoreSettings | None = None,
+    *,
+    resume: bool = False,
+    processes: int = 1,
+    report: Callable[[str], None] | None = None,
+    progress: Callable[[ScoreSummary], None] | None = None,
+) -> ScoreSummary:
+    """Score a history file.
+
+    While it runs, the output grows as ``OUTPUT.partial``, with ``OUTPUT.partial.json`` telling how far it
+    is; at the end it takes its name. If the job is interrupted, both stay, and `resume` continues.
+
+    Parameters
+    ----------
+    recommender : Recommender
+    source : Path
+        History file, see `llmcdsr_lite.histories`; ``-`` is standard input.
+    output : Path
+        ``-`` is standard output.
+    settings : ScoreSettings, optional
+    resume : bool
+        Continue an interrupted job with the same settings, if there is one.
+    processes : int
+        Processes that score. With more than 1, this one reads and writes, and each of them loads the
+        bundle of `recommender` once, with one thread; the output is the same.
+    report : callable, optional
+        Given a message for every bad record that is left out.
+    progress : callable, optional
+        Given the counts so far, after every batch.
+
+    Returns
+    -------
+    ScoreSummary
+
+    Raises
+    ------
+    DataError
+        If the input cannot be read, a record is bad and `on_error` is "fail", or the interrupted output
+        is of another job.
+    WorkerError
+        If a scoring process dies or fails.
+    UsageError
+        If `processes` is out of range, or above 1 with a recommender that was not loaded from a folder,
+        or standard output is to be resumed.
+    """
+    settings = settings or ScoreSettings()
+    if not 1 <= processes <= MAX_PROCESSES:
+        raise UsageError(f"processes must be from 1 to {MAX_PROCESSES}, found {processes}")
+    if processes > 1 and recommender.bundle.folder is None:
+        raise UsageError("processes: several need a recommender that was loaded from a folder")
+    if settings.domain is not None:
+        recommender.items.domain(settings.domain)
+    if output == STREAM:
+        if resume:
+            raise UsageError("standard output cannot be resumed; name an output file")
+    else:
+        _check_output(source, output)
+    job = _fingerprint(recommender, source, settings)
+    sink = open_sink(output, job, resume=resume)
+    summary = sink.summary
+    format = settings.output_format or file_format(output)
+    batches = read_batches(source, settings, recommender.domains, summary.records)
+    with sink, _scorer(recommender, settings, format, processes) as scorer:
+        if summary.records == 0:
+            sink.write(output_header(settings, format))
+        for batch, lines in scorer(batches):
+            if report is not None:
+                for message in batch.bad:
+                    report(message)
+            sink.write(lines.text)
+            summary.records += batch.n_records
+            summary.users += len(batch.records)
+            summary.bad += len(batch.bad)
+            summary.unknown_items += lines.unknown_items
+            summary.fallbacks += lines.fallbacks
+            sink.save(force=False)
+            if progress is not None:
+                progress(summary)
+    return summary
+
+
+def _scorer(
+    recommender: Recommender, settings: ScoreSettings, format: FileFormat, processes: int
+) -> AbstractContextManager[BatchScorer]:
+    """What scores batches one after the other, here or in other processes."""
+    if processes > 1:
+        return Workers(recommender, settings, format, processes)
+    lines = LineScorer(recommender, settings, format)
+    return nullcontext(lambda batches: ((batch, lines.score(batch.records)) for batch in batches))
+
+
+def _check_output(source: Path, output: Path) -> None:
+    """Refuse at once what could not be, or should not be, replaced at the end."""
+    if output.exists() and not output.is_file():
+        raise DataError(f"{output}: is not a regular file; name another, or - for standard output")
+    if output.exists() and source != STREAM and source.exists() and output.samefile(source):
+        raise DataError(f"{output}: is the input; name another output file")
+
+
+def _fingerprint(recommender: Recommender, source: Path, settings: ScoreSettings) -> str:
+    """What must be the same for an interrupted output to be continued.
+
+    The batch size is part of it, since the last digits of a score depend on it.
+    """
+    folder = recommender.bundle.folder
+    model = (folder / CONFIG).read_bytes() if folder is not None else b""
+    job = {
+        "model": hashlib.sha256(model).hexdigest(),
+        "engine": [recommender.backend_name, recommender.search_name],
+        "source": str(source),
+        "source_state": _state(source),
+        "settings": {**asdict(settings), "on_error": None},
+    }
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def _state(source: Path) -> list[int]:
+    """Size and time of change of a file; nothing of what can be read only once."""
+    if source == STREAM or not source.is_file():
+        return []
+    status = source.stat()
+    return [status.st_size, status.st_mtime_ns]

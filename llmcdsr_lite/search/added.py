@@ -1,0 +1,87 @@
+"""Search where items were added to a catalogue: the old ones by the graph that there is, the new exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, Search
+
+Domains = tuple[Domain, Domain]
+
+
+class AddedSearch:
+    """The search of the catalogue before items were added, and the added items beside it.
+
+    Parameters
+    ----------
+    base : Search
+        Over the old rows.
+    before, after : tuple of two Domain
+        The domains then and now: every one begins with its old items, in their order.
+    item_vectors : float32 array (items + 1, H)
+        Of all items.
+    """
+
+    def __init__(
+        self, base: Search, before: Domains, after: Domains, item_vectors: npt.NDArray[np.float32]
+    ) -> None:
+        self.name = base.name
+        self.base = base
+        self.before = before
+        self._after = after
+        self._shift = after[1].start - before[1].start  # of the rows of the second domain
+        self._added = np.concatenate(
+            [np.arange(new.start + old.n_items, new.stop) for old, new in zip(before, after, strict=True)]
+        )
+        self._exact = ExactSearch(item_vectors)
+
+    def search(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+        allowed: Rows | None,
+    ) -> tuple[Rows, Scores]:
+        """See `Search.search`."""
+        old_blocked = [self._old(rows) for rows in blocked]
+        old_allowed = None if allowed is None else self._old(allowed)
+        within = self._old_place(start), self._old_place(stop)
+        rows, scores = self.base.search(users, k, *within, old_blocked, old_allowed)
+        rows = rows + self._shift * (rows >= self.before[1].start)
+        added = self._added if allowed is None else self._added[np.isin(self._added, allowed)]
+        more_rows, more_scores = self._exact.search(users, k, start, stop, blocked, added)
+        all_rows = np.concatenate([rows, more_rows], axis=1)  # (n, 2 k)
+        all_scores = np.concatenate([scores, more_scores], axis=1)
+        best = np.lexsort((all_rows, -all_scores), axis=1)[:, :k]  # ties by row
+        # padding has row 0, before all others, but scores lower than any of them
+        return np.take_along_axis(all_rows, best, axis=1), np.take_along_axis(all_scores, best, axis=1)
+
+    def _old(self, rows: Rows) -> Rows:
+        """Rows of the old catalogue, of those that it had; in the same order."""
+        second = rows >= self._after[1].start
+        old = rows - self._shift * second
+        had = np.where(second, old < self.before[1].stop, old < self.before[0].stop)
+        found: Rows = old[had]
+        return found
+
+    def _old_place(self, bound: int) -> int:
+        """The bound of a range of rows in the old catalogue."""
+        if bound < self._after[1].start:
+            return min(bound, self.before[0].stop)
+        return min(bound - self._shift, self.before[1].stop)
+
+
+def beside(
+    search: Search, before: Domains, after: Domains, item_vectors: npt.NDArray[np.float32]
+) -> AddedSearch:
+    """The search of a catalogue to which items were added, once or again."""
+    if isinstance(search, AddedSearch):
+        return AddedSearch(search.base, search.before, after, item_vectors)
+    return AddedSearch(search, before, after, item_vectors)

@@ -1,0 +1,132 @@
+"""The best items for a user representation in very large catalogues: approximate, with hnswlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, top_k
+from llmcdsr_lite.search.hnsw_graph import Graph, GraphSettings, build_graph, import_hnswlib, make_index
+
+DEFAULT_SEARCH_WIDTH = 128  # of a graph that nobody has measured
+_FEW = 64
+_LARGEST_SHARE = 0.25  # of a domain: for more candidates than this, scoring all of it is no slower
+
+
+@dataclass(frozen=True, eq=False)
+class SearchGraph:
+    """A graph, and how wide it is searched.
+
+    Parameters
+    ----------
+    graph : Graph
+    search_widths : tuple of int
+        For each domain, how many candidates a search keeps.
+    measured : mapping
+        JSON-able: how it was built, and the recall that was found for these widths.
+    """
+
+    graph: Graph
+    search_widths: tuple[int, ...]
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HnswSearch:
+    """Approximate search in a graph of neighbours (hnswlib), one index a domain.
+
+    Searches with an allow list, those for a large part of a domain, those for rows that are not whole
+    domains, and those for which the graph finds too few items, are answered exactly.
+
+    Parameters
+    ----------
+    item_vectors : float32 array (items + 1, H)
+    domains : tuple of Domain
+    threads : int
+    graph : SearchGraph, optional
+        Without faults (`graph_fault`), of these vectors. If there is none it is built now, which takes about
+        a minute for 100,000 items.
+
+    Raises
+    ------
+    MissingDependencyError
+        If hnswlib is not installed.
+    """
+
+    name = "hnsw"
+
+    def __init__(
+        self,
+        item_vectors: npt.NDArray[np.float32],
+        domains: Sequence[Domain],
+        threads: int,
+        graph: SearchGraph | None = None,
+    ) -> None:
+        import_hnswlib()  # before anything takes long
+        if graph is None:
+            built = build_graph(item_vectors, domains, GraphSettings(threads=threads))
+            graph = SearchGraph(built, (DEFAULT_SEARCH_WIDTH,) * len(domains))
+        if len(graph.graph.links) != len(item_vectors):
+            raise ValueError(f"a graph of {len(graph.graph.links)} rows for {len(item_vectors)} item vectors")
+        self._exact = ExactSearch(item_vectors)
+        self._indexes = [
+            (domain, width, make_index(graph.graph, item_vectors, domain, width, threads))
+            for domain, width in zip(domains, graph.search_widths, strict=True)
+        ]
+
+    def set_width(self, width: int) -> None:
+        """Set how many candidates a search keeps, in every domain; not while others search."""
+        for _, _, index in self._indexes:
+            index.set_ef(width)
+        self._indexes = [(domain, width, index) for domain, _, index in self._indexes]
+
+    def search(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+        allowed: Rows | None,
+    ) -> tuple[Rows, Scores]:
+        """See `Search.search`."""
+        wanted = k + max(map(len, blocked), default=0)
+        indexes = [one for one in self._indexes if start <= one[0].start and one[0].stop <= stop]
+        if (
+            allowed is not None
+            or not len(users)
+            or sum(domain.n_items for domain, _, _ in indexes) != stop - start
+            or any(2 * wanted > _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes)
+        ):
+            return self._exact.search(users, k, start, stop, blocked, allowed)
+        found_rows, found_scores = [], []
+        for _, width, index in indexes:
+            # hnswlib searches as wide as what is asked for, if that is more: the best of twice as many
+            n = wanted if width >= 2 * wanted else 2 * wanted
+            try:
+                labels, distances = index.knn_query(users, k=n)
+            except RuntimeError:  # the graph does not reach so many items
+                return self._exact.search(users, k, start, stop, blocked, None)
+            found_rows.append(labels.astype(np.int64))
+            found_scores.append(1 - distances)
+        rows = found_rows[0] if len(indexes) == 1 else np.concatenate(found_rows, axis=1)
+        scores = found_scores[0] if len(indexes) == 1 else np.concatenate(found_scores, axis=1)
+        for i, forbidden in enumerate(blocked):
+            if len(forbidden):
+                scores[i, _among(rows[i], forbidden)] = -np.inf
+        columns, best = top_k(scores, k)
+        if (best[:, -1] == -np.inf).any():
+            return self._exact.search(users, k, start, stop, blocked, None)
+        return rows[np.arange(len(rows))[:, None], columns], best
+
+
+def _among(rows: Rows, forbidden: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows are forbidden."""
+    if len(forbidden) > _FEW:
+        return np.isin(rows, forbidden)
+    found: npt.NDArray[np.bool_] = (rows[:, None] == forbidden).any(axis=1)  # several times faster for few
+    return found

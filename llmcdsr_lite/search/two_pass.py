@@ -1,0 +1,94 @@
+"""Exact search in two passes: a scan in 8 bits, then exact scores of the items that can be among the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.exact import GROUP, ExactSearch, Rows, Scores, block, lower_bound, nothing
+from llmcdsr_lite.search.rescoring import best_of_reached
+from llmcdsr_lite.search.scan import Scan
+
+_CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
+_LOWEST = np.iinfo(np.int32).min  # no product comes near
+# so many candidates, or one item in so many, cost less than a product in float32 with all items
+_FEW, _SHARE = 1000, 32
+
+
+class TwoPassSearch:
+    """Every item is scored roughly, and exactly where it matters: the answers are those of `ExactSearch`.
+
+    An item can be among the k best if its rough score comes within two errors of the k-th best rough score.
+    Searches with an allow list, for a large part of the items, or where the scan tells too few items from
+    the rest, are left to `ExactSearch`.
+
+    Parameters
+    ----------
+    item_vectors : float32 array (items + 1, H)
+    domains : tuple of Domain
+    threads : int
+
+    Raises
+    ------
+    ImportError, ValueError
+        As `Scan`.
+    """
+
+    name = "exact"
+
+    def __init__(
+        self, item_vectors: npt.NDArray[np.float32], domains: tuple[Domain, ...], threads: int
+    ) -> None:
+        self._exact = ExactSearch(item_vectors)
+        self._scan = Scan(item_vectors, domains, threads)
+
+    def search(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+        allowed: Rows | None,
+    ) -> tuple[Rows, Scores]:
+        """See `Search.search`."""
+        n_items = stop - start
+        if allowed is not None or k * GROUP > n_items or not self._scan.covers(start, stop):
+            return self._exact.search(users, k, start, stop, blocked, allowed)
+        size = max(1, _CHUNK_SCORES // n_items)
+        if 0 < len(users) <= size:
+            return self._search_chunk(users, k, start, stop, blocked)
+        rows, values = nothing(len(users), k)
+        for first in range(0, len(users), size):
+            chunk = slice(first, first + size)
+            rows[chunk], values[chunk] = self._search_chunk(users[chunk], k, start, stop, blocked[chunk])
+        return rows, values
+
+    def _search_chunk(
+        self,
+        users: npt.NDArray[np.floating[Any]],
+        k: int,
+        start: int,
+        stop: int,
+        blocked: Sequence[Rows],
+    ) -> tuple[Rows, Scores]:
+        exact = users.astype(np.float64)
+        scores, error = self._scan.scores(exact, start, stop)  # (n, items)
+        block(scores, blocked, None, start, stop, _LOWEST)
+        # at least k items reach the bound, so the k-th best score is at most an error below it
+        reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)
+        reached = scores >= reach[:, None]
+        few = max(_FEW, (stop - start) // _SHARE)
+        if np.count_nonzero(reached) <= few * len(users):
+            return best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+        many = reached.sum(axis=1) > few
+        reached[many] = False
+        rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+        left = many.nonzero()[0].tolist()
+        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None)
+        rows[left], values[left] = found
+        return rows, values

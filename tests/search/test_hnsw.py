@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
+from llmcdsr_lite.search.hnsw_graph import GraphSettings, build_graph
+
+pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
+
+NONE = np.zeros(0, dtype=np.int64)
+DOMAINS = (Domain("a", 1, 801), Domain("b", 801, 2001))
+
+
+def best_rows(
+    user: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    k: int,
+    start: int,
+    stop: int,
+    blocked: Iterable[int] = (),
+) -> list[int]:
+    """Sort every row by its score."""
+    forbidden = set(blocked)
+    rows = [row for row in range(start, stop) if row not in forbidden]
+    scores = (vectors[rows].astype(np.float64) * user).sum(axis=1).tolist()
+    return [row for _, row in sorted(zip([-score for score in scores], rows, strict=True))[:k]]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> npt.NDArray[np.float32]:
+    vectors = np.random.default_rng(1).normal(size=(2001, 16)).astype(np.float32)
+    vectors *= np.random.default_rng(2).lognormal(0, 0.5, size=(2001, 1)).astype(np.float32)  # long and short
+    vectors[0] = 0
+    return vectors
+
+
+@pytest.fixture(scope="module")
+def hnsw(vectors: npt.NDArray[np.float32]) -> HnswSearch:
+    return HnswSearch(vectors, DOMAINS, 1)
+
+
+@pytest.fixture
+def inexact(hnsw: HnswSearch, monkeypatch: pytest.MonkeyPatch) -> HnswSearch:
+    """The search, which fails where it would answer exactly."""
+    monkeypatch.setattr(hnsw, "_exact", None)
+    return hnsw
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1, 2001), (1, 801), (801, 2001)])
+def test_recall_with_filters(
+    inexact: HnswSearch, vectors: npt.NDArray[np.float32], start: int, stop: int
+) -> None:
+    users = np.random.default_rng(2).normal(size=(60, 16)).astype(np.float32)
+    every_score = users.astype(np.float64) @ vectors.astype(np.float64).T
+    # the best items of each user are forbidden, so that a filter after the search has to look further
+    blocked = [np.argsort(-every_score[i])[: i % 40] for i in range(60)]
+    rows, scores = inexact.search(users, 10, start, stop, blocked, None)
+    assert rows.shape == (60, 10)
+    assert rows.dtype == np.int64
+    hits = 0
+    for i in range(60):
+        found = rows[i].tolist()
+        assert len(set(found)) == 10
+        assert all(start <= row < stop for row in found)
+        assert not set(found) & set(blocked[i].tolist())
+        np.testing.assert_allclose(scores[i], every_score[i, found], atol=1e-4)
+        assert (np.diff(scores[i]) <= 0).all()
+        hits += len(set(found) & set(best_rows(users[i], vectors, 10, start, stop, blocked[i].tolist())))
+    assert hits / 600 >= 0.95
+
+
+def test_one_at_a_time(inexact: HnswSearch, vectors: npt.NDArray[np.float32]) -> None:
+    items = vectors[1:50]
+    hits = 0
+    for i in range(49):
+        rows, _ = inexact.search(items[i : i + 1], 10, 1, 2001, [np.array([i + 1])], None)
+        hits += len(set(rows[0].tolist()) & set(best_rows(items[i], vectors, 10, 1, 2001, [i + 1])))
+    assert hits / 490 >= 0.95
+
+
+def test_an_allow_list_is_searched_exactly(hnsw: HnswSearch, vectors: npt.NDArray[np.float32]) -> None:
+    allowed = np.array([5, 700, 900, 901, 1500])
+    rows, _ = hnsw.search(vectors[7:8], 4, 801, 2001, [np.array([901])], allowed)
+    expected = [row for row in best_rows(vectors[7], vectors, 2000, 801, 2001) if row in (900, 1500)]
+    assert rows[0].tolist() == [*expected, 0, 0]
+
+
+@pytest.mark.parametrize("k", [60, 150, 700, 797, 800, 2000, 3000])
+def test_many_items(hnsw: HnswSearch, vectors: npt.NDArray[np.float32], k: int) -> None:
+    rows, scores = hnsw.search(vectors[7:8], k, 1, 801, [np.array([1, 2, 3])], None)
+    expected = best_rows(vectors[7], vectors, k, 1, 801, [1, 2, 3])
+    assert rows.shape == scores.shape == (1, k)
+    found = set(rows[0].tolist()) - {0}
+    assert len(found) == (scores[0] > -np.inf).sum() == min(k, 797)
+    assert len(found & set(expected)) >= 0.97 * len(expected)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1, 500), (700, 900), (801, 2000), (2, 2001)])
+def test_parts_of_domains(hnsw: HnswSearch, vectors: npt.NDArray[np.float32], start: int, stop: int) -> None:
+    rows, _ = hnsw.search(vectors[7:8], 9, start, stop, [NONE], None)
+    assert rows[0].tolist() == best_rows(vectors[7], vectors, 9, start, stop)
+
+
+def test_everything_is_blocked_but_a_few(hnsw: HnswSearch, vectors: npt.NDArray[np.float32]) -> None:
+    blocked = np.arange(4, 801)
+    rows, scores = hnsw.search(vectors[7:8], 5, 1, 801, [blocked], None)
+    assert rows[0].tolist() == [*best_rows(vectors[7], vectors, 3, 1, 4), 0, 0]
+    assert np.isneginf(scores[0, 3:]).all()
+
+
+def test_items_that_are_all_alike() -> None:
+    vectors = np.ones((2001, 4), dtype=np.float32)
+    for k in (10, 900):
+        rows, scores = HnswSearch(vectors, DOMAINS, 1).search(vectors[:2], k, 1, 2001, [NONE, NONE], None)
+        assert [len(set(r)) for r in rows.tolist()] == [k, k]
+        assert (scores == 4).all()
+
+
+def test_items_without_a_vector() -> None:
+    vectors = np.zeros((2001, 4), dtype=np.float32)
+    vectors[1:100] = np.random.default_rng(0).normal(size=(99, 4))
+    user = vectors[1:2]
+    rows, scores = HnswSearch(vectors, DOMAINS, 1).search(user, 10, 1, 2001, [NONE], None)
+    assert len(set(rows[0].tolist())) == 10
+    np.testing.assert_allclose(scores[0], vectors[rows[0]] @ user[0], atol=1e-6)
+
+
+def test_a_graph_without_links_is_answered_exactly(vectors: npt.NDArray[np.float32]) -> None:
+    graph = build_graph(vectors, DOMAINS, GraphSettings())
+    graph.links[:] = 0
+    graph.upper[:] = 0
+    rows, _ = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (64, 64))).search(
+        vectors[7:8], 5, 1, 2001, [NONE], None
+    )
+    assert rows[0].tolist() == best_rows(vectors[7], vectors, 5, 1, 2001)
+
+
+def test_a_graph_of_other_vectors(vectors: npt.NDArray[np.float32]) -> None:
+    graph = SearchGraph(build_graph(vectors, DOMAINS, GraphSettings()), (64, 64))
+    with pytest.raises(ValueError, match="a graph of 2001 rows for 2000 item vectors"):
+        HnswSearch(vectors[:2000], DOMAINS, 1, graph)
+
+
+def test_a_wider_search_finds_more(vectors: npt.NDArray[np.float32]) -> None:
+    graph = build_graph(vectors, DOMAINS, GraphSettings(links=3))
+    users = np.random.default_rng(4).normal(size=(100, 16)).astype(np.float32)
+    hits = []
+    for width in (5, 200):
+        search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (20, 20)))
+        search.set_width(width)
+        found = [search.search(users[i : i + 1], 2, 1, 2001, [NONE], None)[0][0] for i in range(100)]
+        expected = [best_rows(user, vectors, 2, 1, 2001) for user in users]
+        hits.append(sum(len(set(a.tolist()) & set(b)) for a, b in zip(found, expected, strict=True)))
+    assert hits[0] < 0.8 * hits[1]
+
+
+def test_no_users(hnsw: HnswSearch) -> None:
+    rows, scores = hnsw.search(np.zeros((0, 16), np.float32), 3, 1, 2001, [], None)
+    assert rows.shape == scores.shape == (0, 3)

@@ -1,0 +1,211 @@
+"""From a CSV file to recommendations through the console command, as the documentation tells it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle.folder import read_bundle
+from llmcdsr_lite.score.job import ScoreSettings, score_histories
+from llmcdsr_tools.cli.stages import _print_results
+from llmcdsr_tools.evaluate import Result
+
+Command = Callable[..., subprocess.CompletedProcess[bytes]]
+N_FOOD, N_KITCHEN, N_USERS = 30, 24, 240
+TRAIN = ("--hidden", "8", "--blocks", "1", "--max-length", "8", "--batch-size", "32")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interactions and items; every user likes one of three tastes, in one domain or both."""
+    folder = tmp_path_factory.mktemp("world")
+    rng = random.Random(4)
+    food, kitchen = [f"f{n}" for n in range(N_FOOD)], [f"k{n}" for n in range(N_KITCHEN)]
+    rows = [["user", "item", "timestamp"]]
+    for user in range(N_USERS):
+        domains = (food, kitchen, food + kitchen, food + kitchen)[user % 4]
+        liked = [item for item in domains if int(item[1:]) % 3 == user % 3]
+        rows += [[f"u{user}", rng.choice(liked), str(time)] for time in range(rng.randint(5, 12))]
+    items = [["item", "domain", "title"]]
+    items += [[item, "food", f"Crème No. {item}"] for item in food]
+    items += [[item, "kitchen", f'Pan, "{item}"'] for item in kitchen]
+    for name, table in (("interactions", rows), ("items", items)):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(table)
+    return folder
+
+
+def ok(done: subprocess.CompletedProcess[bytes]) -> str:
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def made(world: Path, llmcdsr: Command) -> dict[str, str]:
+    """Run every command in order, in the folder of the world; what each wrote to stdout."""
+    outputs = {}
+    for name, arguments in {
+        "ingest": (
+            *("interactions.csv", "--items", "items.csv", "--domains", "food", "kitchen"),
+            *("--core", "2", "--valid-share", "0.2", "--test-share", "0.2", "-o", "dataset", "--json"),
+        ),
+        "train": ("dataset", "-o", "run", "--epochs", "3", "--loss", "sampled-softmax", *TRAIN),
+        "evaluate": ("run", "dataset", "--json"),
+        "export": ("run", "-o", "bundle", "--json"),
+        "histories": ("dataset", "--split", "test", "-o", "test.jsonl"),
+        "score": ("test.jsonl", "--model", "bundle", "-k", "4", "-o", "scores.jsonl"),
+    }.items():
+        outputs[name] = ok(llmcdsr(name, *arguments, cwd=world))
+    return outputs
+
+
+def test_ingest_counts_what_is_in_the_file(world: Path, made: dict[str, str]) -> None:
+    with (world / "interactions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    summary = json.loads(made["ingest"])
+    assert list(summary) == ["train", "valid", "test"]
+    domains: dict[str, set[str]] = {}
+    for row in rows:
+        domains.setdefault(row["user"], set()).add(row["item"][0])
+    for kind, wanted in (("users_a", {"f"}), ("users_b", {"k"}), ("users_overlapped", {"f", "k"})):
+        expected = sum(found == wanted for found in domains.values())
+        assert sum(split[kind] for split in summary.values()) == expected > 0
+    assert sum(split["interactions"] for split in summary.values()) == len(rows)
+    assert min(split["users_overlapped"] for split in summary.values()) > 0
+
+
+def test_held_out_histories_lack_their_last_item(world: Path, made: dict[str, str]) -> None:
+    with (world / "interactions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = (world / "test.jsonl").read_text().splitlines()
+    assert lines
+    for line in lines:
+        record = json.loads(line)
+        whole = [row["item"] for row in rows if row["user"] == record["user"]]
+        assert record["history"] == whole[:-1]
+
+
+def test_histories_to_standard_output(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    assert ok(llmcdsr("histories", "dataset", cwd=world)) == (world / "test.jsonl").read_text()
+
+
+def test_the_bundle_is_evaluated_as_the_run_was(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    run, bundle = (
+        json.loads(made["evaluate"]),
+        json.loads(ok(llmcdsr("evaluate", "bundle", "dataset", "--json", cwd=world))),
+    )
+    assert json.dumps(run) == json.dumps(bundle)
+    assert json.dumps(run) == json.dumps(json.loads(made["export"]))
+    assert all(0 <= hr <= 1 for r in run["results"] for hr in r["hr"] if r["n_users"])
+    table = ok(llmcdsr("evaluate", "run", "dataset", cwd=world)).splitlines()
+    assert len(table) == 1 + len(run["results"])
+
+
+def test_a_measure_of_no_users_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = (float("nan"),) * 4
+    _print_results([Result("full", "cold", "food", 0, nothing, nothing)], as_json=True)
+    assert json.loads(capsys.readouterr().out)["results"][0]["hr"] == [None] * 4
+
+
+def test_json_outputs_are_json(made: dict[str, str]) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    for name in ("ingest", "evaluate", "export"):
+        json.loads(made[name], parse_constant=refuse)
+
+
+def test_the_bundle_has_the_catalogue_and_counts(world: Path, made: dict[str, str]) -> None:
+    bundle = read_bundle(world / "bundle")
+    assert [d.name for d in bundle.catalogue.domains] == ["food", "kitchen"]
+    assert bundle.catalogue.titles[0].startswith("Crème No. f")
+    counts: dict[str, int] = {}
+    with (world / "interactions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            counts[row["item"]] = counts.get(row["item"], 0) + 1
+    found = dict(zip(bundle.catalogue.ids, bundle.item_counts[1:].tolist(), strict=True))
+    assert all(0 <= found[item] <= counts[item] for item in found)
+    assert sum(found.values()) == bundle.training["training_interactions"]
+
+
+def test_scores_are_those_of_the_recommender(world: Path, made: dict[str, str], tmp_path: Path) -> None:
+    recommender = Recommender.load(world / "bundle")
+    score_histories(recommender, world / "test.jsonl", tmp_path / "out.jsonl", ScoreSettings(k=4))
+    assert (tmp_path / "out.jsonl").read_text() == (world / "scores.jsonl").read_text()
+    for line, history in zip(
+        (world / "scores.jsonl").read_text().splitlines(),
+        (world / "test.jsonl").read_text().splitlines(),
+        strict=True,
+    ):
+        assert json.loads(line)["user"] == json.loads(history)["user"]
+        assert not {i["id"] for i in json.loads(line)["items"]} & set(json.loads(history)["history"])
+
+
+def test_a_resumed_run_gives_the_same_bundle(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    arguments = ("dataset", "-o", "again", "--loss", "sampled-softmax", *TRAIN)
+    ok(llmcdsr("train", *arguments, "--epochs", "1", cwd=world))
+    ok(llmcdsr("train", *arguments, "--epochs", "3", "--resume", cwd=world))
+    ok(llmcdsr("export", "again", "-o", "bundle2", cwd=world))
+    for name in ("item_vectors.npy", "dense.npy", "recommender.onnx"):
+        assert (world / "bundle2" / name).read_bytes() == (world / "bundle" / name).read_bytes()
+
+
+def test_outputs_are_not_overwritten_unless_asked(
+    world: Path, made: dict[str, str], llmcdsr: Command
+) -> None:
+    before = (world / "bundle" / "config.json").read_bytes()
+    done = llmcdsr("export", "run", "-o", "bundle", cwd=world)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"bundle: exists already" in done.stderr
+    done = llmcdsr("train", "dataset", "-o", "run", *TRAIN, cwd=world)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"Traceback" not in done.stderr
+    assert (world / "bundle" / "config.json").read_bytes() == before
+    ok(llmcdsr("export", "run", "-o", "bundle", "--overwrite", cwd=world))
+
+
+def test_text_embeddings_of_another_size(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    np.save(world / "titles.npy", np.ones((7, 3), np.float32))
+    done = llmcdsr("train", "dataset", "-o", "run3", "--text-embeddings", "titles.npy", *TRAIN, cwd=world)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: titles.npy: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"matplotlib"),
+        (("export", "run", "-o", "unmade"), b"onnx"),
+    ],
+)
+def test_without_the_extra_it_says_what_brings_it(
+    world: Path,
+    made: dict[str, str],
+    llmcdsr: Command,
+    without_train_extra: dict[str, str],
+    arguments: tuple[str, ...],
+    package: bytes,
+) -> None:
+    done = llmcdsr(*arguments, cwd=world, env=without_train_extra)
+    assert done.returncode == 1
+    assert package in done.stderr
+    assert b"pip install 'llmcdsr-lite[train]'" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") == 1  # at once, not after an epoch
+    assert not (world / "unmade").exists()
+
+
+def test_what_needs_no_extra_works_without_it(
+    world: Path, made: dict[str, str], llmcdsr: Command, without_train_extra: dict[str, str]
+) -> None:
+    for model in ("run", "bundle"):
+        done = llmcdsr("evaluate", model, "dataset", "--json", cwd=world, env=without_train_extra)
+        assert ok(done) == made["evaluate"]

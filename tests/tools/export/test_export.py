@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle.folder import read_bundle
+from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
+from llmcdsr_lite.pseudo import PseudoSetting
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
+from llmcdsr_tools.cli.stages import cli
+from llmcdsr_tools.dataset import Histories, save_dataset
+from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
+from llmcdsr_tools.export import stage
+from llmcdsr_tools.export.choose_pseudo import choose_pseudo
+from llmcdsr_tools.export.pseudo_trials import PseudoTrials, Trial, Trials
+from llmcdsr_tools.export.recall import recall_networks
+from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.run import file_hash
+from llmcdsr_tools.train.stage import TrainResult, train
+
+
+@pytest.fixture(scope="module")
+def exported(small_run: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    return folder, export(small_run.run, folder)
+
+
+@pytest.fixture
+def run(small_run: TrainResult, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(small_run.run, tmp_path / "run"))
+
+
+def test_the_bundle_is_the_best_model(
+    exported: tuple[Path, list[Any]], small_run: TrainResult, small_world: Any
+) -> None:
+    bundle = read_bundle(exported[0])
+    model, description = load_model(small_run.run / "best.npz")
+    assert np.array_equal(bundle.parameters.dense, model.dense)
+    assert np.array_equal(bundle.item_vectors[1:], model.item_embedding[1:])
+    assert list(bundle.catalogue.ids) == list(small_world.data.catalogue.ids)
+    assert bundle.catalogue.domains == small_world.data.catalogue.domains
+    counts = [0] * 67
+    for history in small_world.data.train:
+        for row in history.tolist():
+            counts[row] += 1
+    assert bundle.item_counts.tolist() == counts
+    assert bundle.training["epoch"] == description["epoch"] == small_run.best_epoch
+    assert bundle.training["settings"]["hidden"] == 16
+
+
+def test_the_metrics_are_those_of_the_bundle(exported: tuple[Path, list[Any]], small_world: Any) -> None:
+    folder, results = exported
+    backend, table = open_model(folder, small_world.data)
+    again = evaluate(backend, table, small_world.data, split="test")
+    for found, expected in zip(results, again, strict=True):
+        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
+        assert (found.protocol, found.group, found.domain, found.n_users) == (
+            expected.protocol,
+            expected.group,
+            expected.domain,
+            expected.n_users,
+        )
+    card = (folder / "README.md").read_text()
+    for result in results:
+        assert f"{result.domain:<14}{result.n_users:>6}" in card
+        assert "".join(f"{x:8.4f}" for x in result.hr) in card
+    assert "# Cross-domain recommender: food and tools" in card
+    assert "sampled-softmax" in card
+
+
+def test_config_is_strict_json_though_a_group_has_no_users(small_world: Any, tmp_path: Path) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    test = Histories.from_lists([[1, 2, 3]], ["u"])  # no target in tools, nobody is cold
+    save_dataset(replace(small_world.data, test=test), tmp_path / "d")
+    train(tmp_path / "d", tmp_path / "run", replace(small_world.settings, n_epochs=1))
+    export(tmp_path / "run", tmp_path / "bundle")
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text(), parse_constant=refuse)
+    found = {(r["group"], r["domain"], r["protocol"]): r for r in config["training"]["test_metrics"]}
+    assert found["cold", "food", "full"]["hr"] is None
+    assert found["all", "food", "full"]["n_users"] == 1
+    assert len(found["all", "food", "full"]["hr"]) == 4
+
+
+def test_the_bundle_recommends_what_was_learned(exported: tuple[Path, list[Any]]) -> None:
+    recommender = Recommender.load(exported[0])
+    found = recommender.recommend(["f3", "f4", "f5"], domain="food", k=3)
+    assert "f6" in [r.id if hasattr(r, "id") else r[0] for r in found]
+
+
+def test_the_bundles_graph_loads_without_us(exported: tuple[Path, list[Any]]) -> None:
+    session = onnxruntime.InferenceSession(
+        str(exported[0] / "recommender.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"item_rows": np.array([[0, 1, 2]])})
+    assert found.shape == (1, 16)
+
+
+def test_the_best_model_of_one_domain(small_run: TrainResult, tmp_path: Path) -> None:
+    for best_for in ("a", "b"):
+        export(small_run.run, tmp_path / best_for, best_for=best_for)
+        _, description = load_model(small_run.run / f"best_{best_for}.npz")
+        training = read_bundle(tmp_path / best_for).training
+        assert (training["epoch"], training["best_for"]) == (description["epoch"], best_for)
+
+
+def test_overwriting_must_be_asked_for(run: Path, exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(exported[0], tmp_path / "bundle"))
+    (bundle / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="exists already"):
+        export(run, bundle)
+    assert (bundle / "notes.txt").exists()
+    export(run, bundle, overwrite=True)
+    assert not (bundle / "notes.txt").exists()
+    read_bundle(bundle)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="is a file"):
+        export(run, tmp_path / "file", overwrite=True)
+
+
+def test_a_data_set_that_moved_or_changed(run: Path, small_world: Any, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(small_world.folder, tmp_path / "moved"))
+    header = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**header, "dataset": str(tmp_path / "gone")}))
+    with pytest.raises(TrainingError, match=r"its data set is not at .*gone any more; name its folder"):
+        export(run, tmp_path / "bundle")
+    export(run, tmp_path / "bundle", dataset=moved)
+    (moved / "test_users.json").write_text("[]")
+    with pytest.raises(TrainingError, match="is not the data set that the run was trained on"):
+        export(run, tmp_path / "other", dataset=moved)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / "best_a.npz").unlink()
+    with pytest.raises(TrainingError, match=r"best_a\.npz: no such file"):
+        export(run, tmp_path / "bundle", best_for="a")
+    with pytest.raises(TrainingError, match=r"run\.json: no such file; is .* the folder of a training run\?"):
+        export(tmp_path, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_graph_that_disagrees_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage.build_onnx
+
+    def spoiled(parameters: Any, location: str, offset: int) -> bytes:
+        other = parameters.copy()
+        other.norm_bias[:] += 0.001
+        return whole(other, location, offset)
+
+    monkeypatch.setattr(stage, "build_onnx", spoiled)
+    with pytest.raises(TrainingError, match=r"differs from the NumPy model by \d"):
+        export(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_with_a_nan_is_not_published(run: Path, tmp_path: Path) -> None:
+    model, description = load_model(run / "best.npz")
+    model.item_embedding[5] = np.nan
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]})
+    with pytest.raises(LlmcdsrError, match=r"not finite|differs"):
+        export(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_exported_bundle_can_be_moved(exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(exported[0], tmp_path / "elsewhere"))
+    assert Recommender.load(moved).recommend(["t1"], k=1)
+    (moved / "dense.npy").write_bytes((moved / "dense.npy").read_bytes()[:-4])
+    with pytest.raises(BundleError, match=r"dense\.npy"):
+        read_bundle(moved)
+
+
+@pytest.fixture(scope="module")
+def recall_inputs(small_world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A file like that of pre-training, hidden size 5, and its text embeddings; item f2 has no title."""
+    folder = tmp_path_factory.mktemp("recall_inputs")
+    rng = np.random.default_rng(9)
+    text = rng.normal(size=(66, 7)).astype(np.float32)
+    text[2] = 0
+    np.save(folder / "titles.npy", text)
+    shapes = {"projection_a": (5, 7), "projection_b": (5, 7), "items_a": (30, 5), "items_b": (36, 5)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    description = {"text_embeddings_sha256": file_hash(folder / "titles.npy")}
+    save_checkpoint(folder / "pretrained.npz", Checkpoint(arrays, description))
+    return folder / "pretrained.npz", folder / "titles.npy"
+
+
+def with_poolers(run: Path) -> np.ndarray[Any, Any]:
+    """Put poolers into the run's best model."""
+    poolers = np.random.default_rng(4).normal(size=(2, 5)).astype(np.float32)
+    model, description = load_model(run / "best.npz")
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]}, poolers)
+    return poolers
+
+
+def test_the_recall_network_is_exported(
+    run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path], small_world: Any
+) -> None:
+    poolers = with_poolers(run)
+    pretrained, titles = recall_inputs
+    export(run, tmp_path / "bundle", pretrained=pretrained, text_embeddings=titles)
+    bundle = read_bundle(tmp_path / "bundle")
+    found, text = bundle.recall, np.load(titles).astype(float)
+    assert found is not None
+    assert found.projections is not None
+    source = load_checkpoint(pretrained).arrays
+    projected = np.zeros((67, 5))
+    assert np.array_equal(found.poolers, poolers)
+    for row in range(1, 67):
+        own, other, place = ("a", "b", row - 1) if row <= 30 else ("b", "a", row - 31)
+        vector = source[f"items_{own}"][place].astype(float)
+        np.testing.assert_allclose(found.items[row], vector / np.sqrt(vector @ vector), atol=1e-6)
+        projected[row] = source[f"projection_{other}"].astype(float) @ text[row - 1]
+    for (own, other), length in zip(((31, 67), (1, 31)), found.title_lengths, strict=True):
+        norms = np.sqrt((projected[own:other] ** 2).sum(axis=1))
+        assert length == pytest.approx(norms[norms > 0].mean(), rel=1e-5)
+    by_source = {n.source: n.network.names for n in recall_networks(small_world.data, *recall_inputs)}
+    np.testing.assert_allclose(by_source["titles"], projected, atol=1e-5)
+    assert not projected[3].any()
+    for choice, start, stop in ((bundle.pseudo[0], 31, 67), (bundle.pseudo[1], 1, 31)):
+        assert np.array_equal(found.names[start:stop], by_source[choice.source][start:stop])
+    for index, letter in enumerate("ab"):
+        assert np.array_equal(found.projections[index], source[f"projection_{letter}"])
+    backend, table = open_model(tmp_path / "bundle", small_world.data)
+    networks = recall_networks(small_world.data, *recall_inputs, poolers)
+    trials = choose_pseudo(backend, table, small_world.data, networks, max_length=10)
+    for choice, of_domain in zip(bundle.pseudo, trials, strict=True):
+        assert str(choice.auto)[:8] == str(of_domain.choice().auto)[:8]
+        assert choice.validation["n_users"] == of_domain.auto.n_users > 10
+        assert choice.validation["hr10_off"] == pytest.approx(of_domain.auto.off.hr10, abs=0.05)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "## Pseudo items" in card
+    for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
+        line, given = (line for line in card.splitlines() if line.startswith(f"- {domain}: "))
+        assert given.startswith(f"- {domain}: {choice.names}")
+        assert f"HR@10 {choice.validation['hr10']:.4f}" in line
+        assert f"{choice.validation['hr10_off']:.4f} without" in line
+        assert f"{choice.validation['gain']:+.4f}" in line
+    answer = Recommender.load(tmp_path / "bundle").recommend(
+        ["f3", "f4"], domain="tools", pseudo=["t3"], explain=True
+    )
+    assert answer.explanation is not None
+    assert answer.explanation.setting == str(bundle.pseudo[1].names)
+
+
+def test_poolers_are_zero_where_none_were_trained(
+    run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]
+) -> None:
+    export(run, tmp_path / "bundle", pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
+    found = read_bundle(tmp_path / "bundle").recall
+    assert found is not None
+    assert not found.poolers.any()
+
+
+def test_a_setting_that_won_is_in_card_and_metrics(
+    run: Path,
+    tmp_path: Path,
+    recall_inputs: tuple[Path, Path],
+    small_world: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = PseudoSetting("fuse", 2, weight=50.0)
+    off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02, "companions")
+    some, none = Trials("food", 40, off, (best,)), Trials("tools", 0, off, ())
+    trials = (PseudoTrials(some, some), PseudoTrials(none, none))
+    monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
+    bundle = tmp_path / "bundle"
+    results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
+    assert [r.pseudo for r in results] == ["off", "off", "auto", "auto"] * 4
+    backend, table = open_model(bundle, small_world.data)
+    again = evaluate(backend, table, small_world.data, pseudo=open_pseudo(bundle))
+    for found, expected in zip(results, again, strict=True):
+        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
+    by = {(r.group, r.domain, r.protocol, r.pseudo): r.hr for r in results}
+    assert by["cold", "food", "full", "off"] != by["cold", "food", "full", "auto"]
+    assert by["cold", "tools", "full", "off"] == by["cold", "tools", "full", "auto"]
+    card = (bundle / "README.md").read_text()
+    assert (
+        "- food: add 50 x cosine to the scores of all items, recalled by companions. "
+        "HR@10 0.5000, against 0.4000 without (+0.1000, standard error 0.0200, +25.0%; 40 users)."
+    ) in card
+    assert "- tools: off; there are no such users in the validation data" in card
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["recall"]["pseudo"][0]["auto"]["mode"] == "fuse"
+    assert {r["pseudo"] for r in config["training"]["test_metrics"]} == {"off", "auto"}
+
+
+def test_recall_inputs_that_do_not_fit(run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]) -> None:
+    pretrained, titles = recall_inputs
+    out = tmp_path / "bundle"
+    with pytest.raises(TrainingError, match="needs both the pre-training and its text embeddings"):
+        export(run, out, pretrained=pretrained)
+    np.save(tmp_path / "other.npy", np.load(titles) + 1)
+    with pytest.raises(DataError, match=r"is not the text embeddings that .* was made with"):
+        export(run, out, pretrained=pretrained, text_embeddings=tmp_path / "other.npy")
+    with pytest.raises(DataError, match="cannot be read"):
+        export(run, out, pretrained=tmp_path / "none.npz", text_embeddings=titles)
+    model, description = load_model(run / "best.npz")
+    save_model(run / "best.npz", model, {"epoch": description["epoch"]}, np.zeros((2, 4), np.float32))
+    with pytest.raises(DataError, match=r"hidden size 5, but the run's poolers are \(2, 4\)"):
+        export(run, out, pretrained=pretrained, text_embeddings=titles)
+    header = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**header, "pretrained_sha256": "0" * 64}))
+    with pytest.raises(TrainingError, match=r"is not the pre-training that .* was trained with"):
+        export(run, out, pretrained=pretrained, text_embeddings=titles)
+    assert not out.exists()
+    export(run, out)
+    assert read_bundle(out).recall is None
+
+
+def test_export_from_the_command_line(run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]) -> None:
+    arguments = ["export", run, "-o", tmp_path / "bundle", "--pretrained", recall_inputs[0]]
+    failed = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert (failed.exit_code, "needs both the pre-training" in failed.output) == (1, True)
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--text-embeddings", str(recall_inputs[1])])
+    assert done.exit_code == 0, done.output
+    assert read_bundle(tmp_path / "bundle").recall is not None

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.dataset import SPLITS, Dataset, format_summary, load_dataset
+from llmcdsr_tools.ingest.stage import IngestSettings, ingest
+
+DOMAINS = ("Food", "Kitchen")
+ITEMS = [(f"i{n}", DOMAINS[n % 3 == 0], f"Title {n}" if n % 5 else "") for n in range(40)]
+
+
+def make_interactions(seed: int = 1) -> list[tuple[str, str, int]]:
+    """Interactions of 60 users, some in one domain only, in no order, with ties and rare users and items."""
+    rng = random.Random(seed)
+    rows = []
+    for user in range(60):
+        allowed = [i for i, d, _ in ITEMS[:36] if user % 3 == 0 or d == DOMAINS[user % 2]]
+        rows += [
+            (f"u{user}", rng.choice(allowed[: 4 + user]), rng.randrange(30)) for _ in range(2 + user % 9)
+        ]
+    rng.shuffle(rows)
+    return rows
+
+
+def write(folder: Path, rows: list[tuple[str, str, int]], suffix: str = ".csv") -> tuple[Path, Path]:
+    """Interactions file and items file."""
+    return (
+        write_table(folder / f"interactions{suffix}", ("user", "item", "timestamp"), rows),
+        write_table(folder / f"items{suffix}", ("item", "domain", "title"), ITEMS),
+    )
+
+
+def write_table(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "wt", encoding="utf-8", newline="") as out:
+        if ".jsonl" in path.name:
+            out.writelines(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows)
+        else:
+            csv.writer(out, delimiter="\t" if ".tsv" in path.name else ",").writerows([header, *rows])
+    return path
+
+
+def brute_force(rows: list[tuple[str, str, int]], core: int) -> dict[str, list[str]]:
+    """Histories of item ids after the filter, by the plainest means."""
+    while True:
+        users = Counter(user for user, _, _ in rows)
+        items = Counter(item for _, item, _ in rows)
+        fewer = [row for row in rows if users[row[0]] >= core and items[row[1]] >= core]
+        if len(fewer) == len(rows):
+            break
+        rows = fewer
+    histories: dict[str, list[str]] = {}
+    for user, item, _ in sorted(rows, key=lambda row: row[2]):
+        histories.setdefault(user, []).append(item)
+    return histories
+
+
+def histories_of(dataset: Dataset, split: str) -> dict[str, list[str]]:
+    histories = dataset.split(split)  # type: ignore[arg-type]
+    return {
+        user: [dataset.catalogue.ids[row - 1] for row in rows]
+        for user, rows in zip(histories.users, histories, strict=True)
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".csv.gz", ".jsonl.gz"])
+@pytest.mark.parametrize("core", [0, 1, 3, 5])
+def test_every_format_gives_the_histories_of_the_brute_force(tmp_path: Path, suffix: str, core: int) -> None:
+    rows = make_interactions()
+    source, items = write(tmp_path, rows, suffix)
+    settings = IngestSettings(domains=DOMAINS, core=core)
+    result = ingest(source, tmp_path / "out", items=items, settings=settings)
+    dataset = load_dataset(tmp_path / "out")
+    expected = brute_force(rows, core)
+    found = [histories_of(dataset, split) for split in SPLITS]
+    merged = found[0] | found[1] | found[2]
+    assert sum(map(len, found)) == len(merged) == len(expected) - result.short_users
+    assert merged == {user: history for user, history in expected.items() if user in merged}
+    assert all(len(expected[user]) < 2 for user in expected.keys() - merged.keys())
+
+    remaining = (
+        {item for history in expected.values() for item in history} if core else {i for i, _, _ in ITEMS}
+    )
+    in_order = [item for domain in DOMAINS for item, d, _ in ITEMS if d == domain and item in remaining]
+    assert list(dataset.catalogue.ids) == in_order
+    titles = {item: title for item, _, title in ITEMS}
+    assert list(dataset.catalogue.titles) == [titles[item] for item in in_order]
+    domains = {item: domain for item, domain, _ in ITEMS}
+    assert [d.name for d in dataset.catalogue.domains] == list(DOMAINS)
+    for domain in dataset.catalogue.domains:
+        assert {domains[i] for i in in_order[domain.start - 1 : domain.stop - 1]} == {domain.name}
+
+    both = [user for user, h in expected.items() if len({domains[item] for item in h}) == 2]
+    assert len(found[1]) == len(found[2]) == max(1, round(0.1 * len(both)))
+    assert {*found[1], *found[2]} <= set(both)
+
+    assert result.untitled_items == sum(not titles[item] for item in in_order)
+    assert result.dropped_users == len({user for user, _, _ in rows}) - len(expected)
+    assert result.dropped_items == len(ITEMS) - len(in_order)
+    assert result.dropped_interactions == len(rows) - sum(map(len, expected.values()))
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_another_split(tmp_path: Path) -> None:
+    source, items = write(tmp_path, make_interactions())
+    for name, seed in (("one", 7), ("same", 7), ("other", 8)):
+        settings = IngestSettings(domains=DOMAINS, core=2, seed=seed, valid_share=0.3, test_share=0.3)
+        ingest(source, tmp_path / name, items=items, settings=settings)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 12
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "same" / file).read_bytes()
+    assert (tmp_path / "one/test_users.json").read_text() != (tmp_path / "other/test_users.json").read_text()
+
+
+def test_leave_one_out_ends_whole_histories_in_their_targets(tmp_path: Path) -> None:
+    rows = make_interactions()
+    source, items = write(tmp_path, rows)
+    settings = IngestSettings(domains=DOMAINS, core=2, split="leave-one-out")
+    result = ingest(source, tmp_path / "out", items=items, settings=settings)
+    expected = brute_force(rows, 2)
+    train, valid, test = (histories_of(result.dataset, split) for split in SPLITS)
+    assert test == {user: h for user, h in expected.items() if len(h) >= 4}
+    assert valid == {user: h[:-1] for user, h in expected.items() if len(h) >= 4}
+    assert train == {user: h[:-2] if len(h) >= 4 else h for user, h in expected.items() if len(h) >= 2}
+
+
+def test_a_source_in_the_official_layout(tmp_path: Path, food_kitchen: Path) -> None:
+    result = ingest(food_kitchen, tmp_path / "out", settings=IngestSettings(domains=DOMAINS))
+    dataset = load_dataset(tmp_path / "out")
+    assert [d.name for d in dataset.catalogue.domains] == list(DOMAINS)
+    for split, name in (("valid", "valid"), ("test", "test")):
+        first = (food_kitchen / f"{name}.txt").read_text().split("\n", 1)[0].split("\t")[1]
+        assert dataset.split(split)[0].tolist() == [int(item) + 1 for item in first.split(",")]
+    assert result.warnings == []
+    header = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert header["source"] == {"layout": "official", "name": food_kitchen.name}
+    assert "density" in format_summary(dataset)
+
+
+def test_settings_and_counts_are_kept_with_the_data(tmp_path: Path) -> None:
+    source, items = write(tmp_path, make_interactions())
+    result = ingest(source, tmp_path / "out", items=items, settings=IngestSettings(domains=DOMAINS, seed=3))
+    kept = json.loads((tmp_path / "out" / "dataset.json").read_text())["source"]
+    assert (kept["name"], kept["items"]) == ("interactions.csv", "items.csv")
+    assert (kept["settings"]["seed"], kept["settings"]["domains"]) == (3, list(DOMAINS))
+    assert kept["dropped_users"] == result.dropped_users > 0
+    assert any(f"dropped {result.dropped_users} users" in warning for warning in result.warnings)
+    assert any(f"{result.untitled_items} items have no title" in warning for warning in result.warnings)
+
+
+SMALL = [(f"u{u}", f"i{i}", t) for u in range(4) for t, i in enumerate((0, 1, 2, 3, 4, 5))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (SMALL, IngestSettings(DOMAINS, core=7), "the 7-core filter left nothing of 24 interactions"),
+        (
+            [("u1", "i1", 1), ("u1", "i1", 2), ("u1", "i3", 3)],
+            IngestSettings(DOMAINS, core=2),
+            "no item of domain 'Kitchen' is left after the 2-core filter",
+        ),
+        (
+            [("u1", "i1", 1), ("u1", "i2", 2), ("u2", "i3", 3), ("u2", "i6", 3)],
+            IngestSettings(DOMAINS, core=1),
+            "0 users have items in both domains, 2 are needed",
+        ),
+        (SMALL[:12], IngestSettings(DOMAINS, core=1), "no training history of two items or more is left"),
+        (
+            [("u1", "i1", 1), ("u1", "i3", 2)],
+            IngestSettings(DOMAINS, core=1, split="leave-one-out"),
+            "no history has 4 items; the longest has 2",
+        ),
+        (SMALL, IngestSettings(), "name the two domains"),
+        (SMALL, IngestSettings(("Food", "Garden")), "domain 'Kitchen', expected 'Food' or 'Garden'"),
+    ],
+)
+def test_the_step_that_leaves_nothing_is_named(
+    tmp_path: Path, rows: list[tuple[str, str, int]], settings: IngestSettings, message: str
+) -> None:
+    source, items = write(tmp_path, rows)
+    with pytest.raises(DataError) as caught:
+        ingest(source, tmp_path / "out", items=items, settings=settings)
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_core_no_item_of_one_domain_survives_leave_one_out_either(tmp_path: Path) -> None:
+    rows = [("u1", f"i{n}", n) for n in (1, 2, 4, 5, 7)] + [("u2", "i3", 9)]
+    source, items = write(tmp_path, rows)
+    settings = IngestSettings(DOMAINS, core=1, split="leave-one-out")
+    result = ingest(source, tmp_path / "out", items=items, settings=settings)
+    assert result.short_users == 1
+    assert any("nothing ties them together" in warning for warning in result.warnings)
+
+
+def test_a_source_and_its_items_file_go_together(tmp_path: Path) -> None:
+    source, items = write(tmp_path, SMALL)
+    with pytest.raises(DataError, match="needs an items file"):
+        ingest(source, tmp_path / "out", settings=IngestSettings(DOMAINS))
+    with pytest.raises(DataError, match="is a folder, which has its own items"):
+        ingest(tmp_path, tmp_path / "out" / "x", items=items)
+    with pytest.raises(DataError, match="not the official layout, it has no"):
+        ingest(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="No such file"):
+        ingest(tmp_path / "none.csv", tmp_path / "out", items=items, settings=IngestSettings(DOMAINS))
+
+
+def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> None:
+    source, items = write(tmp_path, SMALL)
+    settings = IngestSettings(DOMAINS, core=0)
+    out, other = tmp_path / "out", tmp_path / "other"
+    ingest(source, out, items=items, settings=settings)
+    with pytest.raises(DataError, match="exists already"):
+        ingest(source, out, items=items, settings=settings)
+    ingest(source, out, items=items, settings=settings, overwrite=True)
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    with pytest.raises(DataError, match="not a data set folder"):
+        ingest(source, other, items=items, settings=settings, overwrite=True)
+    for path in (tmp_path, source):
+        with pytest.raises(DataError, match="is or holds the source"):
+            ingest(source, path, items=items, settings=settings, overwrite=True)
+    assert (other / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"domains": ("A", "A")}, "two different names"),
+        ({"domains": ("A", " ")}, "two different names"),
+        ({"domains": ("A", "B", "C")}, "two different names"),
+        ({"core": -1}, "core is -1"),
+        ({"split": "random"}, "split is 'random'"),
+        ({"valid_share": -0.1}, "shares are"),
+        ({"test_share": 1.0}, "shares are"),
+        ({"valid_share": float("nan")}, "shares are"),
+        ({"valid_share": 0.6, "test_share": 0.6}, "shares are"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        IngestSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_summary_by_hand(tmp_path: Path) -> None:
+    rows = [("u1", "i0", 1), ("u1", "i1", 2), ("u1", "i2", 3), ("u2", "i1", 1), ("u2", "i2", 2)]
+    rows += [("u3", "i0", 1), ("u3", "i3", 1), *((f"v{n}", f"i{n}", n) for n in range(4))]
+    source, items = write(tmp_path, rows)
+    settings = IngestSettings(DOMAINS, core=1, valid_share=0, test_share=1 - 1e-9)
+    result = ingest(source, tmp_path / "out", items=items, settings=settings)
+    # u1 is the one overlapped user and held out; u2 has Food only, u3 Kitchen only; v0..v3 are too short
+    assert result.short_users == 4
+    assert format_summary(result.dataset).split("\n") == [
+        "items    all  untitled",
+        "Food       2         0",
+        "Kitchen    2         1",
+        "",
+        "                train  valid  test",
+        "users               2      0     1",
+        "  Food only         1      0     0",
+        "  Kitchen only      1      0     0",
+        "  overlapped        0      0     1",
+        "interactions        4      0     3",
+        "  Food              2      0     2",
+        "  Kitchen           2      0     1",
+        "history length",
+        "  shortest          2      0     3",
+        "  median            2      0     3",
+        "  mean           2.00   0.00  3.00",
+        "  longest           2      0     3",
+        "",
+        "training density 50.0000%",
+    ]

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.ingest.interactions import (
+    PROGRESS_EVERY,
+    Columns,
+    ItemTable,
+    parse_time,
+    read_interactions,
+    read_items,
+)
+
+DOMAINS = ("Food", "Kitchen")
+ITEMS = "item,domain,title\npan,Kitchen,Pan\ntea,Food,Tea\npot,Kitchen,\njam,Food,  \n"
+
+
+def items_of(folder: Path, content: str = ITEMS) -> ItemTable:
+    path = folder / "items.csv"
+    path.write_text(content, encoding="utf-8")
+    return read_items(path, Columns(), DOMAINS)
+
+
+def test_items_of_the_first_domain_come_first_in_file_order(tmp_path: Path) -> None:
+    items = items_of(tmp_path)
+    assert items.ids == ["tea", "jam", "pan", "pot"]
+    assert items.titles == ["Tea", "", "Pan", ""]
+    assert items.n_a == 2
+    assert items.code_of == {"tea": 0, "jam": 1, "pan": 2, "pot": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("pan,Kitchen,Pan\ntea,Garden,Tea\n", "items.csv:3: domain 'Garden', expected 'Food' or 'Kitchen'"),
+        ("pan,Kitchen,Pan\ntea,,Tea\n", "items.csv:3: domain '', expected"),
+        ("pan,Kitchen,Pan\n ,Food,Tea\n", "items.csv:3: the item id is empty"),
+        (
+            "pan,Kitchen,Pan\ntea,Food,Tea\npan,Kitchen,X\n",
+            "items.csv:4: item 'pan' is listed twice; it was first on line 2",
+        ),
+        (
+            "pan,Kitchen,Pan\ntea,Food,Tea\npan,Food,X\n",
+            "items.csv:4: item 'pan' is in both domains; it was first on line 2",
+        ),
+        ("pan,Kitchen,Pan\n", "items.csv: no item of domain 'Food'"),
+        ("", "items.csv: no item of domain 'Food'"),
+    ],
+)
+def test_bad_items_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        items_of(tmp_path, f"item,domain,title\n{content}")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_interactions_become_codes_in_file_order(tmp_path: Path, suffix: str) -> None:
+    rows = [("u2", "pan", "20"), ("u1", "tea", "2020-01-01"), ("u2", "jam", "-3.5"), ("u3", "pan", "1e3")]
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".jsonl":
+        path.write_text(
+            "".join(json.dumps({"timestamp": t, "user": u, "item": i}) + "\n" for u, i, t in rows)
+        )
+    else:
+        comma = "," if suffix == ".csv" else "\t"
+        path.write_text("".join(comma.join(row) + "\n" for row in [("user", "item", "timestamp"), *rows]))
+    table = read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+    assert table.user_ids == ["u2", "u1", "u3"]
+    assert table.users.tolist() == [0, 1, 0, 2]
+    assert table.items.tolist() == [2, 0, 1, 2]
+    assert table.times.tolist() == [20.0, 1577836800.0, -3.5, 1000.0]
+    assert (table.users.dtype, table.items.dtype, table.times.dtype) == (np.int32, np.int32, np.float64)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abé\",' ", min_size=1, max_size=3).filter(lambda user: not user.isspace()),
+            st.sampled_from(["tea", "jam", "pan", "pot"]),
+            st.integers(-(2**53), 2**53),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_no_interaction_is_lost_or_changed(rows: list[tuple[str, str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        items = items_of(Path(name))
+        path = Path(name) / "x.jsonl"
+        path.write_text(
+            "".join(json.dumps({"user": u, "item": i, "timestamp": t}) + "\n" for u, i, t in rows)
+        )
+        table = read_interactions(path, items, Columns(), DOMAINS)
+    found = [
+        (table.user_ids[user], items.ids[item], when)
+        for user, item, when in zip(table.users, table.items, table.times, strict=True)
+    ]
+    assert found == rows
+
+
+def test_columns_may_be_named_otherwise(tmp_path: Path) -> None:
+    columns = Columns(user="uid", item="asin", domain="category", timestamp="time", title="name")
+    items, path = tmp_path / "items.tsv", tmp_path / "x.tsv"
+    items.write_text('name\tasin\tcategory\n12" pan\tpan\tKitchen\nTea\ttea\tFood\n')
+    path.write_text("time\tuid\tasin\tcategory\trating\n7\tu\tpan\tKitchen\t5\n")
+    table = read_items(items, columns, DOMAINS)
+    assert table.titles == ["Tea", '12" pan']
+    assert read_interactions(path, table, columns, DOMAINS).items.tolist() == [1]
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(DataError, match="one name stands for two columns"):
+        Columns(user="id", item="id")
+    with pytest.raises(DataError, match="one name stands for two columns"):
+        Columns(title="domain")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("u,nut,1,Food", "item 'nut' is not in the items file"),
+        ("u,,1,Food", "the item id is empty"),
+        ("u, ,1,Food", "the item id is empty"),
+        (",tea,1,Food", "the user id is empty"),
+        ("  ,tea,1,Food", "the user id is empty"),
+        ("u,tea,yesterday,Food", "timestamp 'yesterday' is neither a number nor an ISO 8601 date"),
+        ("u,tea,,Food", "timestamp '' is neither"),
+        ("u,tea,nan,Food", "timestamp 'nan' is not finite"),
+        ("u,tea,-inf,Food", "timestamp '-inf' is not finite"),
+        ("u,tea,1e999,Food", "timestamp '1e999' is not finite"),
+        ("u,tea,1,Kitchen", "item 'tea' with domain 'Kitchen', but the items file has it in 'Food'"),
+        ("u,tea,1,Garden", "domain 'Garden', expected 'Food' or 'Kitchen'"),
+        ("u,tea,1,", "domain '', expected 'Food' or 'Kitchen'"),
+        ("user,item,timestamp,domain", "the header line again"),
+    ],
+)
+def test_bad_interactions_are_refused_with_their_line(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"user,item,timestamp,domain\nu,tea,1,Food\nu,pan,2,Kitchen\n{row}\nu,jam,3,Food\n")
+    with pytest.raises(DataError) as caught:
+        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+    assert str(caught.value).startswith(f"{path}:4: {message}")
+
+
+def test_a_json_line_without_domain_is_taken_beside_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(
+        '{"user": 1, "item": "tea", "timestamp": 1}\n'
+        '{"user": "1", "item": "jam", "timestamp": 2, "domain": "Food"}\n'
+        '{"user": 1, "item": "pan", "timestamp": 3, "domain": "Food"}\n'
+    )
+    with pytest.raises(DataError, match=r"x\.jsonl:3: item 'pan' with domain 'Food'"):
+        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+
+
+def test_a_header_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("user,item,timestamp\n")
+    with pytest.raises(DataError, match=r"x\.csv: no interactions"):
+        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+
+
+def test_progress_counts_interactions(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("user,item,timestamp\n" + "u,tea,1\n" * (PROGRESS_EVERY + 5))
+    counts: list[int] = []
+    read_interactions(path, items_of(tmp_path), Columns(), DOMAINS, counts.append)
+    assert counts == [PROGRESS_EVERY, PROGRESS_EVERY + 5]
+
+
+@given(
+    st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)),
+    st.integers(-720, 720),
+)
+def test_dates_are_seconds_since_1970(naive: datetime, offset: int) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    zoned = naive.replace(tzinfo=timezone(timedelta(minutes=offset)))
+    assert parse_time(zoned.isoformat()) == pytest.approx((zoned - epoch) / timedelta(seconds=1), abs=2e-6)
+    assert parse_time(naive.isoformat()) == parse_time(naive.isoformat() + "Z")
+    assert parse_time(naive.isoformat(" ") + "+00:00") == parse_time(naive.isoformat())
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a running process cannot be set here")
+def test_dates_without_a_zone_are_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        assert parse_time("1970-01-02") == 86400
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.integers(-(2**53), 2**53) | st.floats(-1e18, 1e18))
+def test_numbers_are_taken_as_they_are(number: float) -> None:
+    assert parse_time(repr(number)) == number
+
+
+@given(st.text(max_size=12))
+def test_any_other_text_is_refused_as_a_timestamp(text: str) -> None:
+    try:
+        found = parse_time(text)
+    except ValueError:
+        return
+    assert math.isfinite(found)
+
+
+def test_digits_are_a_number_and_never_a_date() -> None:
+    assert parse_time("20240131") == 20240131
+    with pytest.raises(ValueError, match="neither"):
+        parse_time("1_000")
+    with pytest.raises(ValueError, match="neither"):
+        parse_time("2024-02-30")

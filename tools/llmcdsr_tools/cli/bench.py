@@ -1,0 +1,133 @@
+"""Commands of the console command ``llmcdsr`` that measure the runtime."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from llmcdsr_lite.cli import FilePath, cli, example, model_option
+from llmcdsr_lite.files import atomic_file
+from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
+
+
+@cli.command("random-bundle")
+@click.argument("output", type=FilePath)
+@click.option(
+    "--items",
+    "n_items",
+    nargs=2,
+    type=click.IntRange(1),
+    required=True,
+    metavar="A B",
+    help="Items of the two domains.",
+)
+@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
+@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@overwrite_option
+@example("llmcdsr random-bundle random --items 29207 7091")
+@needs_train_extra
+def random_bundle(
+    output: Path,
+    n_items: tuple[int, int],
+    hidden: int,
+    blocks: int,
+    heads: int,
+    max_length: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Write a bundle of random vectors to OUTPUT, for benchmarks.
+
+    Its vectors lie as trained ones do: in clusters, with skewed norms. It knows nothing of any item.
+    """
+    from llmcdsr_tools.random_bundle import write_random_bundle
+
+    write_random_bundle(
+        output,
+        n_items,
+        hidden=hidden,
+        n_blocks=blocks,
+        n_heads=heads,
+        max_length=max_length,
+        seed=seed,
+        overwrite=overwrite,
+    )
+
+
+@cli.command()
+@model_option
+@click.option(
+    "--requests",
+    "n_requests",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="For each latency.",
+)
+@click.option(
+    "--soak",
+    "n_soak",
+    type=click.IntRange(0),
+    default=100_000,
+    show_default=True,
+    help="Requests before memory is looked at again (exact search, one thread).",
+)
+@click.option("--threads", multiple=True, type=click.IntRange(1, 256), default=[1, 2], show_default=True)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Measure these configurations alone, such as onnx-exact-1, numpy-* or torch-*.",
+)
+@click.option("--quick", is_flag=True, help="A few requests each: to see that it runs, not to quote.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the histories.")
+@click.option(
+    "--baseline-python",
+    metavar="PATH",
+    default=sys.executable,
+    help="A Python with PyTorch, or RePlay, or both; this one by default.",
+)
+@click.option("--json", "json_file", type=FilePath, metavar="FILE", help="Write all figures to FILE, too.")
+@example("llmcdsr bench --model models/demo --quick --only 'onnx-*-1'")
+def bench(
+    model: Path,
+    n_requests: int,
+    n_soak: int,
+    threads: tuple[int, ...],
+    only: tuple[str, ...],
+    quick: bool,
+    seed: int,
+    baseline_python: str,
+    json_file: Path | None,
+) -> None:
+    """Measure the runtime on this machine: latency, users a second, start, memory.
+
+    Every configuration (backend, search, threads) runs in a process of its own. Where PyTorch and RePlay are
+    installed, they are measured in the same run, as baselines. Prints Markdown.
+    """
+    from llmcdsr_tools.bench import stage
+    from llmcdsr_tools.bench.report import format_line, format_report
+
+    settings = stage.BenchSettings(
+        n_requests=n_requests,
+        n_soak=n_soak,
+        threads=threads,
+        seed=seed,
+        only=only,
+        baseline_python=baseline_python,
+    )
+    report = stage.bench(
+        model,
+        settings.quick() if quick else settings,
+        lambda outcome: click.echo(format_line(outcome), err=True),
+    )
+    click.echo(format_report(report))
+    if json_file is not None:
+        with atomic_file(json_file) as temporary:
+            temporary.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")

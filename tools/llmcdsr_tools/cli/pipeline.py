@@ -1,0 +1,185 @@
+"""Commands of the console command ``llmcdsr`` for pre-training and for the whole pipeline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmcdsr_lite.cli import FilePath, cli, example
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, training_progress
+
+if TYPE_CHECKING:
+    from llmcdsr_tools.fit.stage import FitObserver, StageOutcome
+    from llmcdsr_tools.fit.stage_cache import Stage
+    from llmcdsr_tools.pretrain.domain_training import DomainEpoch
+    from llmcdsr_tools.pretrain.stage import PretrainObserver
+
+
+@cli.command()
+@click.argument("dataset", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help=".npz file to write.")
+@click.option(
+    "--text-embeddings", required=True, type=FilePath, help=".npy matrix (items, E) of `llmcdsr embed`."
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["bce", "sampled-softmax"]),
+    default="bce",
+    show_default=True,
+    help="Of the recommender; bce is the official recipe.",
+)
+@click.option(
+    "--negatives", type=click.IntRange(1), default=256, show_default=True, help="For sampled-softmax."
+)
+@click.option(
+    "--text-initialization", is_flag=True, help="Start the items from the titles' principal components."
+)
+@click.option(
+    "--contrastive-weight",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Of the contrastive loss beside the recommender's.",
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the contrastive loss.")
+@click.option(
+    "--epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many a domain."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Epochs without a better validation HR@10.",
+)
+@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
+@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option(
+    "--held-out",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of items kept from the contrastive loss, to measure it on.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of matrix products.")
+@overwrite_option
+@example("llmcdsr pretrain dataset --text-embeddings titles.npy -o pretrained.npz")
+@needs_train_extra
+def pretrain(
+    dataset: Path,
+    output: Path,
+    text_embeddings: Path,
+    negatives: int,
+    epochs: int,
+    blocks: int,
+    heads: int,
+    threads: int,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Train item vectors and a projection of titles for each domain of DATASET.
+
+    An interrupted call goes on after the last full epoch when it is given again.
+    """
+    from llmcdsr_tools.pretrain import stage
+
+    chosen = stage.PretrainSettings(
+        n_negatives=negatives, n_epochs=epochs, n_blocks=blocks, n_heads=heads, **settings
+    )
+    result = stage.pretrain(
+        dataset,
+        text_embeddings,
+        output,
+        chosen,
+        threads=threads,
+        overwrite=overwrite,
+        observer=pretraining_progress(),
+    )
+    for warning in result.warnings:
+        click.echo(f"note: {warning}", err=True)
+    names = [d["name"] for d in stage.load_pretrained(output).description["domains"]]
+    for name, done, best in zip(names, result.epochs, result.best_epoch, strict=True):
+        kept = done[best - 1]
+        click.echo(
+            f"{name}: epoch {best} of {len(done)} kept, validation HR@10 {kept.hr10:.4f}; a title finds its "
+            f"item at median rank {kept.title_rank:g}, in the first ten {kept.title_recall10:.1%}"
+        )
+
+
+@cli.command()
+@click.argument("config", type=FilePath, required=False)
+@click.option(
+    "--example", "show_example", is_flag=True, help="Print a configuration with comments, and stop."
+)
+@example("llmcdsr fit --example > fit.toml; llmcdsr fit fit.toml")
+@needs_train_extra
+def fit(config: Path | None, show_example: bool) -> None:
+    """Run the whole pipeline, from interactions to a bundle and a report, as the TOML file CONFIG says.
+
+    Stages that are done are not run again; a call that was ended goes on when it is given again.
+    """
+    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+
+    from llmcdsr_tools.evaluate import format_results
+    from llmcdsr_tools.fit.config import example_config
+    from llmcdsr_tools.fit.stage import fit as run_fit
+
+    if show_example:
+        click.echo(example_config(), nl=False)
+        return
+    if config is None:
+        raise UsageError("name a configuration; --example prints one to start from")
+    result = run_fit(config, observer=fit_progress())
+    click.echo(f"{'stage':<14}{'seconds':>10}")
+    for stage in result.stages:
+        click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
+    click.echo(f"\n{format_results(list(result.measures.test))}")
+    click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
+
+
+def fit_progress() -> FitObserver:
+    """What every stage tells of itself."""
+    from llmcdsr_tools.fit.stage import FitObserver
+
+    class Progress(FitObserver):
+        training = training_progress()
+        pretraining = pretraining_progress()
+
+        def started(self, stage: Stage) -> None:
+            click.echo(f"{stage.name} ...", err=True)
+
+        def done(self, outcome: StageOutcome) -> None:
+            how = "done before" if outcome.cached else f"{outcome.seconds:.1f} s"
+            click.echo(f"{outcome.name}: {how}", err=True)
+
+        def progress(self, done: int, of: int) -> None:
+            if sys.stderr.isatty():
+                click.echo(f"\r{done:,} of {of:,} ", nl=done == of, err=True)
+
+    return Progress()
+
+
+def pretraining_progress() -> PretrainObserver:
+    """One line an epoch."""
+    from llmcdsr_tools.pretrain.stage import PretrainObserver
+
+    class Progress(PretrainObserver):
+        def epoch(self, domain: str, metrics: DomainEpoch, improved: bool) -> None:
+            click.echo(
+                f"{domain}, epoch {metrics.epoch}: loss {metrics.loss:.4f}, contrastive "
+                f"{metrics.contrastive:.4f}, validation HR@10 {metrics.hr10:.4f}, title's median rank "
+                f"{metrics.title_rank:g}, {metrics.seconds:.1f} s{' *' if improved else ''}",
+                file=sys.stderr,
+            )
+
+    return Progress()

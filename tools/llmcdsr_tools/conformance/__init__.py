@@ -1,0 +1,1 @@
+"""Check of the NumPy models against numbers of the official implementation."""

@@ -1,0 +1,182 @@
+"""Check the NumPy models against numbers of the official implementation.
+
+``python -m llmcdsr_tools.conformance FILE...`` reads case files (.npz: parameters under PyTorch's names,
+inputs, outputs and gradients, float64, dropout off), prints the largest relative error of each group and
+exits with status 1 if one is out of tolerance. The relative error of an array is the largest absolute
+difference divided by the largest absolute value expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.reference import losses, sasrec
+from llmcdsr_lite.reference.contrastive import nt_xent
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_tools.conformance.case import Array, Case, pack_padded, parameters_of
+from llmcdsr_tools.conformance.meta import check_meta, check_meta_sgd, check_meta_warm, check_recall
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """Outcome of one group of a case file.
+
+    Parameters
+    ----------
+    group : str
+    error : float or None
+        Largest relative error, None for a group that is not checked yet.
+    worst : str
+        The array it was found in.
+    tolerance : float
+    """
+
+    group: str
+    error: float | None = None
+    worst: str = ""
+    tolerance: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """False if the error is out of tolerance (or not a number)."""
+        return self.error is None or self.error <= self.tolerance
+
+
+def check(path: Path) -> list[GroupResult]:
+    """Check every group of a case file.
+
+    Parameters
+    ----------
+    path : Path
+        A case file.
+
+    Returns
+    -------
+    list of GroupResult
+        In file order.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, lacks an array, or its arrays do not fit together.
+    """
+    case = Case(path)
+    results = []
+    for group in case.groups():
+        if group not in _CHECKS:
+            results.append(GroupResult(group))
+            continue
+        try:
+            with np.errstate(all="ignore"):  # what is not finite fails the comparison
+                results.append(_check_group(case, group))
+        except (ValueError, IndexError, TypeError) as error:
+            raise DataError(f"{path}: arrays of group {group!r} do not fit together: {error}") from None
+    return results
+
+
+def _check_group(case: Case, group: str) -> GroupResult:
+    compare, tolerance = _CHECKS[group]
+    worst, error = "", 0.0
+    for name, actual, expected in compare(case):
+        this = relative_error(actual, expected)
+        if math.isnan(this):  # nothing is worse, and no later array may hide it
+            return GroupResult(group, this, name, tolerance)
+        if this > error:
+            worst, error = name, this
+    return GroupResult(group, error, worst, tolerance)
+
+
+def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Largest absolute difference divided by the largest absolute value expected."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not actual.size:
+        return 0.0
+    scale = np.abs(expected).max()
+    return float(np.abs(actual - expected).max() / (scale if scale > 0 else 1.0))
+
+
+def _check_forward(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    parameters = parameters_of(case)
+    batch, tokens = pack_padded(case["forward/seq"])
+    features, cache = sasrec.forward(parameters, batch)
+    yield "features", features, case["forward/features"].reshape(-1, features.shape[1])[tokens]
+
+    positives, negatives = case["forward/pos"].ravel()[tokens], case["forward/neg"].ravel()[tokens]
+    loss = losses.binary_cross_entropy(features, parameters.item_embedding, positives, negatives)
+    yield "loss", np.array(loss.loss), case["forward/loss"]
+
+    gradients = SASRecParameters.zeros(parameters.config, np.float64)
+    d_inputs = sasrec.backward(parameters, loss.d_features, cache, gradients)
+    rows = sasrec.sum_rows(np.concatenate([batch.rows, loss.rows]), np.concatenate([d_inputs, loss.d_rows]))
+    gradients.item_embedding[rows.rows] = rows.values
+    expected = parameters_of(case, "forward/grad/")
+    yield "grad/item_embedding", gradients.item_embedding, expected.item_embedding
+    for name, array in gradients.arrays.items():
+        yield f"grad/{name}", array, expected.arrays[name]
+
+
+def _check_predict(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    parameters = parameters_of(case)
+    batch, _ = pack_padded(case["forward/seq"])
+    users = sasrec.user_representations(parameters, batch)
+    candidates = parameters.item_embedding[case["predict/candidates"]]  # (n, candidates, H)
+    yield "scores", np.einsum("nh,nch->nc", users, candidates), case["predict/scores"]
+
+
+def _check_contrastive(case: Case) -> Iterator[tuple[str, Array, Array]]:
+    found = nt_xent(case["contrastive/text"], case["contrastive/collaborative"])
+    yield "loss", np.array(found.loss), case["contrastive/loss"]
+    yield "grad_text", found.d_text, case["contrastive/grad_text"]
+    yield "grad_collaborative", found.d_collaborative, case["contrastive/grad_collaborative"]
+
+
+_CHECKS: dict[str, tuple[Callable[[Case], Iterator[tuple[str, Array, Array]]], float]] = {
+    "forward": (_check_forward, 1e-9),
+    "predict": (_check_predict, 1e-9),
+    "recall": (check_recall, 1e-9),
+    "meta": (check_meta, 1e-7),
+    "meta_sgd": (check_meta_sgd, 1e-7),
+    "meta_warm": (check_meta_warm, 1e-7),
+    "contrastive": (_check_contrastive, 1e-9),
+}
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def main(files: tuple[Path, ...]) -> None:
+    """Check case FILES of the official implementation's numbers against the NumPy models.
+
+    Example: python -m llmcdsr_tools.conformance ../shared/conformance/*.npz
+    """
+    passed = True
+    for path in files:
+        try:
+            results = check(path)
+        except DataError as error:
+            raise click.ClickException(str(error)) from None
+        click.echo(path)
+        for r in results:
+            passed &= r.passed
+            if r.error is None:
+                click.echo(f"  {r.group:<12} not checked: not built yet")
+                continue
+            verdict = "ok" if r.passed else "OUT OF TOLERANCE"
+            click.echo(
+                f"  {r.group:<12} {r.error:.1e} (tolerance {r.tolerance:.0e}, worst: {r.worst}) {verdict}"
+            )
+    if not passed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m llmcdsr_tools.demo models``."""
+
+from llmcdsr_tools.demo.model import main
+
+main()

@@ -1,0 +1,144 @@
+"""The model card of a bundle: what it is, how it was made, how good it is, what pseudo items are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.pseudo import PseudoSetting, Source
+from llmcdsr_lite.title_neighbours import Weighing
+from llmcdsr_tools.evaluate import Result, format_results
+from llmcdsr_tools.export.pseudo_trials import MARGIN
+
+
+def model_card(bundle: Bundle, valid: list[Result], test: list[Result]) -> str:
+    """The README of a bundle, in Markdown."""
+    a, b = bundle.catalogue.domains
+    config, training = bundle.parameters.config, bundle.training
+    settings = training["settings"]
+    start = "text embeddings" if training["text_initialization"] else "random embeddings"
+    return f"""# Cross-domain recommender: {a.name} and {b.name}
+
+Ranks the next item of a user with history in {a.name} ({a.n_items:,} items), {b.name} ({b.n_items:,} items)
+or both. SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, histories
+up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
+
+## Use
+
+```python
+from llmcdsr_lite import Recommender
+
+recommender = Recommender.load("path/to/this/folder")
+recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
+```
+
+## Training
+
+{training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
+{settings["loss"]}; items started from {start}; epoch {training["epoch"]} was best on validation
+({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
+{pseudo_section(bundle) if bundle.recall is not None else ""}\
+{new_items_section(bundle) if bundle.new_items is not None else ""}
+## Metrics
+
+The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain
+(all other items, where there are fewer), and among its whole domain; ties count against the model. As in the
+official protocol, items of the history are ranked, too; `recommend` leaves them out by default, so these
+figures understate it. Cold cross-domain: the same users with every item of the target's domain taken out of
+the history, kept where 3 items or more remain. Negatives: seed {training["negatives_seed"]}.
+
+Test users:
+
+```
+{format_results(test)}
+```
+
+Validation users, on whom the epoch was chosen:
+
+```
+{format_results(valid)}
+```
+"""
+
+
+def pseudo_section(bundle: Bundle) -> str:
+    """What the model card says of pseudo items."""
+    domains = list(zip(bundle.catalogue.domains, bundle.pseudo, strict=True))
+    auto = "\n".join(
+        f"- {domain.name}: {_worth(choice.auto, choice.validation, choice.source)}"
+        for domain, choice in domains
+    )
+    names = "\n".join(
+        f"- {domain.name}: {_worth(choice.names, choice.validation.get('names', {'n_users': 0}))}"
+        for domain, choice in domains
+    )
+    return f"""
+## Pseudo items
+
+For a user without history in the wanted domain, this bundle can recall items of that domain by what the
+items of the history say: their titles, their companions (what other users who have them have in the wanted
+domain), or both. `pseudo="auto"`, the default, does what won on validation, for each wanted domain:
+
+{auto}
+
+Measured on cold cross-domain users, as explained below, in expectation over the draw of the negatives. The
+setting with the surest gain is taken: its HR@10 less that of "off", less {MARGIN:g} standard errors of the
+paired difference, must be above zero. Among so many settings the best is above "off" by luck alone.
+
+Names that a caller gives (`pseudo=[...]`) are always used. How was chosen with the items that were taken
+out of the history for names, so this is what names are worth that are never wrong:
+
+{names}
+"""
+
+
+def new_items_section(bundle: Bundle) -> str:
+    """What the model card says of new items."""
+    assert bundle.new_items is not None
+    domains = "\n".join(
+        f"- new items of {domain.name}: {_worth_of_new(weighing)}"
+        for domain, weighing in zip(bundle.catalogue.domains, bundle.new_items.weighings, strict=True)
+    )
+    return f"""
+## New items
+
+`add_items` gives an item that is new a weighed mean of the vectors of the {bundle.new_items.n_neighbours}
+items of its domain with the most similar titles. How sharply they are weighed and how long the mean is made
+was chosen on the validation histories, with a share of the catalogue at a time playing new items:
+
+{domains}
+
+These items were there in training, and the other vectors know of them: do not expect more of items that never
+were.
+"""
+
+
+def _worth_of_new(weighing: Weighing) -> str:
+    """A weighing and its measures, in words and numbers."""
+    found = weighing.validation
+    how = f"sharpness {weighing.sharpness:g}, scale {weighing.scale:g}"
+    if not found["n_places"]:
+        return f"{how}; there are no places in the validation data, so nothing was tried."
+    return (
+        f"{how}. HR@10 of the items that played new ones {found['hr10_new']:.4f}, with their trained vectors "
+        f"{found['hr10_new_trained']:.4f}; of all others beside them {found['hr10_others']:.4f} and "
+        f"{found['hr10_others_trained']:.4f} ({found['n_places']:,} places, {found['share_new']:.0%} new)."
+    )
+
+
+def _worth(setting: PseudoSetting, found: Mapping[str, Any], source: Source | None = None) -> str:
+    """A setting and its gain, in words and numbers."""
+    by = f", recalled by {source}" if source is not None else ""
+    if not found["n_users"]:
+        return f"{setting}; there are no such users in the validation data, so nothing was tried."
+    change = f"HR@10 {found['hr10']:.4f}, against {found['hr10_off']:.4f} without"
+    gain = f"{found['gain']:+.4f}, standard error {found['standard_error']:.4f}"
+    if setting.mode != "off":
+        relative = f", {found['gain'] / found['hr10_off']:+.1%}" if found["hr10_off"] else ""
+        return f"{setting}{by}. {change} ({gain}{relative}; {found['n_users']:,} users)."
+    verdict = "too little to rely on" if found["gain"] > 0 else "nothing to gain"
+    return (
+        f"off. The best of {found['n_settings']} settings ({found['setting']}{by}) had {change} "
+        f"({gain}; {found['n_users']:,} users): {verdict}."
+    )

@@ -1,0 +1,171 @@
+"""Export: a trained run becomes a bundle, its ONNX graph checked against the NumPy model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
+from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, write_bundle
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.version import __version__
+from llmcdsr_tools.checkpoint import load_model, load_poolers
+from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.evaluate import Result, evaluate
+from llmcdsr_tools.export.choose_pseudo import choose_pseudo
+from llmcdsr_tools.export.model_card import model_card
+from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
+from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
+from llmcdsr_tools.export.title_map import fit_title_map
+from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
+from llmcdsr_tools.text_initialization import load_text_embeddings
+
+AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
+
+
+def export(
+    run: Path,
+    output: Path,
+    *,
+    dataset: Path | None = None,
+    best_for: BestFor = "mean",
+    seed: int = 0,
+    overwrite: bool = False,
+    pretrained: Path | None = None,
+    text_embeddings: Path | None = None,
+) -> list[Result]:
+    """Write the bundle of a run.
+
+    With `text_embeddings` it carries what makes vectors of new items (`title_map`); with `pretrained`, too,
+    the recall network, and what is done with pseudo items is chosen on validation (`choose_pseudo`): nothing,
+    where nothing helps.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a training run.
+    output : Path
+        Folder of the bundle.
+    dataset : Path, optional
+        The run's data set, if it is not where it was.
+    best_for : {"mean", "a", "b"}
+        The model that was best on the mean of both domains' validation HR@10, or for one domain.
+    seed : int
+        Of the negatives of the metrics in the model card.
+    overwrite : bool
+        Replace a folder that is there.
+    pretrained : Path, optional
+        What `pretrain` wrote. If the run was trained with pseudo items, the same file.
+    text_embeddings : Path, optional
+        ``.npy`` matrix (items, E), the one that pre-training was done with.
+
+    Returns
+    -------
+    list of Result
+        Metrics of the exported model on the test users, as the model card shows them.
+
+    Raises
+    ------
+    TrainingError
+        If the run is incomplete or of another data set, or ONNX and NumPy disagree.
+    DataError
+        If the folder is there and must not be overwritten, or what recall needs does not fit.
+    """
+    header = read_run(run, dataset)
+    parameters, description = load_model(best_model(run, best_for))
+    data = load_dataset(header.dataset)
+    if parameters.config.n_items != len(data.catalogue):
+        raise TrainingError(f"{run}: the model has {parameters.config.n_items} items, not the data set's")
+    parameters.item_embedding[0] = 0  # padding: never trained, never read
+    backend = NumpyBackend(parameters)
+    table, max_length = parameters.item_embedding, parameters.config.max_length
+    network, choices, recaller = None, (PseudoChoice(), PseudoChoice()), None
+    text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
+    networks = _recall_networks(run, header, data, best_for, pretrained, text_embeddings)
+    if networks:
+        a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
+        choices = (a.choice(), b.choice())
+        network = merged(data, networks, choices)
+        if any(choice.auto.mode != "off" for choice in choices):  # or there is nothing else to measure
+            recaller = PseudoRecall(data.catalogue, network, choices, max_length)
+    metrics = {
+        split: evaluate(backend, table, data, split=split, seed=seed, pseudo=recaller)
+        for split in ("valid", "test")
+    }
+    training = {
+        "llmcdsr_lite": __version__,
+        "settings": header.settings,
+        "text_initialization": header.text_embeddings_sha256 is not None,
+        "epoch": description["epoch"],
+        "best_for": best_for,
+        "training_users": len(data.train),
+        "training_interactions": len(data.train.rows),
+        "negatives_seed": seed,
+        **{f"{split}_metrics": [_as_json(r) for r in results] for split, results in metrics.items()},
+    }
+    counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
+    new_items = None if text is None else fit_title_map(data, text, backend, table)
+    bundle = Bundle(
+        data.catalogue, parameters, counts, training, recall=network, pseudo=choices, new_items=new_items
+    )
+    onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
+    card = model_card(bundle, metrics["valid"], metrics["test"])
+    write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
+    return metrics["test"]
+
+
+def _recall_networks(
+    run: Path,
+    header: RunHeader,
+    data: Dataset,
+    best_for: BestFor,
+    pretrained: Path | None,
+    text_embeddings: Path | None,
+) -> tuple[SourcedNetwork, ...]:
+    """Recall networks, if they are asked for; the poolers are the run's, if it has trained any."""
+    if pretrained is None:
+        return ()
+    if text_embeddings is None:
+        raise TrainingError("a recall network needs both the pre-training and its text embeddings")
+    if header.pretrained_sha256 not in (None, file_hash(pretrained)):
+        raise TrainingError(f"{pretrained}: is not the pre-training that {run} was trained with")
+    return recall_networks(data, pretrained, text_embeddings, load_poolers(best_model(run, best_for)))
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    """A result for config.json; null where a group has no users: JSON knows no nan."""
+    return {**asdict(result), "hr": None, "ndcg": None} if not result.n_users else asdict(result)
+
+
+def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:
+    """Histories of every length to compare the two forms of the model on, real and random."""
+    rng = np.random.default_rng(0)
+    n_items = len(data.catalogue)
+    made = [rng.integers(1, n_items + 1, length) for length in (1, 2, max_length, max_length + 3)]
+    return made + [h.astype(np.int64) for _, h in zip(range(200), data.train, strict=False) if len(h)]
+
+
+def _checked_onnx(parameters: SASRecParameters, histories: list[npt.NDArray[np.int64]]) -> bytes:
+    """Build the ONNX model, and compare it with the NumPy model before anyone relies on it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / ITEM_VECTORS, parameters.item_embedding)
+        offset = (folder / ITEM_VECTORS).stat().st_size - parameters.item_embedding.nbytes
+        onnx_model = build_onnx(parameters, ITEM_VECTORS, offset)
+        (folder / ONNX).write_bytes(onnx_model)
+        check_onnx(str(folder / ONNX))
+        onnx = OnnxBackend(folder / ONNX, parameters.item_embedding, parameters.config.max_length, 1)
+        expected = NumpyBackend(parameters).represent(histories)
+        difference = float(np.abs(onnx.represent(histories) - expected).max() / np.abs(expected).max())
+    if not difference <= AGREEMENT:
+        raise TrainingError(
+            f"the ONNX model differs from the NumPy model by {difference:.1e}, more than {AGREEMENT:.0e}"
+        )
+    return onnx_model

@@ -1,0 +1,46 @@
+"""What `fit` tells of itself while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmcdsr_tools.fit.stage_cache import Stage
+from llmcdsr_tools.pretrain.stage import PretrainObserver
+from llmcdsr_tools.train.stage import Observer
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How one stage of a call went.
+
+    Parameters
+    ----------
+    name : str
+    output : Path
+    cached : bool
+        Whether there was nothing to do.
+    seconds : float
+        Of the call that made the output.
+    """
+
+    name: str
+    output: Path
+    cached: bool
+    seconds: float
+
+
+class FitObserver:
+    """Told how the pipeline goes; does nothing, override what you need."""
+
+    training: Observer | None = None
+    pretraining: PretrainObserver | None = None
+
+    def started(self, stage: Stage) -> None:
+        """Take note of a stage that will run."""
+
+    def done(self, outcome: StageOutcome) -> None:
+        """Take note of a stage that is done, or was so before."""
+
+    def progress(self, done: int, of: int) -> None:
+        """Take note of how far a stage is that counts texts or users."""

@@ -1,0 +1,304 @@
+"""The report of `fit`: one HTML file that needs nothing from elsewhere, no script, font or image."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.version import __version__
+from llmcdsr_tools.checkpoint import load_poolers
+from llmcdsr_tools.dataset import Dataset, format_summary, load_dataset
+from llmcdsr_tools.embed_names import load_embedded_names
+from llmcdsr_tools.evaluate import CUTOFFS, Result
+from llmcdsr_tools.fit.charts import Line, line_chart
+from llmcdsr_tools.fit.config import FitConfig
+from llmcdsr_tools.fit.measures import KindResult, read_measures
+from llmcdsr_tools.fit.recall_examples import Example, Yield, generation_yield, recall_examples
+from llmcdsr_tools.names import read_names
+from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.run import EpochMetrics, best_model
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{head}
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+_LONGEST_HISTORY = 12  # titles of an example that are shown
+
+
+@dataclass(frozen=True)
+class ReportSources:
+    """Where the report finds what it tells of; what is None was not made."""
+
+    config: FitConfig
+    dataset: Path
+    run: Path
+    measures: Path
+    bundle: Path
+    names: Path | None = None
+    generation: Path | None = None
+    embedded_names: Path | None = None
+    pretrained: Path | None = None
+
+
+def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], output: Path) -> None:
+    """Write the report.
+
+    Parameters
+    ----------
+    sources : ReportSources
+    times : sequence of (str, float)
+        Name of each stage, and the seconds of the call that completed it.
+    output : Path
+        Written atomically.
+
+    Raises
+    ------
+    DataError, TrainingError
+        If an output of a stage cannot be read.
+    """
+    data = load_dataset(sources.dataset)
+    names = " and ".join(d.name for d in data.catalogue.domains)
+    body = [
+        f"<h1>Cross-domain recommender: {escape(names)}</h1>",
+        f'<p class="note">Made by <code>llmcdsr fit {escape(sources.config.path.name)}</code>, '
+        f"llmcdsr_lite {escape(__version__)}.</p>",
+        *_measure_parts(sources),
+        *_training_parts(sources, data),
+        *_recall_parts(sources, data),
+        "<h2>Data</h2>",
+        f"<pre>{escape(format_summary(data))}</pre>",
+        "<h2>Stages</h2>",
+        _table(("stage", "seconds"), [(name, f"{seconds:,.1f}") for name, seconds in times]),
+        '<p class="note">Of the call that completed the stage, which may be an earlier one.</p>',
+        "<h2>Configuration</h2>",
+        f"<pre>{escape(sources.config.text)}</pre>",
+    ]
+    head = f"<title>llmcdsr: {escape(names)}</title>\n<style>\n{_style()}</style>"
+    page = _PAGE.format(head=head, body="\n".join(body))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(output) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+
+
+def _style() -> str:
+    return files("llmcdsr_tools.fit").joinpath("report.css").read_text(encoding="utf-8")
+
+
+def _measure_parts(sources: ReportSources) -> Iterable[str]:
+    measures = read_measures(sources.measures)
+    yield "<h2>How well it ranks: test users</h2>"
+    yield _result_table(measures.test)
+    yield (
+        '<p class="note">The last item of each held-out user is ranked among 999 uniform negatives of its '
+        "domain, and among its whole domain; ties count against the model. Cold cross-domain: every item "
+        "of the target's domain taken out of the history, kept where three items or more remain.</p>"
+    )
+    bundle = read_bundle(sources.bundle)
+    if bundle.recall is not None:
+        yield "<h3>What is done with pseudo items, chosen on validation</h3>"
+        yield _pseudo_table(bundle)
+    yield "<h3>By kind of user</h3>"
+    yield _kind_table(measures.kinds)
+    yield "<h3>Validation users, on whom the epoch was chosen</h3>"
+    yield _result_table(measures.valid)
+
+
+def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
+    epochs = _epochs(sources.run)
+    a, b = (d.name for d in data.catalogue.domains)
+    best = max(epochs, key=lambda e: e.mean_hr10).epoch if epochs else None
+    yield "<h2>Training</h2>"
+    yield '<div class="charts">'
+    yield line_chart("training loss", [Line("loss", [e.loss for e in epochs])], mark=best)
+    yield line_chart(
+        "validation HR@10, 999 negatives",
+        [Line(a, [e.hr10[0] for e in epochs]), Line(b, [e.hr10[1] for e in epochs])],
+        mark=best,
+    )
+    yield "</div>"
+    seconds = sum(e.seconds for e in epochs) / max(1, len(epochs))
+    yield (
+        f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of both domains.</p>'
+    )
+
+
+def _recall_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
+    if sources.pretrained is None:
+        return
+    pretrained = load_pretrained(sources.pretrained, data)
+    yield "<h2>Pre-training</h2>"
+    yield from _pretraining_charts(pretrained)
+    if sources.names is None or sources.embedded_names is None:
+        return
+    names = read_names(sources.names)
+    yield "<h2>Generated names</h2>"
+    yield _yield_table(generation_yield(data, names))
+    if sources.generation is not None and sources.generation.exists():  # of a language model
+        yield f"<pre>{escape(sources.generation.read_text(encoding='utf-8'))}</pre>"
+    poolers = load_poolers(best_model(sources.run, sources.config.export.best_for))
+    if poolers is None:
+        poolers = np.zeros((2, len(pretrained.projection_a)), dtype=np.float32)
+    embedded = load_embedded_names(sources.embedded_names, data)
+    yield "<h2>From history to pseudo items</h2>"
+    yield (
+        '<p class="note">Users drawn at random. A name\'s share is its weight in the pooling; a pseudo '
+        "item's number is its cosine to the pooled names.</p>"
+    )
+    for example in recall_examples(data, names, embedded, pretrained, poolers):
+        yield _example(example)
+
+
+def _pretraining_charts(pretrained: Pretrained) -> Iterable[str]:
+    domains = pretrained.description["domains"]
+    for key, title in (
+        ("hr10", "validation HR@10 within the domain"),
+        ("contrastive", "contrastive loss"),
+        ("title_rank", "median rank of an item by its title"),
+    ):
+        lines = [Line(d["name"], [e[key] for e in d["epochs"]]) for d in domains]
+        yield ('<div class="charts">' if key == "hr10" else "") + line_chart(title, lines)
+    yield "</div>"
+    for domain in domains:
+        kept = domain["epochs"][domain["best_epoch"] - 1]
+        yield (
+            f'<p class="note">{escape(domain["name"])}: epoch {kept["epoch"]} of {len(domain["epochs"])} is '
+            f"kept; there a title finds its item at median rank {kept['title_rank']:g}, within the first ten "
+            f"for {kept['title_recall10']:.1%}.</p>"
+        )
+
+
+def _result_table(results: Sequence[Result]) -> str:
+    with_pseudo = any(r.pseudo == "auto" for r in results)
+    heads = ["ranked among", "users", "target", *(["pseudo items"] if with_pseudo else []), "n"]
+    heads += [f"HR@{k}" for k in CUTOFFS] + [f"NDCG@{k}" for k in CUTOFFS]
+    rows = [
+        (
+            "999 negatives" if r.protocol == "sampled" else "whole domain",
+            "all" if r.group == "all" else "cold cross-domain",
+            r.domain,
+            *([r.pseudo] if with_pseudo else []),
+            f"{r.n_users:,}",
+            *map(_share, r.hr),
+            *map(_share, r.ndcg),
+        )
+        for r in results
+    ]
+    return _table(heads, rows, n_words=4 if with_pseudo else 3)
+
+
+def _pseudo_table(bundle: Bundle) -> str:
+    heads = ("target", "setting", "users", "HR@10 without", "best tried", "gain", "its standard error")
+    rows = []
+    for domain, choice in zip(bundle.catalogue.domains, bundle.pseudo, strict=True):
+        found = [choice.validation.get(k) for k in ("hr10_off", "hr10_best", "gain", "standard_error")]
+        numbers = ("" if value is None else f"{value:.4f}" for value in found)
+        rows.append((domain.name, str(choice.auto), str(choice.validation.get("n_users", "")), *numbers))
+    note = (
+        "Cold cross-domain validation users. A setting is taken only if its gain is well above its standard "
+        "error; otherwise pseudo items are off."
+    )
+    return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
+
+
+def _kind_table(kinds: Sequence[KindResult]) -> str:
+    heads = ("history has items of", "target", "n", "HR@10", "NDCG@10")
+    rows = [
+        (k.kind, k.domain, f"{k.n_users:,}", _share(k.hr10), _share(k.ndcg10)) for k in kinds if k.n_users
+    ]
+    return _table(heads, rows, n_words=2)
+
+
+def _yield_table(counted: Sequence[Yield]) -> str:
+    heads = (
+        "names of",
+        "generator",
+        "users",
+        "with names",
+        "share",
+        "names a user",
+        "distinct",
+        "are titles",
+    )
+    rows = [
+        (
+            y.domain,
+            ", ".join(y.generators) or "none",
+            f"{y.n_users:,}",
+            f"{y.n_with_names:,}",
+            f"{y.n_with_names / y.n_users:.1%}" if y.n_users else "",
+            f"{y.n_names / y.n_with_names:.1f}" if y.n_with_names else "",
+            f"{y.n_distinct:,}",
+            f"{y.n_titles / y.n_distinct:.1%}" if y.n_distinct else "",
+        )
+        for y in counted
+    ]
+    note = (
+        "Users with history in the other domain only; names that are, word for word, a title of the domain."
+    )
+    return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
+
+
+def _example(example: Example) -> str:
+    shown = example.history[-_LONGEST_HISTORY:]
+    earlier = len(example.history) - len(shown)
+    history = [f"<i>{earlier} earlier</i>"] if earlier else []
+    history += [escape(title) or "<i>untitled</i>" for title in shown]
+    names = [f"{escape(name)} <span class=note>{weight:.0%}</span>" for name, weight in example.names]
+    recalled = [
+        f"{escape(title) or '<i>untitled</i>'} <span class=note>{cosine:.2f}</span>"
+        for title, cosine in example.recalled
+    ]
+    return (
+        f'<div class="example"><h3>{escape(example.user)}</h3>'
+        f"<div><h4>history</h4>{_list('ol', history)}</div>"
+        f"<div><h4>names generated for {escape(example.domain)}</h4>{_list('ul', names)}</div>"
+        f"<div><h4>pseudo items</h4>{_list('ol', recalled)}</div></div>"
+    )
+
+
+def _list(tag: str, entries: Sequence[str]) -> str:
+    return f"<{tag}>" + "".join(f"<li>{entry}</li>" for entry in entries) + f"</{tag}>"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], n_words: int = 1) -> str:
+    """A table whose first `n_words` columns are text, the others numbers."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        made = (
+            f"<{tag}{' class=w' if n < n_words else ''}>{escape(cell)}</{tag}>"
+            for n, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(made)}</tr>"
+
+    return "\n".join(["<table>", line("th", heads), *(line("td", row) for row in rows), "</table>"])
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _epochs(run: Path) -> list[EpochMetrics]:
+    path = run / "metrics.jsonl"
+    try:
+        lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [EpochMetrics.from_json(line) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as metrics: {error}") from None

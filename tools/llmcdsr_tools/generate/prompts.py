@@ -1,0 +1,261 @@
+"""Prompts: an instruction for the direction, examples of overlapped users, and the user's own titles.
+
+The words are in ``prompts.toml``, of which a user may give another. A prompt depends on the settings and
+the user alone: neither on who was asked before, nor on how many are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from string import Template
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.generate.prompt_templates import Endpoint, PromptTemplates
+from llmcdsr_tools.single_domain import SingleDomainHistory, domains_of_users
+
+OutputFormat = Literal["json", "list"]
+
+_MIN_TITLES, _MIN_TITLE_TOKENS = 3, 6  # a prompt that is too long is not shortened beyond
+_TOKEN = re.compile(r"[A-Za-z]{1,5}|[^A-Za-z ]")
+_MIN_EXAMPLE_NAMES = 3  # fewer would teach the model to answer with so few
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What a prompt is made of.
+
+    Parameters
+    ----------
+    n_examples : int
+        Overlapped users shown as examples.
+    n_names : int
+        Names asked for, and at most so many shown in an example; half as many at least, if users have them.
+    n_titles : int
+        Titles of a history that are shown, at most: the newest.
+    title_tokens : int
+        Tokens of a title, at most.
+    prompt_tokens : int
+        Tokens of the whole prompt, at most: first fewer titles are shown, then shorter ones, then fewer
+        names in the examples.
+    seed : int
+        Of the examples and the order of users.
+    """
+
+    n_examples: int = 3
+    n_names: int = 10
+    n_titles: int = 10
+    title_tokens: int = 24
+    prompt_tokens: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request.
+
+    Parameters
+    ----------
+    system : str or None
+        None for the completion endpoint.
+    text : str
+        The user's message, or the text to go on with.
+    history : tuple of str
+        The user's titles as they are shown, oldest first.
+    examples : tuple of str
+        All titles of the examples as they are shown.
+    n_tokens : int
+        Estimated.
+    """
+
+    system: str | None
+    text: str
+    history: tuple[str, ...]
+    examples: tuple[str, ...]
+    n_tokens: int
+
+
+class PromptBuilder:
+    """Makes prompts of one data set.
+
+    Raises
+    ------
+    UsageError
+        If a setting cannot be meant, or the data set has too few overlapped users for the examples.
+    """
+
+    def __init__(
+        self, dataset: Dataset, templates: PromptTemplates, settings: PromptSettings, endpoint: Endpoint
+    ) -> None:
+        _check(settings)
+        self.settings, self.templates, self.endpoint = settings, templates, endpoint
+        self._dataset = dataset
+        self._names = tuple(domain.name for domain in dataset.catalogue.domains)
+        # train users, by the domain of the names
+        self._overlapped = tuple(self._example_users(domain) for domain in (0, 1))
+
+    def titles(self, rows: npt.NDArray[np.integer[Any]], domain: int) -> list[str]:
+        """Titles of a history's items of a domain, each once, where it was last; none that is empty."""
+        of = self._dataset.catalogue.domains[domain]
+        titles = [self._dataset.catalogue.titles[row - 1] for row in rows if of.start <= row < of.stop]
+        return list(dict.fromkeys(t for t in reversed(titles) if t.strip()))[::-1]
+
+    def build(self, history: SingleDomainHistory, output_format: OutputFormat = "list") -> Prompt:
+        """The prompt for a user.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be made short enough.
+        """
+        examples = self._draw_examples(history)
+        settings = self.settings
+        n_titles, title_tokens, n_names = settings.n_titles, settings.title_tokens, settings.n_names
+        while True:
+            prompt = self._render(history, examples, n_titles, title_tokens, n_names, output_format)
+            if prompt.n_tokens <= settings.prompt_tokens:
+                return prompt
+            if n_titles > _MIN_TITLES:
+                n_titles -= 1
+            elif title_tokens > _MIN_TITLE_TOKENS:
+                title_tokens -= 1
+            elif n_names > _MIN_EXAMPLE_NAMES:
+                n_names -= 1
+            else:
+                raise UsageError(
+                    f"prompt_tokens is {settings.prompt_tokens}, but the prompt for user {history.user!r} "
+                    f"has {prompt.n_tokens} with {_MIN_TITLES} titles of {_MIN_TITLE_TOKENS} tokens; "
+                    "allow more, or fewer examples"
+                )
+
+    def _render(
+        self,
+        history: SingleDomainHistory,
+        examples: Sequence[npt.NDArray[np.integer[Any]]],
+        n_titles: int,
+        title_tokens: int,
+        n_example_names: int,
+        output_format: OutputFormat,
+    ) -> Prompt:
+        def shown(rows: npt.NDArray[np.integer[Any]], domain: int, most: int) -> list[str]:
+            # half a character cannot be sent
+            titles = [t.encode("utf-8", "replace").decode() for t in self.titles(rows, domain)[-most:]]
+            return [shorten(html.unescape(title), title_tokens) for title in titles]
+
+        source, target = 1 - history.domain, history.domain
+        words = self.templates.of(self.endpoint, target)
+        common = {
+            "source": self._names[source],
+            "target": self._names[target],
+            "n_names": str(self.settings.n_names),
+        }
+        parts, of_examples = [], []
+        for number, rows in enumerate(examples, 1):
+            given = shown(rows, source, n_titles)
+            wanted = shown(rows, target, n_example_names)
+            of_examples += [*given, *wanted]
+            filled = {
+                "number": str(number),
+                "history": bulleted(given),
+                "names": _as_answer(wanted, output_format),
+            }
+            parts.append(Template(words.example).substitute(common, **filled))
+        own = shown(history.rows, source, n_titles)
+        body = Template(words.body).substitute(
+            common,
+            examples="".join(parts),
+            history=bulleted(own),
+            answer_format=self.templates.answer_format[output_format],
+        )
+        system = None
+        if words.system is not None:
+            system = Template(words.system).substitute(common)
+        text = body + words.answer_start
+        n_tokens = estimate_tokens(text) + estimate_tokens(system or "")
+        return Prompt(system, text, tuple(own), tuple(of_examples), n_tokens)
+
+    def _draw_examples(self, history: SingleDomainHistory) -> list[npt.NDArray[np.int32]]:
+        """Histories of overlapped train users, the same for the same seed and user, never the user's own."""
+        train = self._dataset.train
+        if self.settings.n_examples == 0:
+            return []
+        candidates = self._overlapped[history.domain]
+        rng = np.random.default_rng(user_seed(self.settings.seed, history))
+        drawn = rng.choice(candidates, self.settings.n_examples + 1, replace=False).tolist()
+        others = [user for user in drawn if train.users[user] != history.user]
+        return [train[user] for user in others[: self.settings.n_examples]]
+
+    def _example_users(self, domain: int) -> npt.NDArray[np.int64]:
+        """Overlapped train users with a title in one domain, and in that of the names many, or three."""
+        data, settings = self._dataset, self.settings
+        both = np.flatnonzero(domains_of_users(data, data.train).all(axis=1))
+        histories = [data.train[user] for user in both.tolist()]
+        n_names = np.array([len(self.titles(rows, domain)) for rows in histories], dtype=np.int64)
+        n_given = np.array([len(self.titles(rows, 1 - domain)) for rows in histories], dtype=np.int64)
+        for least in (settings.n_names // 2, _MIN_EXAMPLE_NAMES):
+            fitting = both[(n_names >= max(least, _MIN_EXAMPLE_NAMES)) & (n_given >= 1)]
+            if len(fitting) > settings.n_examples:  # the user itself is no example
+                return fitting
+        if settings.n_examples == 0:
+            return both[:0]
+        raise UsageError(
+            f"{settings.n_examples} examples need {settings.n_examples + 1} overlapped train users with "
+            f"a title in one domain and {_MIN_EXAMPLE_NAMES} in the other; there are {len(fitting)}"
+        )
+
+
+def user_seed(seed: int, history: SingleDomainHistory) -> int:
+    """A number of 32 bits for one user and domain, whatever the order of users."""
+    digest = hashlib.sha256(f"{seed}\0{history.domain}\0{history.user}".encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest()[:4], "big")
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has: a guess that suits most tokenizers, rather too many than too few.
+
+    A word is a token for every 5 letters begun; every digit, sign and character beyond ASCII is one.
+    """
+    return len(_TOKEN.findall(text))
+
+
+@lru_cache(maxsize=1 << 16)  # the titles of examples come again and again
+def shorten(title: str, tokens: int) -> str:
+    """The first words of a title that have at most so many tokens, white space made single."""
+    words = title.split()
+    kept: list[str] = []
+    for word in words:
+        if kept and estimate_tokens(" ".join([*kept, word])) > tokens:
+            break
+        kept.append(word)
+    text = " ".join(kept)
+    while estimate_tokens(text) > tokens:  # one long word
+        text = text[: -max(1, len(text) // 8)]
+    return text if len(kept) == len(words) else text.rstrip(" ,;:-(&/")
+
+
+def bulleted(titles: Sequence[str]) -> str:
+    """One title a line, with a hyphen before it."""
+    return "\n".join(f"- {title}" for title in titles)
+
+
+def _as_answer(titles: Sequence[str], output_format: OutputFormat) -> str:
+    """Titles in the form that is asked for."""
+    if output_format == "json":
+        return json.dumps({"names": list(titles)}, ensure_ascii=False)
+    return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, 1))
+
+
+def _check(settings: PromptSettings) -> None:
+    for name, least in (("n_examples", 0), ("n_names", 3), ("n_titles", 1), ("title_tokens", 1), ("seed", 0)):
+        if getattr(settings, name) < least:
+            raise UsageError(f"{name} is {getattr(settings, name)}, expected {least} or more")

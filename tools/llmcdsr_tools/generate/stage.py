@@ -1,0 +1,228 @@
+"""Stage: a language model writes, for users with history in one domain, names of items of the other.
+
+Every answer is appended to the answers file (`llmcdsr_tools.generate.answers`) as soon as it is there; a
+call that was interrupted, however, goes on with the users that have none. When all are there, they are
+parsed into the names file (`llmcdsr_tools.names`); what is dropped on the way is counted by reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_tools.dataset import Dataset, Split, load_dataset
+from llmcdsr_tools.generate.answers import open_answers
+from llmcdsr_tools.generate.asking import Asking, Failure, OutputFormatChoice, Wanted
+from llmcdsr_tools.generate.language_model import LanguageModel, OpenAIModel, ServerSettings
+from llmcdsr_tools.generate.outcome import GenerationYield, write_parsed
+from llmcdsr_tools.generate.prompt_templates import PromptTemplates, load_templates
+from llmcdsr_tools.generate.prompts import PromptBuilder, PromptSettings
+from llmcdsr_tools.single_domain import single_domain_histories
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How the users are asked.
+
+    Parameters
+    ----------
+    prompt : PromptSettings
+    output_format : {"auto", "json", "list"}
+        auto: JSON by a schema on a chat endpoint whose server takes one, a numbered list otherwise.
+    concurrency : int
+        Requests at a time.
+    """
+
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    output_format: OutputFormatChoice = "auto"
+    concurrency: int = 4
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What `generate` did.
+
+    Parameters
+    ----------
+    output, answers : Path
+        The names file and the answers file.
+    n_wanted : int
+        Users, or on held-out users, users and hidden domains, that names were wanted for.
+    n_resumed : int
+        Of these, answered by an earlier call.
+    n_without_title : int
+        Not asked for: their history has no title.
+    failures : tuple of Failure
+        Without an answer; another call asks again.
+    retried : dict of str to int
+        Tries after the first, by what had gone wrong.
+    parsed : GenerationYield
+        What became of all answers of the file.
+    """
+
+    output: Path
+    answers: Path
+    n_wanted: int
+    n_resumed: int
+    n_without_title: int
+    failures: tuple[Failure, ...]
+    retried: dict[str, int]
+    parsed: GenerationYield
+
+
+def generate(
+    dataset: Path | Dataset,
+    output: Path,
+    server: ServerSettings,
+    settings: GenerateSettings | None = None,
+    *,
+    answers: Path | None = None,
+    prompts: Path | None = None,
+    split: Split = "train",
+    users: Collection[str] | None = None,
+    limit: int | None = None,
+    model: LanguageModel | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> GenerateResult:
+    """Ask a language model for names, and write the names file.
+
+    Parameters
+    ----------
+    dataset : Path or Dataset
+        The data set folder, or what was read from it.
+    output : Path
+        The names file; one that is there is replaced.
+    server : ServerSettings
+        Where the model is. Nothing is sent anywhere else.
+    settings : GenerateSettings, optional
+    answers : Path, optional
+        The answers file; the output's name with ``.answers`` behind it if not given.
+    prompts : Path, optional
+        A TOML file in place of the shipped prompts, whole or in part.
+    split : {"train", "valid", "test"}
+        train: the single-domain users. The others: each user with one domain hidden, then the other.
+    users : collection of str, optional
+        Ask for these alone.
+    limit : int, optional
+        Ask for so many, drawn by seed; a larger limit asks for the same and more.
+    model : LanguageModel, optional
+        Asked in place of the server.
+    progress : callable, optional
+        Called with the number of users done and of all.
+
+    Returns
+    -------
+    GenerateResult
+
+    Raises
+    ------
+    GenerationError
+        If the server refuses the credentials or the model, too many requests in a row fail, or the
+        answers file is of another run. What was answered until then is kept.
+    DataError, UsageError, MissingDependencyError
+    """
+    settings = settings or GenerateSettings()
+    templates = load_templates(prompts)
+    wanted = select(dataset, server, settings, templates, split=split, users=users, limit=limit)
+    _check(server, settings)
+    path = answers or output.with_name(output.name + ".answers")
+    run = _describe(wanted.dataset, split, server, settings, templates)
+    stopped = threading.Event()
+    stop = (*templates.stop, f"\n{settings.prompt.n_names + 1}.")  # of a list that is long enough
+    asked = model or OpenAIModel(server, stop, stopped)
+    try:
+        with open_answers(path, run) as file:
+            todo = [h for h in wanted.histories if wanted.key(h) not in file.answers]
+            n_resumed = len(wanted.histories) - len(todo)
+            asking = Asking(asked, wanted, settings.output_format, settings.concurrency, stopped)
+            report = progress or (lambda done, n: None)
+            failures = asking.ask_all(todo, file, lambda n: report(n_resumed + n, len(wanted.histories)))
+            found = list(file.answers.values())
+            parsed = write_parsed(output, found, wanted.builder, wanted.dataset, split, server.model)
+    finally:
+        if isinstance(asked, OpenAIModel):
+            asked.close()
+    retried = dict(asked.retried) if isinstance(asked, OpenAIModel) else {}
+    return GenerateResult(
+        output, path, len(wanted.histories), n_resumed, wanted.n_without_title, failures, retried, parsed
+    )
+
+
+def select(
+    dataset: Path | Dataset,
+    server: ServerSettings,
+    settings: GenerateSettings,
+    templates: PromptTemplates,
+    *,
+    split: Split = "train",
+    users: Collection[str] | None = None,
+    limit: int | None = None,
+) -> Wanted:
+    """Choose whom to ask; see `generate`.
+
+    Raises
+    ------
+    DataError
+        If a user is none that names can be wanted for.
+    """
+    data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
+    builder = PromptBuilder(data, templates, settings.prompt, server.endpoint)
+    histories = single_domain_histories(data, split)
+    if users is not None:
+        chosen = set(users)
+        unknown = chosen - {history.user for history in histories}
+        if unknown:
+            kind = "single-domain user" if split == "train" else "user with items of both domains"
+            raise DataError(f"{min(unknown)!r} is no {kind} of the {split} split ({len(unknown)} such names)")
+        histories = [history for history in histories if history.user in chosen]
+    titled = [h for h in histories if builder.titles(h.rows, 1 - h.domain)]
+    random.Random(settings.prompt.seed).shuffle(titled)
+    n_without = len(histories) - len(titled)
+    return Wanted(data, titled if limit is None else titled[:limit], builder, n_without)
+
+
+def _check(server: ServerSettings, settings: GenerateSettings) -> None:
+    if server.endpoint == "completion" and settings.output_format == "json":
+        raise UsageError("output_format is 'json', which the completion endpoint has not; take 'list'")
+    if settings.concurrency < 1:
+        raise UsageError(f"concurrency is {settings.concurrency}, expected 1 or more")
+
+
+def _describe(
+    data: Dataset,
+    split: Split,
+    server: ServerSettings,
+    settings: GenerateSettings,
+    templates: PromptTemplates,
+) -> dict[str, Any]:
+    """All that decides an answer; not where the server is, which may move."""
+    return {
+        "dataset": _hash_dataset(data, split),
+        "split": split,
+        "model": server.model,
+        "endpoint": server.endpoint,
+        "temperature": server.temperature,
+        "frequency_penalty": server.frequency_penalty,
+        "max_tokens": server.max_tokens,
+        "output_format": settings.output_format,
+        "prompts": templates.fingerprint,
+        **asdict(settings.prompt),
+    }
+
+
+def _hash_dataset(data: Dataset, split: Split) -> str:
+    """Hash of what prompts are made of."""
+    catalogue = data.catalogue
+    digest = hashlib.sha256(json.dumps([list(catalogue.titles), *map(vars, catalogue.domains)]).encode())
+    for histories in (data.train, data.split(split)):
+        digest.update(json.dumps(list(histories.users)).encode())
+        digest.update(histories.offsets.tobytes())
+        digest.update(histories.rows.tobytes())
+    return digest.hexdigest()

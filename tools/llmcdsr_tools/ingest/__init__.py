@@ -1,0 +1,5 @@
+"""Stage `ingest`: interactions of two domains become a data set folder."""
+
+from llmcdsr_tools.ingest.stage import IngestSettings, ingest
+
+__all__ = ["IngestSettings", "ingest"]

@@ -1,0 +1,321 @@
+"""Stage 1, `ingest`: interactions of two domains become a data set folder.
+
+Two kinds of source are read: a folder in the layout of the authors' own data (see `official`), already
+filtered and split, and an interactions file with an items file (see `interactions`), which is filtered
+and split here:
+
+1. k-core filter over the interactions of both domains together (`splits.k_core`). The catalogue keeps
+   the items that remain; with core 0 it keeps every item of the items file, with core 1 every item that
+   somebody touched.
+2. Histories, oldest item first; interactions of one time keep the order of the file.
+3. Hold-out split: whole overlapped users, or the last items of every history (`splits`).
+4. Training histories of fewer than two items are dropped: there is no next item to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.dataset import Dataset, save_dataset, summarize
+from llmcdsr_tools.ingest.interactions import (
+    Columns,
+    InteractionTable,
+    ItemTable,
+    read_interactions,
+    read_items,
+)
+from llmcdsr_tools.ingest.official import read_official
+from llmcdsr_tools.ingest.splits import (
+    Splits,
+    drop_short,
+    hold_out_overlapped,
+    k_core,
+    leave_one_out,
+    pack_histories,
+)
+
+__all__ = ["Columns", "IngestResult", "IngestSettings", "ingest"]
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """How to read and split. The official layout is split already: of these it heeds `domains` alone.
+
+    Parameters
+    ----------
+    domains : tuple of two str, optional
+        Names of domain A and domain B, in this order, as the domain column has them. An interactions
+        file needs them; the official layout has no names, there they default to "A" and "B".
+    columns : Columns
+        Names of the columns.
+    core : int
+        Least number of interactions of every user and item; 0 or 1 for no filter.
+    split : {"overlapped", "leave-one-out"}
+        Hold out whole overlapped users, or the last items of every history.
+    valid_share, test_share : float
+        Shares of the overlapped users to hold out; of no effect with "leave-one-out".
+    seed : int
+        Chooses the users to hold out.
+
+    Raises
+    ------
+    DataError
+        If a setting is out of its range.
+    """
+
+    domains: tuple[str, str] | None = None
+    columns: Columns = field(default_factory=Columns)
+    core: int = 5
+    split: Literal["overlapped", "leave-one-out"] = "overlapped"
+    valid_share: float = 0.1
+    test_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.domains is not None and (
+            len(self.domains) != 2 or len(set(self.domains)) != 2 or not all(n.strip() for n in self.domains)
+        ):
+            raise DataError(f"settings: domains are {self.domains!r}, expected two different names")
+        if self.core < 0:
+            raise DataError(f"settings: core is {self.core}, expected 0 or more")
+        if self.split not in ("overlapped", "leave-one-out"):
+            raise DataError(f"settings: split is {self.split!r}, expected 'overlapped' or 'leave-one-out'")
+        shares = (self.valid_share, self.test_share)
+        if not (all(0 <= share < 1 for share in shares) and sum(shares) <= 1):
+            raise DataError(f"settings: shares are {shares}, expected 0 <= share < 1 and at most 1 together")
+        if self.seed < 0:
+            raise DataError(f"settings: seed is {self.seed}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """The data set and what did not make it in.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What was written.
+    untitled_items : int
+        Items of the catalogue without a title.
+    dropped_users, dropped_items, dropped_interactions : int
+        What the k-core filter dropped; items of the items file that nobody touched are counted too.
+    short_users : int
+        Training users dropped for having fewer than two items.
+    """
+
+    dataset: Dataset
+    untitled_items: int
+    dropped_users: int = 0
+    dropped_items: int = 0
+    dropped_interactions: int = 0
+    short_users: int = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence for each thing that a user may want to know of."""
+        overlapped = summarize(self.dataset.train, self.dataset.catalogue).users_overlapped
+        sentences = (
+            (self.untitled_items, f"{self.untitled_items:,} items have no title"),
+            (
+                self.dropped_interactions or self.dropped_items,
+                f"the k-core filter dropped {self.dropped_users:,} users, {self.dropped_items:,} items and "
+                f"{self.dropped_interactions:,} interactions",
+            ),
+            (self.short_users, f"{self.short_users:,} training users with fewer than two items were dropped"),
+            (overlapped == 0, "no training user has items in both domains: nothing ties them together"),
+        )
+        return [sentence for applies, sentence in sentences if applies]
+
+
+def ingest(
+    source: Path,
+    output: Path,
+    *,
+    items: Path | None = None,
+    settings: IngestSettings | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> IngestResult:
+    """Read interactions and write a data set folder.
+
+    Parameters
+    ----------
+    source : Path
+        A folder in the official layout, or an interactions file.
+    output : Path
+        The data set folder to write.
+    items : Path, optional
+        Items file; needed with an interactions file, and only there.
+    settings : IngestSettings, optional
+        How to read and split; the defaults if None.
+    overwrite : bool
+        Replace a data set folder that is there. A folder of anything else is never replaced.
+    progress : callable, optional
+        Called now and then with the number of interactions read so far.
+
+    Returns
+    -------
+    IngestResult
+        The data set, and counts of what was left out.
+
+    Raises
+    ------
+    DataError
+        If the source is not as it must be (the message names file and line), nothing is left after
+        filtering, or the output is in the way.
+
+    Examples
+    --------
+    >>> ingest(  # doctest: +SKIP
+    ...     Path("ratings.csv.gz"),
+    ...     Path("dataset"),
+    ...     items=Path("items.csv"),
+    ...     settings=IngestSettings(domains=("Food", "Kitchen")),
+    ... )
+    """
+    settings = settings or IngestSettings()
+    _check_output(output, overwrite, [source] if items is None else [source, items])
+    if source.is_dir():
+        if items is not None:
+            raise DataError(f"{source}: is a folder, which has its own items; leave the items file out")
+        result = _from_official(source, settings, progress)
+    else:
+        if items is None:
+            raise DataError(f"{source}: an interactions file needs an items file with item, domain and title")
+        result = _from_interactions(source, items, settings, progress)
+    save_dataset(
+        result.dataset, output, source=_describe(source, items, settings, result), overwrite=overwrite
+    )
+    return result
+
+
+def _from_official(
+    folder: Path, settings: IngestSettings, progress: Callable[[int], None] | None
+) -> IngestResult:
+    dataset = read_official(folder, settings.domains or ("A", "B"), progress)
+    return _finish(dataset.catalogue, Splits(dataset.train, dataset.valid, dataset.test))
+
+
+def _from_interactions(
+    path: Path, items_path: Path, settings: IngestSettings, progress: Callable[[int], None] | None
+) -> IngestResult:
+    if settings.domains is None:
+        raise DataError(f"{path}: name the two domains, A first, as the domain column has them")
+    items = read_items(items_path, settings.columns, settings.domains)
+    table = read_interactions(path, items, settings.columns, settings.domains, progress)
+    n_read = len(table.users)
+    kept = k_core(table.users, table.items, settings.core)
+    if not len(kept):
+        raise DataError(
+            f"{path}: the {settings.core}-core filter left nothing of {n_read:,} interactions; "
+            "choose a smaller core"
+        )
+    catalogue, row_of_code = _remaining_items(items, table.items[kept], settings)
+    user_ids, user_of_code = _remaining_users(table, kept)
+    histories = pack_histories(
+        user_of_code[table.users[kept]], row_of_code[table.items[kept]], table.times[kept], user_ids
+    )
+    boundary = catalogue.domains[1].start
+    if settings.split == "leave-one-out":
+        splits = leave_one_out(histories)
+    else:
+        splits = hold_out_overlapped(
+            histories, boundary, settings.valid_share, settings.test_share, settings.seed
+        )
+    return _finish(
+        catalogue,
+        splits,
+        dropped_users=len(table.user_ids) - len(user_ids),
+        dropped_items=len(items.ids) - len(catalogue),
+        dropped_interactions=n_read - len(kept),
+    )
+
+
+def _remaining_items(
+    items: ItemTable, codes: npt.NDArray[np.int32], settings: IngestSettings
+) -> tuple[Catalogue, npt.NDArray[np.int32]]:
+    """Catalogue of the items that stay, and the row of every code (those that go have row 0)."""
+    assert settings.domains is not None
+    stays = np.bincount(codes, minlength=len(items.ids)) >= min(settings.core, 1)
+    row_of_code = np.where(stays, np.cumsum(stays), 0).astype(np.int32)
+    sizes = (int(stays[: items.n_a].sum()), int(stays[items.n_a :].sum()))
+    for name, size in zip(settings.domains, sizes, strict=True):
+        if not size:
+            raise DataError(
+                f"no item of domain {name!r} is left after the {settings.core}-core filter; "
+                "choose a smaller core"
+            )
+    remaining = np.flatnonzero(stays)
+    ids = [items.ids[code] for code in remaining]
+    titles = [items.titles[code] for code in remaining]
+    return Catalogue.from_sizes(ids, titles, settings.domains, sizes), row_of_code
+
+
+def _remaining_users(
+    table: InteractionTable, kept: npt.NDArray[np.int64]
+) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Ids of the users that stay, and the position of every user code among them."""
+    stays = np.zeros(len(table.user_ids), dtype=np.bool_)
+    stays[table.users[kept]] = True
+    position_of_code = (np.cumsum(stays) - 1).astype(np.int32)
+    return [table.user_ids[code] for code in np.flatnonzero(stays)], position_of_code
+
+
+def _finish(
+    catalogue: Catalogue,
+    splits: Splits,
+    *,
+    dropped_users: int = 0,
+    dropped_items: int = 0,
+    dropped_interactions: int = 0,
+) -> IngestResult:
+    train = drop_short(splits.train)
+    if not len(train):
+        raise DataError("no training history of two items or more is left after the hold-out split")
+    return IngestResult(
+        Dataset(catalogue, train, splits.valid, splits.test),
+        untitled_items=sum(not title for title in catalogue.titles),
+        dropped_users=dropped_users,
+        dropped_items=dropped_items,
+        dropped_interactions=dropped_interactions,
+        short_users=len(splits.train) - len(train),
+    )
+
+
+def _check_output(output: Path, overwrite: bool, sources: list[Path]) -> None:
+    """Find what would stop the writing before hours of reading, and keep what must not be replaced."""
+    for source in sources:
+        if source.resolve().is_relative_to(output.resolve()):
+            raise DataError(f"{output}: is or holds the source {source}; choose another name for the output")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / "dataset.json").is_file():
+        raise DataError(f"{output}: exists and is not a data set folder, so it is not replaced")
+    if not overwrite:
+        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
+
+
+def _describe(
+    source: Path, items: Path | None, settings: IngestSettings, result: IngestResult
+) -> dict[str, Any]:
+    """What dataset.json says of the source."""
+    if items is None:
+        return {"layout": "official", "name": source.name}
+    return {
+        "layout": "interactions",
+        "name": source.name,
+        "items": items.name,
+        "settings": asdict(settings),
+        "dropped_users": result.dropped_users,
+        "dropped_items": result.dropped_items,
+        "dropped_interactions": result.dropped_interactions,
+        "short_users": result.short_users,
+    }

@@ -1,0 +1,111 @@
+"""What a training run is set to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_tools.objectives import Loss
+from llmcdsr_tools.setting_checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_seed,
+    model_config,
+)
+from llmcdsr_tools.train.inner_steps import InnerOptimizer
+
+ItemUpdates = Literal["rows", "dense"]
+InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run is trained with; the defaults are the official recipe.
+
+    Parameters
+    ----------
+    loss : {"bce", "sampled-softmax"}
+        Binary cross-entropy with one negative a position, or softmax with shared negatives.
+    n_negatives : int
+        Shared negatives of each domain, for the sampled softmax.
+    n_epochs : int
+        At most so many epochs.
+    patience : int
+        Training stops when neither domain's validation HR@10 has risen for so many epochs.
+    batch_size : int
+        Sequences a step.
+    learning_rate : float
+    hidden, n_blocks, n_heads, max_length, dropout
+        See `SASRecConfig`.
+    item_updates : {"rows", "dense"}
+        Whether Adam moves only the rows that a step touches (see `optimizers`) or the whole table.
+    text_deviation : float
+        Root mean square of item embeddings that start from text.
+    pretrained_items : bool
+        Start item embeddings from the item vectors of pre-training. Otherwise they and the pooled
+        vectors live in unrelated spaces, and the gradient that meta-learning hands from the one to the
+        other is noise (measured by `benchmarks/meta_signal.py`).
+    cold_sequences : bool
+        Train on overlapped users in their cold cross-domain form, too (`TrainingSequences.cold`):
+        items of one domain in, the next item of the other one out.
+    inner_optimizer : {"auto", "none", "sgd", "adam", "fresh-adam"}
+        The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
+        a pooled vector is the mean of the names. The others need names. ``auto`` is ``adam``, which won on
+        validation (docs/results.md), where there are names and `pretrained_items` is set, else ``none``.
+    inner_learning_rate : float
+        Of the virtual step with ``sgd``; Adam's is `learning_rate`.
+    pooler_learning_rate : float
+        Of the poolers' Adam.
+    n_augmented : int
+        Augmented sequences a step, where there are names.
+    n_overlapped : int
+        Overlapped users a step, for the meta loss.
+    recall_k : int
+        Pseudo items inserted into an augmented sequence.
+    seed : int
+    """
+
+    loss: Loss = "bce"
+    n_negatives: int = 256
+    n_epochs: int = 200
+    patience: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    hidden: int = 64
+    n_blocks: int = 2
+    n_heads: int = 1
+    max_length: int = 50
+    dropout: float = 0.5
+    item_updates: ItemUpdates = "rows"
+    text_deviation: float = 0.05
+    cold_sequences: bool = False
+    pretrained_items: bool = False
+    inner_optimizer: InnerOptimizerChoice = "auto"
+    inner_learning_rate: float = 0.1
+    pooler_learning_rate: float = 1e-3
+    n_augmented: int = 32
+    n_overlapped: int = 128
+    recall_k: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
+        check_counts(self, ("n_augmented", "n_overlapped", "recall_k"))
+        check_positive(self, ("learning_rate", "text_deviation"))
+        check_positive(self, ("inner_learning_rate", "pooler_learning_rate"))
+        check_seed(self.seed)
+        check_choice("loss", self.loss, get_args(Loss))
+        check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
+        check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
+
+    def chosen_inner_optimizer(self, has_names: bool) -> InnerOptimizer:
+        """The inner optimiser itself, for a training with or without names."""
+        if self.inner_optimizer == "auto":
+            return "adam" if has_names and self.pretrained_items else "none"
+        return self.inner_optimizer
+
+    def model_config(self, n_items: int) -> SASRecConfig:
+        """Sizes of the model for a catalogue of `n_items`."""
+        return model_config(self, n_items)

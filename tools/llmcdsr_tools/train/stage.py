@@ -1,0 +1,172 @@
+"""Training: SASRec on the histories of a data set, with early stopping on validation HR@10.
+
+Every random number of an epoch comes from (seed, epoch), so a resumed run repeats what an undisturbed
+one does, to the byte (on the same machine with the same number of BLAS threads).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_tools.checkpoint import save_model
+from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.embed_names import load_embedded_names
+from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.run import EpochMetrics, RunHeader, file_hash, folder_hash, open_run, write_metrics
+from llmcdsr_tools.text_initialization import load_text_embeddings
+from llmcdsr_tools.train.curves import plot_curves
+from llmcdsr_tools.train.meta_learning import MetaLearning
+from llmcdsr_tools.train.settings import ItemUpdates, TrainSettings
+from llmcdsr_tools.train.training import Observer, Training
+
+__all__ = ["ItemUpdates", "Observer", "TrainResult", "TrainSettings", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    run: Path
+    epochs: tuple[EpochMetrics, ...]
+    best_epoch: int
+    best_hr10: float
+    stopped_early: bool
+
+
+def train(
+    dataset: Path,
+    run: Path,
+    settings: TrainSettings | None = None,
+    *,
+    text_embeddings: Path | None = None,
+    names: Path | None = None,
+    pretrained: Path | None = None,
+    resume: bool = False,
+    threads: int = 1,
+    observer: Observer | None = None,
+) -> TrainResult:
+    """Train a recommender.
+
+    Parameters
+    ----------
+    dataset : Path
+        Data set folder.
+    run : Path
+        Folder for the run; it must not hold one yet, unless `resume` is true.
+    settings : TrainSettings, optional
+    text_embeddings : Path, optional
+        ``.npy`` matrix (items, E) that the item embeddings start from.
+    names : Path, optional
+        Embedded names (see `embed_names`): every step gets augmented sequences with pseudo items that
+        are recalled for them. Needs `pretrained`.
+    pretrained : Path, optional
+        What `pretrain` wrote: projections and item vectors of the recall network, and where the item
+        embeddings start if `pretrained_items` is set.
+    resume : bool
+        Go on after the last full epoch of the run in that folder, if there is one. The settings must
+        be those it was started with; only `n_epochs` and `patience` may change.
+    threads : int
+        Threads of NumPy's matrix products. The products are small: a second thread gains little, and
+        loses much on a machine that is busy. Another number may change the last bits of the result.
+    observer : Observer, optional
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    DataError
+        If the data set, the text embeddings, the names or the pre-training cannot be read.
+    TrainingError
+        If the folder holds another run, what is given does not fit together, or the loss is not finite.
+    """
+    settings = settings or TrainSettings()
+    settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
+    observer = observer or Observer()
+    data = load_dataset(dataset)
+    header = RunHeader(
+        asdict(settings),
+        dataset.resolve(),
+        folder_hash(dataset),
+        *(None if path is None else file_hash(path) for path in (text_embeddings, names, pretrained)),
+    )
+    with threadpool_limits(threads, user_api="blas"):
+        # what is refused here leaves no run behind
+        text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
+        found = None if pretrained is None else load_pretrained(pretrained, data)
+        training = Training(
+            data,
+            settings,
+            text,
+            _pretrained_items(settings, found, text is not None),
+            _meta_learning(data, settings, names, found),
+        )
+        open_run(run, header, resume)
+        done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
+        return _run_epochs(training, run, done, observer)
+
+
+def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observer: Observer) -> TrainResult:
+    """Train on from the epochs that are done, saving each, until a reason to stop."""
+    settings, stopping = training.settings, training.stopping
+    domains = tuple(d.name for d in training.data.catalogue.domains)
+    write_metrics(run, done)
+    while len(done) < settings.n_epochs and not stopping.finished(len(done), settings.patience):
+        metrics = training.run_epoch(len(done) + 1, observer)
+        improved = stopping.update(metrics)
+        for name in improved:
+            description = {"epoch": metrics.epoch}
+            save_model(run / f"{name}.npz", training.parameters, description, training.poolers)
+        done.append(metrics)
+        training.save(run, done)
+        write_metrics(run, done)
+        plot_curves(run / "curves.svg", done, domains)
+        observer.epoch(metrics, improved)
+    return TrainResult(
+        run,
+        tuple(done),
+        stopping.best_epoch[0],
+        stopping.best[0],
+        stopping.finished(len(done), settings.patience),
+    )
+
+
+def _pretrained_items(
+    settings: TrainSettings, pretrained: Pretrained | None, from_text: bool
+) -> npt.NDArray[np.float32] | None:
+    """Item vectors (items, H) that the item embedding starts from, if it does."""
+    if not settings.pretrained_items:
+        return None
+    if pretrained is None or from_text:
+        raise TrainingError("pretrained_items needs the file of pre-training, and no text embeddings")
+    vectors = np.concatenate(pretrained.items)
+    if vectors.shape[1] != settings.hidden:
+        raise TrainingError(
+            f"pre-training was done with hidden size {vectors.shape[1]}, the recommender has "
+            f"{settings.hidden}"
+        )
+    return vectors
+
+
+def _meta_learning(
+    data: Dataset, settings: TrainSettings, names: Path | None, pretrained: Pretrained | None
+) -> MetaLearning | None:
+    """What augments sequences, if anything is to."""
+    if names is None:
+        if settings.inner_optimizer != "none":
+            raise TrainingError(f"inner_optimizer {settings.inner_optimizer!r} needs embedded names")
+        if pretrained is not None and not settings.pretrained_items:
+            raise TrainingError(
+                "pre-training is given, but no names to recall items for, and pretrained_items is false"
+            )
+        return None
+    if pretrained is None:
+        raise TrainingError(f"{names}: names need the file of pre-training, to recall items for them")
+    return MetaLearning(data, load_embedded_names(names, data), pretrained, settings)

@@ -1,0 +1,183 @@
+"""The state of a training run: parameters, optimisers, poolers; a step, an epoch, a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import NumpyBackend
+from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.evaluate import Result, evaluate
+from llmcdsr_tools.objectives import ObjectiveSource
+from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.run import EarlyStopping, EpochMetrics
+from llmcdsr_tools.text_initialization import initialize_from_text
+from llmcdsr_tools.train.gradients import differentiate, with_all_rows
+from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
+from llmcdsr_tools.train.settings import TrainSettings
+
+
+class Observer:
+    """Told how training goes; does nothing, override what you need."""
+
+    def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """Take note of step `step` of `n_steps`, counted from 1."""
+
+    def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
+        """Take note of an epoch that is trained, validated and saved."""
+
+
+class Training:
+    """The state of a run in memory.
+
+    Parameters
+    ----------
+    data : Dataset
+    settings : TrainSettings
+    text : float32 array (items, E), optional
+        What the item embedding starts from.
+    vectors : float32 array (items, H), optional
+        Item vectors that it starts from instead.
+    meta : MetaLearning, optional
+        Where sequences are augmented.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        settings: TrainSettings,
+        text: npt.NDArray[np.float32] | None = None,
+        vectors: npt.NDArray[np.float32] | None = None,
+        meta: MetaLearning | None = None,
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.meta = meta
+        config = settings.model_config(len(data.catalogue))
+        self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
+        if settings.cold_sequences:
+            cold = TrainingSequences.cold(data.train, data.catalogue, settings.max_length)
+            self.sequences = self.sequences.joined(cold)
+        if not len(self.sequences):
+            raise TrainingError("the data set has no training history of two items or more")
+        if not (data.valid.lengths >= 2).any():
+            raise TrainingError("the data set has no validation user to choose the best epoch on")
+        self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
+        if text is not None:
+            initialize_from_text(self.parameters.item_embedding, text, settings.text_deviation)
+        if vectors is not None:
+            self.parameters.item_embedding[1:] = vectors
+        adam = AdamSettings(learning_rate=settings.learning_rate)
+        self.dense_adam = Adam(self.parameters.dense, adam)
+        self.item_adam = RowAdam(self.parameters.item_embedding, adam)
+        self.stopping = EarlyStopping.start()
+
+    def run_epoch(self, epoch: int, observer: Observer) -> EpochMetrics:
+        """One pass over the training sequences, then validation."""
+        rng = np.random.default_rng([self.settings.seed, epoch])
+        n_steps = math.ceil(len(self.sequences) / self.settings.batch_size)
+        total, meta_total = 0.0, 0.0
+        start = time.perf_counter()
+        for step, batch in enumerate(epoch_batches(self.sequences, self.settings.batch_size, rng), 1):
+            loss, meta_loss = self.step(batch, rng)
+            if not math.isfinite(loss + (meta_loss or 0.0)):
+                kept = (
+                    f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
+                )
+                raise TrainingError(
+                    f"epoch {epoch}, step {step}: the loss is {loss}; {kept}. A lower learning rate may help."
+                )
+            total += loss
+            meta_total += meta_loss or 0.0
+            observer.step(epoch, step, n_steps, loss)
+        seconds = time.perf_counter() - start
+        a, b = self.validate()
+        trains_poolers = self.meta is not None and self.meta.optimizer != "none"
+        mean_meta = meta_total / n_steps if trains_poolers else None
+        return EpochMetrics(
+            epoch, total / n_steps, seconds, (a.hr10, b.hr10), (a.ndcg10, b.ndcg10), mean_meta
+        )
+
+    def step(self, batch: TrainingBatch, rng: np.random.Generator) -> tuple[float, float | None]:
+        """One optimiser step; the loss before it, and the meta loss where the poolers are trained."""
+        draw = ObjectiveSource(self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng)
+        gradient, run = differentiate(self.parameters, batch, draw, rng)
+        meta_loss = None
+        if self.meta is not None:
+            optimizers = Optimizers(self.dense_adam, self.item_adam)
+            shared = draw.like(run.objective)  # the batch and its augmented sequences are one
+            gradient, meta_loss = self.meta.step(self.parameters, gradient, optimizers, shared, draw, rng)
+        self.dense_adam.step(gradient.dense)
+        if self.settings.item_updates == "rows":
+            self.item_adam.step_rows(gradient.items)
+        else:
+            self.item_adam.step(with_all_rows(gradient, self.parameters).items.values)
+        return gradient.loss, meta_loss
+
+    def validate(self) -> tuple[Result, Result]:
+        """Sampled metrics of the validation users, target domain A and B."""
+        backend = NumpyBackend(self.parameters)
+        table = self.parameters.item_embedding
+        results = evaluate(backend, table, self.data, split="valid", groups=("all",))
+        a, b = (r for r in results if r.protocol == "sampled")
+        return a, b
+
+    @property
+    def poolers(self) -> npt.NDArray[np.float32] | None:
+        """Poolers (2, H) of the recall network, where there is one."""
+        return None if self.meta is None else self.meta.poolers
+
+    def _state(self) -> dict[str, npt.NDArray[Any]]:
+        arrays = {
+            "item_embedding": self.parameters.item_embedding,
+            "dense": self.parameters.dense,
+            "item_first": self.item_adam.first,
+            "item_second": self.item_adam.second,
+            "dense_first": self.dense_adam.first,
+            "dense_second": self.dense_adam.second,
+        }
+        if self.meta is not None:
+            arrays |= {
+                "poolers": self.meta.poolers,
+                "pooler_first": self.meta.adam.first,
+                "pooler_second": self.meta.adam.second,
+            }
+        return arrays
+
+    def save(self, run: Path, done: list[EpochMetrics]) -> None:
+        """Write the checkpoint."""
+        description = {
+            "n_steps": self.dense_adam.n_steps,
+            "stopping": asdict(self.stopping),
+            "epochs": [asdict(m) for m in done],
+        }
+        save_checkpoint(run / "checkpoint.npz", Checkpoint(self._state(), description))
+
+    def restore(self, run: Path) -> list[EpochMetrics]:
+        """Go back to the checkpoint; the epochs it has behind it."""
+        path = run / "checkpoint.npz"
+        checkpoint = load_checkpoint(path)
+        try:
+            for name, array in self._state().items():
+                if checkpoint.arrays[name].shape != array.shape:
+                    raise ValueError(f"{name} has shape {checkpoint.arrays[name].shape}")
+                array[:] = checkpoint.arrays[name]
+            description = checkpoint.description
+            self.dense_adam.n_steps = self.item_adam.n_steps = description["n_steps"]
+            if self.meta is not None:
+                self.meta.adam.n_steps = description["n_steps"]
+            self.stopping = EarlyStopping(**description["stopping"])
+            epochs = [EpochMetrics.from_json(e) for e in description["epochs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{path}: does not fit this run: {error}") from None
+        return epochs
