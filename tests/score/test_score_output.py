@@ -45,12 +45,13 @@ def parsed(path: Path) -> list[dict[str, Any]]:
 DRIVER = """
 import sys, time
 from pathlib import Path
-from llmcdsr_lite import Recommender, score, score_output
+from llmcdsr_lite import Recommender
+from llmcdsr_lite.score import ScoreSettings, output as score_output, score_histories
 score_output._SAVE_SECONDS = 0.02
 recommender = Recommender.load(sys.argv[1], backend="numpy")
-settings = score.ScoreSettings(k=3, batch_size=4, on_error="skip")
-score.score_histories(recommender, Path(sys.argv[2]), Path(sys.argv[3]), settings,
-                      progress=lambda _: time.sleep(0.002))
+settings = ScoreSettings(k=3, batch_size=4, on_error="skip")
+score_histories(recommender, Path(sys.argv[2]), Path(sys.argv[3]), settings,
+                progress=lambda _: time.sleep(0.002))
 """
 
 
