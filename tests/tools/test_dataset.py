@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import (
+    FILES,
     SPLITS,
     Dataset,
     Histories,
@@ -62,6 +63,11 @@ def test_round_trip(dataset: Dataset) -> None:
     assert contents(found) == contents(dataset)
     assert found.train.rows.dtype == np.int32
     assert found.train.offsets.dtype == np.int64
+
+
+def test_what_is_written_is_what_the_format_lists(tmp_path: Path) -> None:
+    save_dataset(small(), tmp_path / "d")
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == sorted(FILES)
 
 
 def small() -> Dataset:

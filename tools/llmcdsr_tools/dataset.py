@@ -37,6 +37,15 @@ FORMAT_VERSION = 1
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+HEADER = "dataset.json"
+FILES = (
+    HEADER,
+    "item_ids.json",
+    "item_titles.json",
+    *(f"{split}_{part}" for split in SPLITS for part in ("rows.npy", "offsets.npy", "users.json")),
+)
+"""Names of the files that the format has, all of them; whatever else lies in the folder is none of it."""
+
 
 @dataclass(frozen=True)
 class Histories:
