@@ -25,7 +25,10 @@ def test_companions_are_means_over_users(small_world: Any) -> None:
     train = Histories.from_lists(histories, [f"u{i}" for i in range(len(histories))])
     data = replace(small_world.data, train=train)
     items = unit(np.random.default_rng(0), 67)
+    rows, offsets = train.rows.copy(), train.offsets.copy()
     found = companion_vectors(data, items)
+    np.testing.assert_array_equal(train.offsets, offsets)
+    np.testing.assert_array_equal(train.rows, rows)
     assert (found.dtype, found.shape) == (np.float32, (67, 4))
     both = [set(h) for h in histories if any(i <= 30 for i in h) and any(i > 30 for i in h)]
     for own, others in ((range(1, 31), range(31, 67)), (range(31, 67), range(1, 31))):

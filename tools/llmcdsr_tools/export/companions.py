@@ -38,8 +38,10 @@ def companion_vectors(data: Dataset, items: FloatArray) -> npt.NDArray[np.float3
         Zero for items without an overlapped user, and in row 0.
     """
     train, n_rows = data.train, len(items)
+    # all three arrays are copies: csr_array keeps what it is given, and sum_duplicates writes to it
     has = sp.csr_array(
-        (np.ones(len(train.rows)), train.rows.astype(np.int64), train.offsets), shape=(len(train), n_rows)
+        (np.ones(len(train.rows)), train.rows.astype(np.int64), train.offsets.copy()),
+        shape=(len(train), n_rows),
     )
     has.sum_duplicates()
     has.data[:] = 1
