@@ -5,21 +5,23 @@ The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import click
 
 from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
-from llmcdsr_lite.errors import LlmcdsrError, UnknownItemError, UsageError
+from llmcdsr_lite.errors import DataError, LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.settings import MAX_PROCESSES
 from llmcdsr_lite.version import __version__
@@ -27,24 +29,48 @@ from llmcdsr_lite.version import __version__
 FilePath = click.Path(path_type=Path)
 
 
+class _ClosedOutput(io.TextIOBase):
+    """Stands for a closed standard output, to which click writes nothing without a word."""
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """There is none."""
+        raise OSError("standard output is closed")
+
+    def write(self, text: str) -> int:
+        """Refuse."""
+        raise OSError("standard output is closed")
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """Turn what a command raises into one line on stderr and exit status 1, or 2 for usage."""
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
+    try:
+        yield
+    except UsageError as error:
+        raise click.UsageError(str(error)) from None
+    except LlmcdsrError as error:
+        raise click.ClickException(str(error)) from None
+    except UnicodeEncodeError as error:
+        lacks = f"is {sys.stdout.encoding}, which lacks {error.object[error.start]!a}"
+        raise click.ClickException(f"standard output {lacks}; set PYTHONIOENCODING=utf-8") from None
+    except BrokenPipeError:
+        raise  # click ends quietly, as a reader such as head expects
+    except OSError as error:  # a full disk, a folder without permission: no traceback helps here
+        raise click.ClickException(str(error)) from None
+    except MemoryError as error:
+        raise click.ClickException(f"not enough memory: {error}".removesuffix(": ")) from None
+
+
 class Group(click.Group):
-    """Turns the package's own errors into one line on stderr and exit status 1, or 2 for usage."""
+    """Commands whose errors are messages."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        try:
+        with errors_as_messages():
             return super().invoke(ctx)
-        except UsageError as error:
-            raise click.UsageError(str(error)) from None
-        except LlmcdsrError as error:
-            raise click.ClickException(str(error)) from None
-        except UnicodeEncodeError as error:
-            lacks = f"is {sys.stdout.encoding}, which lacks {error.object[error.start]!a}"
-            raise click.ClickException(f"standard output {lacks}; set PYTHONIOENCODING=utf-8") from None
-        except BrokenPipeError:
-            raise  # click ends quietly, as a reader such as head expects
-        except OSError as error:  # a full disk, a folder without permission: no traceback helps here
-            raise click.ClickException(str(error)) from None
 
 
 def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -151,6 +177,7 @@ def score(
     if processes > 1 and threads > 1:
         raise click.UsageError("--threads is for one process: with --processes each has one thread")
     recommender = Recommender.load(model, backend=backend, threads=threads)
+    check_domain(recommender, domain)
     settings = ScoreSettings(
         k,
         domain,
@@ -229,6 +256,7 @@ def recommend(
 ) -> None:
     """Recommend what follows a history: ITEMS are item ids, oldest first."""
     recommender = Recommender.load(model, backend=backend, encoder=encoder)
+    check_domain(recommender, domain)
     found = [_find_title(recommender, text) for text in titles]
     history = [*items, *found]
     if not history:
@@ -257,7 +285,9 @@ def recommend(
 @example("llmcdsr similar k-coffee-gooseneck-pour-over-kettle --model models/demo")
 def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -> None:
     """Show the items most similar to ITEM, by the cosine of their vectors."""
-    answer = Recommender.load(model, backend="numpy").similar(item, k, domain=domain)
+    recommender = Recommender.load(model, backend="numpy")
+    check_domain(recommender, domain)
+    answer = recommender.similar(item, k, domain=domain)
     if as_json:
         click.echo(json.dumps([vars(found) for found in answer], ensure_ascii=False))
         return
@@ -278,6 +308,15 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(json.dumps({"verified": True, **description}, ensure_ascii=False))
         return
     click.echo(bundle_text(bundle, contents, description))
+
+
+def check_domain(recommender: Recommender, domain: str | None) -> None:
+    """Refuse an option --domain that names no domain of the bundle, as any option's value that cannot be."""
+    if domain is not None:
+        try:
+            recommender.items.domain(domain)
+        except DataError as error:
+            raise UsageError(str(error)) from None
 
 
 def _find_title(recommender: Recommender, text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.encoder_config import EncoderConfig, Pooling, read_encoder_config
-from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError
+from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError, install_hint
 from llmcdsr_lite.session import OnnxSession, import_onnxruntime
 
 DEFAULT_BATCH_SIZE = 16  # more is no faster on one thread, and takes more memory
@@ -75,7 +75,7 @@ class TextEncoder:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependencyError(
-                f"encoding text needs onnxruntime and tokenizers ({error}): pip install 'llmcdsr-lite[text]'"
+                f"encoding text needs onnxruntime and tokenizers ({error}): {install_hint('text')}"
             ) from None
         config = read_encoder_config(folder, prompt)
         try:

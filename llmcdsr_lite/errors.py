@@ -1,7 +1,8 @@
 """The exceptions that this package raises on purpose, one tree under `LlmcdsrError`.
 
 Every message names the file and the line or field, what was found, what was expected, and where it
-helps, what to do. The command line prints the message alone and exits with status 1.
+helps, what to do. The command line prints the message alone and exits with status 1, or 2 where the fault
+is one of usage.
 """
 
 from __future__ import annotations
@@ -44,3 +45,10 @@ class MissingDependencyError(LlmcdsrError, ImportError):
 
 class UsageError(LlmcdsrError, ValueError):
     """An argument of a call has a value that cannot be meant."""
+
+
+def install_hint(extra: str) -> str:
+    """How to install what an extra of this package brings, to end a message with."""
+    return (
+        f"pip install '.[{extra}]' in a checkout, pip install 'llmcdsr-lite[{extra}]' where an index has it"
+    )

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -231,6 +233,9 @@ BAD_USAGE = [
     ["recommend", "f1"],
     ["recommend", "f1", "--model", M, "-k", "0"],
     ["recommend", "f1", "--model", M, "--backend", "torch"],
+    ["recommend", "f1", "--model", M, "--domain", "books"],
+    ["score", "in.jsonl", "--model", M, "--domain", "books"],
+    ["similar", "f1", "--model", M, "--domain", "books"],
     ["similar", "--model", M],
     ["similar", "f1", "f2", "--model", M],
     ["inspect"],
@@ -243,15 +248,10 @@ BAD_INPUT = [
     (["recommend", "zz", "--model", M], "history: item 'zz' is not in the catalogue"),
     (["recommend", "--title", "gold", "--model", M], "no title has all the words of 'gold'"),
     (["recommend", "--title", "", "--model", M], "no title has all the words of ''"),
-    (
-        ["recommend", "f1", "--domain", "books", "--model", M],
-        "no domain is named 'books': this catalogue has",
-    ),
     (["recommend", "f1", "--model", "none"], "none/config.json: is missing; is none a bundle?"),
     (["recommend", "f1", "--model", "damaged"], "damaged/dense.npy: is missing; is damaged a bundle?"),
     (["recommend", "f1", "--model", "in.jsonl"], "in.jsonl/config.json: "),
     (["similar", "zz", "--model", M], "item 'zz' is not in the catalogue of 30 items"),
-    (["similar", "f1", "--domain", "books", "--model", M], "no domain is named 'books'"),
     (["inspect", "none"], "none/config.json: is missing; is none a bundle?"),
     (["inspect", "damaged"], "damaged/dense.npy: is missing"),
     (["inspect", "in.jsonl"], "in.jsonl/config.json: "),
@@ -263,7 +263,6 @@ BAD_INPUT = [
     (["score", "in.jsonl", "--model", M, "-o", "/dev/null"], "/dev/null: is not a regular file"),
     (["score", "in.jsonl", "--model", M, "-o", "in.jsonl"], "in.jsonl: is the input"),
     (["score", "in.jsonl", "--model", M, "-o", "."], ".: is not a regular file"),
-    (["score", "in.jsonl", "--model", M, "--domain", "books", "-o", "out"], "no domain is named 'books'"),
     (["score", "bad.jsonl", "--model", M, "-o", "out"], "bad.jsonl:1: not valid JSON"),
     (["score", "in.jsonl", "--model", M, "--input-format", "csv", "-o", "out"], "in.jsonl:1: the header is"),
     (["score", "in.jsonl", "--model", "none", "-o", "out"], "none/config.json: is missing"),
@@ -381,6 +380,26 @@ def test_progress_on_a_terminal(bundle_folder: Path, source: Path, tmp_path: Pat
     os.close(controller)
     assert done.returncode == 0
     assert re.match(r"\r20 users, [\d,]+ a second \r30 users, [\d,]+ a second \n30 users scored, .*\n$", text)
+
+
+@pytest.mark.parametrize(
+    "command", ["inspect MODEL", "recommend f1 --model MODEL", "similar f1 --model MODEL --json"]
+)
+def test_a_closed_standard_output_is_told(bundle_folder: Path, command: str) -> None:
+    words = [str(bundle_folder) if word == M else word for word in command.split()]
+    shell = shlex.join([str(Path(sys.executable).with_name("llmcdsr")), *words])
+    done = subprocess.run(["sh", "-c", f"{shell} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output is closed\n")
+
+
+def test_too_little_memory_is_told(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        np.empty(1 << 60, np.uint8)
+
+    monkeypatch.setattr(Recommender, "load", load)
+    result = run("recommend", "f1", "--model", bundle_folder)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: not enough memory: Unable to allocate .*\n", result.stderr)
 
 
 def test_titles_that_the_output_cannot_show(llmcdsr: Command, bundle_folder: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_lite.errors import MissingDependencyError, install_hint
 from llmcdsr_lite.reference.recall_network import unit_rows
 
 MAX_LINKS = 256
@@ -286,7 +286,7 @@ def import_hnswlib() -> Any:
         import hnswlib
     except ImportError as error:
         raise MissingDependencyError(
-            f"search 'hnsw' needs hnswlib ({error}): pip install 'llmcdsr-lite[hnsw]' (it compiles), "
+            f"search 'hnsw' needs hnswlib ({error}): {install_hint('hnsw')} (it compiles), "
             "or use search='exact'"
         ) from None
     return hnswlib

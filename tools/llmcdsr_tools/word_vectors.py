@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError
+from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError, install_hint
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import Dataset, load_dataset
 
@@ -111,7 +111,7 @@ def bag_of_words(titles: Sequence[str]) -> sp.csr_matrix:
     try:
         import scipy.sparse as sp
     except ImportError as error:
-        raise MissingDependencyError(f"{error}: pip install 'llmcdsr-lite[train]'") from None
+        raise MissingDependencyError(f"{error}: {install_hint('train')}") from None
     buckets = [sorted({_bucket(word) for word in _WORD.findall(title.casefold())}) for title in titles]
     offsets = np.concatenate([[0], np.cumsum([len(b) for b in buckets])])
     columns = np.array([column for b in buckets for column in b], dtype=np.int64)

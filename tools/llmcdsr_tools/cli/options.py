@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_lite.errors import MissingDependencyError, install_hint
 
 if TYPE_CHECKING:
     from llmcdsr_tools.run import EpochMetrics
@@ -27,7 +27,7 @@ def needs_train_extra(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
-                f"this command needs {error.name}: pip install 'llmcdsr-lite[train]'"
+                f"this command needs {error.name}: {install_hint('train')}"
             ) from None
 
     return run

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmcdsr_lite.errors import GenerationError, MissingDependencyError, UsageError
+from llmcdsr_lite.errors import GenerationError, MissingDependencyError, UsageError, install_hint
 from llmcdsr_tools.generate.prompt_templates import Endpoint
 from llmcdsr_tools.generate.prompts import OutputFormat, Prompt
 
@@ -219,7 +219,7 @@ def _make_client(settings: ServerSettings) -> Any:
         import openai
     except ImportError as error:
         raise MissingDependencyError(
-            f"asking a language model needs openai ({error}): pip install 'llmcdsr-lite[generate]'"
+            f"asking a language model needs openai ({error}): {install_hint('generate')}"
         ) from None
     if not settings.base_url.startswith(("http://", "https://")):
         raise UsageError(f"base_url is {settings.base_url!r}, expected http://... or https://...")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmcdsr_lite.errors import MissingDependencyError
+from llmcdsr_lite.errors import MissingDependencyError, install_hint
 from llmcdsr_lite.files import atomic_file
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, 
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError(f"{error}: pip install 'llmcdsr-lite[train]'") from None
+        raise MissingDependencyError(f"{error}: {install_hint('train')}") from None
     numbers = [e.epoch for e in epochs]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
