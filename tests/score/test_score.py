@@ -15,39 +15,19 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scored_files import SETTINGS, names, parsed
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import batches
 from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
 
-SETTINGS = ScoreSettings(k=3, batch_size=4)
 MIXED = (
     '{"user": "u1", "history": ["f1", "k2"]}\n'
     '{"user": 2, "history": ["nowhere", "f3"], "domain": "food"}\n'
     '{"user": "ü, 3", "history": []}\n'
     '{"user": "u1", "history": ["k5"], "domain": "kitchen"}\n'
 )
-
-
-@pytest.fixture(scope="module")
-def recommender(bundle_folder: Path) -> Recommender:
-    return Recommender.load(bundle_folder, backend="numpy")
-
-
-@pytest.fixture
-def source(tmp_path: Path, history_lines: Callable[[int], list[str]]) -> Path:
-    path = tmp_path / "in.jsonl"
-    path.write_text("".join(history_lines(50)), encoding="utf-8")
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def parsed(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def answers(recommender: Recommender, titles: bool) -> list[tuple[str, Any, str]]:

@@ -12,35 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scored_files import SETTINGS, names, parsed
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import job as score
 from llmcdsr_lite.score import output as score_output
-from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
-
-SETTINGS = ScoreSettings(k=3, batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def recommender(bundle_folder: Path) -> Recommender:
-    return Recommender.load(bundle_folder, backend="numpy")
-
-
-@pytest.fixture
-def source(tmp_path: Path, history_lines: Callable[[int], list[str]]) -> Path:
-    path = tmp_path / "in.jsonl"
-    path.write_text("".join(history_lines(50)), encoding="utf-8")
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def parsed(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
+from llmcdsr_lite.score.job import ScoreSummary, score_histories
 
 DRIVER = """
 import sys, time

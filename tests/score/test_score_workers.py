@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from bundle_loads import BundleLoads
+from scored_files import SETTINGS
 
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError, DataError, UsageError, WorkerError
@@ -23,15 +24,9 @@ from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import batches as score_batches
 from llmcdsr_lite.score import output as score_output
 from llmcdsr_lite.score import workers as score_workers
-from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
+from llmcdsr_lite.score.job import ScoreSummary, score_histories
 
-SETTINGS = ScoreSettings(k=3, batch_size=4)
 SKIP = replace(SETTINGS, on_error="skip")
-
-
-@pytest.fixture(scope="module")
-def recommender(bundle_folder: Path) -> Recommender:
-    return Recommender.load(bundle_folder, backend="numpy")
 
 
 @pytest.fixture
