@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -27,7 +28,7 @@ class Wanted:
     Parameters
     ----------
     k : int
-        Items a user.
+        Items a user, no more than the catalogue has.
     domain : Domain or None
         That is asked for.
     filters : Filters
@@ -44,16 +45,30 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
 
 
-def check_threads(threads: int) -> None:
+def whole_number(name: str, value: Any) -> int:
+    """The argument `name` as an int; refuses what is none, truth values too."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UsageError(f"{name} is {value!r:.60}, expected a whole number")
+
+
+def checked_threads(threads: Any) -> int:
     """Refuse numbers of threads that cannot be meant."""
-    if not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {threads}")
+    number = whole_number("threads", threads)
+    if not 1 <= number <= MAX_THREADS:
+        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {number}")
+    return number
 
 
-def check_k(k: int) -> None:
-    """Refuse to find no items."""
-    if k < 1:
-        raise UsageError(f"k must be at least 1, found {k}")
+def checked_k(catalogue: Catalogue, k: Any) -> int:
+    """How many items are wanted: no more than there are, and not none."""
+    number = whole_number("k", k)
+    if number < 1:
+        raise UsageError(f"k must be at least 1, found {number}")
+    return min(number, len(catalogue))
 
 
 def known_rows(
@@ -61,19 +76,38 @@ def known_rows(
 ) -> tuple[Rows, list[str]]:
     """Rows of the known ids, and the unknown ids, of the argument `name`."""
     check_choice("unknown", unknown, _UNKNOWN_POLICIES)
-    if isinstance(item_ids, str | bytes):
-        raise UsageError(f"{name} is one string, expected a sequence of item ids")
-    rows, missing = catalogue.rows(item_ids)
-    if missing and unknown == "error":
+    ids = listed(name, item_ids, "item ids")
+    try:
+        rows, missing = catalogue.rows(ids)
+    except TypeError:  # something that has no hash
+        rows, missing = _NO_ROWS, ids
+    if not missing:
+        return rows, missing
+    for one in missing:  # what was found is a string
+        if not isinstance(one, str):
+            raise UsageError(f"{name} holds {one!r:.60}, expected item ids, which are strings")
+    if unknown == "error":
         raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
     return rows, missing
+
+
+def listed(name: str, values: Any, what: str) -> list[Any]:
+    """The values of the argument `name`, which must be a sequence, and not one string."""
+    if isinstance(values, str | bytes):
+        raise UsageError(f"{name} is one string, expected a sequence of {what}")
+    try:
+        found = iter(values)
+    except TypeError:
+        raise UsageError(f"{name} is {values!r:.60}, expected a sequence of {what}") from None
+    return list(found)
 
 
 def known_rows_of_each(
     catalogue: Catalogue, histories: Iterable[Sequence[str]], unknown: UnknownPolicy
 ) -> tuple[list[Rows], list[list[str]]]:
     """Rows of the known ids, and the unknown ids, of each history."""
-    found = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(histories)]
+    each = listed("histories", histories, "histories")
+    found = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
     return [rows for rows, _ in found], [missing for _, missing in found]
 
 
@@ -98,7 +132,7 @@ def wanted_items(
     unknown: UnknownPolicy,
 ) -> Wanted:
     """What the arguments of `Recommender.recommend` ask for."""
-    check_k(k)
+    k = checked_k(catalogue, k)
     start, stop = wanted_rows(catalogue, domain)
     allowed = None if allow is None else np.unique(known_rows(catalogue, "allow", allow, unknown)[0])
     excluded = _NO_ROWS if exclude is None else known_rows(catalogue, "exclude", exclude, unknown)[0]
@@ -112,7 +146,7 @@ def asked_pseudo(name: str, pseudo: Any) -> Asked:
         if pseudo not in ("auto", "off"):
             raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
         return pseudo
-    names = list(pseudo)
+    names = listed(name, pseudo, "names")
     if not all(isinstance(one, str) for one in names):
         raise UsageError(f"{name} holds something that is not a string, expected a list of names")
     return names
@@ -122,7 +156,8 @@ def asked_of_each(pseudo: Literal["auto", "off"] | Sequence[Asked], n: int) -> l
     """What the argument `pseudo` asks for each of n users."""
     if isinstance(pseudo, str):
         return [asked_pseudo("pseudo", pseudo)] * n
-    asked = [asked_pseudo(f"pseudo of history {i}", one) for i, one in enumerate(pseudo)]
+    each = listed("pseudo", pseudo, "'auto', 'off' or names, one for each history")
+    asked = [asked_pseudo(f"pseudo of history {i}", one) for i, one in enumerate(each)]
     if len(asked) != n:
         raise UsageError(f"pseudo is for {len(asked)} histories, found {n}")
     return asked

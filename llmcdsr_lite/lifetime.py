@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.errors import BundleError, UsageError
@@ -15,6 +15,8 @@ from llmcdsr_lite.search.exact import SearchName
 
 if TYPE_CHECKING:
     from llmcdsr_lite.recommender import Recommender
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,19 @@ class Closed:
 
 
 CLOSED: Any = Closed()
+
+
+def still_open(part: Part) -> Part:
+    """A part of a recommender, to be handed out.
+
+    Raises
+    ------
+    UsageError
+        If it was closed.
+    """
+    if part is CLOSED:
+        raise UsageError("this recommender was closed")
+    return part
 
 
 def give_memory_back() -> None:

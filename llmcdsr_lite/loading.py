@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from llmcdsr_lite.arguments import check_choice, check_threads
+from llmcdsr_lite.arguments import check_choice, checked_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, read_bundle
 from llmcdsr_lite.encoder import TextEncoder
@@ -48,7 +48,7 @@ def load_parts(
     """Load what a recommender is made of, see `Recommender.load`."""
     check_choice("backend", backend, get_args(BackendName))
     check_choice("search", search, get_args(SearchName))
-    check_threads(threads)
+    threads = checked_threads(threads)
     path = Path(folder)
     bundle = read_bundle(path)
     source = None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.arguments import listed
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
@@ -73,7 +74,9 @@ def add_to_bundle(
         raise UsageError(
             "new items: this bundle has nothing to make their vectors with; export it with text embeddings"
         )
-    new = [_new_item(number, item) for number, item in enumerate(items)]
+    if isinstance(items, Mapping | NewItem):
+        raise UsageError("items is one item, expected a sequence of new items")
+    new = [_new_item(number, item) for number, item in enumerate(listed("items", items, "new items"))]
     _check(new, bundle.catalogue)
     text = _text(new, titles, encoder)  # (n, E)
     a, b = bundle.catalogue.domains
@@ -137,6 +140,10 @@ def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
         if missing:
             raise DataError(f"{source}: field {missing[0]!r} is missing")
         item = NewItem(**item)
+    elif not isinstance(item, NewItem):
+        raise DataError(f"{source}: is {item!r:.60}, expected a NewItem or a mapping with its fields")
+    if not isinstance(item.source, str):
+        raise DataError(f"{source}: field 'source' is {item.source!r:.60}, expected a string")
     source = item.source or source
     for name in ("id", "domain", "title"):
         value = getattr(item, name)

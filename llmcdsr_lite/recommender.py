@@ -22,7 +22,7 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
-from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back
+from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back, still_open
 from llmcdsr_lite.loading import load_parts, reduced, search_of
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked
@@ -140,7 +140,7 @@ class Recommender:
     @property
     def items(self) -> Catalogue:
         """The catalogue: ids, titles and domains of all items."""
-        return self._catalogue
+        return still_open(self._catalogue)
 
     @property
     def domains(self) -> tuple[str, str]:
@@ -151,7 +151,7 @@ class Recommender:
     @property
     def bundle(self) -> Bundle:
         """What was loaded."""
-        return self._bundle
+        return still_open(self._bundle)
 
     @property
     def backend_name(self) -> str:
@@ -193,7 +193,8 @@ class Recommender:
         exclude : iterable of str, optional
             Recommend none of these.
         unknown : {"skip", "error"}
-            What to do about ids that are not in the catalogue, in `history`, `allow` or `exclude`.
+            What to do about ids that are not in the catalogue, in `history`, `allow` or `exclude`. The
+            answer lists those of the history that were skipped; of the filters none is missed.
         pseudo : {"auto", "off"} or sequence of str
             ``auto``: a history without an item of `domain` (among those that the model looks back on)
             gets pseudo items by what its items say (`PseudoChoice.source`), as the bundle's setting for
@@ -217,15 +218,15 @@ class Recommender:
         DataError
             If there is no such domain.
         UsageError
-            If `k` is below 1, the history is one string, or names are given without a domain, to a bundle
-            without a recall network, or as free text without an encoder.
+            If `k` is not a whole number from 1, ids are not a sequence of strings, or names are given without
+            a domain, to a bundle without a recall network, or as free text without an encoder.
         """
-        known, missing = known_rows(self._catalogue, "history", history, unknown)
-        k = min(k, len(self._catalogue))
-        wanted = wanted_items(self._catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        catalogue, answering = self._catalogue, self._answering  # now: another thread may close this one
+        known, missing = known_rows(catalogue, "history", history, unknown)
+        wanted = wanted_items(catalogue, k, domain, exclude_seen, allow, exclude, unknown)
         asked = asked_pseudo("pseudo", pseudo)
-        rows, scores, fallback, why = self._answering.answer([known], [asked], wanted, explain=explain)
-        found = described(self._catalogue, rows[0], scores[0])
+        rows, scores, fallback, why = answering.answer([known], [asked], wanted, explain=explain)
+        found = described(catalogue, rows[0], scores[0])
         return Recommendations(found, tuple(missing), bool(fallback[0]), why[0] if why else None)
 
     def recommend_batch(
@@ -255,13 +256,14 @@ class Recommender:
         Returns
         -------
         BatchRecommendations
-            Arrays (n, k), aligned with `histories`.
+            Arrays (n, k), aligned with `histories`; as wide as the catalogue has items, if `k` is more.
         """
-        ids = self._ids  # now: another thread may close this one before there is an answer
-        known, missing = known_rows_of_each(self._catalogue, histories, unknown)
-        wanted = wanted_items(self._catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        # now: another thread may close this one before there is an answer
+        ids, catalogue, answering = self._ids, self._catalogue, self._answering
+        known, missing = known_rows_of_each(catalogue, histories, unknown)
+        wanted = wanted_items(catalogue, k, domain, exclude_seen, allow, exclude, unknown)
         asked = asked_of_each(pseudo, len(known))
-        rows, scores, fallback, why = self._answering.answer(known, asked, wanted, explain=explain)
+        rows, scores, fallback, why = answering.answer(known, asked, wanted, explain=explain)
         n_unknown = np.array(list(map(len, missing)), dtype=np.int64)
         return BatchRecommendations(ids[rows], scores, rows, n_unknown, fallback, why)
 

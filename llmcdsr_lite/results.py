@@ -118,7 +118,7 @@ class Recommendations(Sequence[Recommendation]):
 
 @dataclass(frozen=True)
 class BatchRecommendations:
-    """Ranked items for n users as aligned arrays, best first.
+    """Ranked items for n users as aligned arrays, best first; k is what was asked for, or all items.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.arguments import check_k, wanted_rows
+from llmcdsr_lite.arguments import checked_k, wanted_rows
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.results import Recommendations, described
 from llmcdsr_lite.search.exact import ExactSearch
@@ -25,7 +25,7 @@ class SimilarItems:
     def find(self, item: str, k: int, domain: str | None) -> Recommendations:
         """The k items most similar to another one, see `Recommender.similar`."""
         catalogue = self._bundle.catalogue
-        check_k(k)
+        k = checked_k(catalogue, k)
         row = catalogue.row(item)
         start, stop = wanted_rows(catalogue, domain)
         if self._search is None:  # two threads may both do this: they do the same
@@ -34,6 +34,5 @@ class SimilarItems:
             self._search = ExactSearch(vectors / np.maximum(norms, 1e-12))
         search = self._search
         itself = np.array([row])
-        users, k = search.item_vectors[itself], min(k, len(catalogue))
-        rows, cosines = search.search(users, k, start, stop, [itself], None)
+        rows, cosines = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
         return Recommendations(described(catalogue, rows[0], cosines[0]))

@@ -342,6 +342,24 @@ def test_missing_fields(folder: Path, name: str) -> None:
         Recommender.load(folder).add_items([item])
 
 
+@pytest.mark.parametrize(
+    ("items", "error", "reason"),
+    [
+        ({"id": "x", "domain": "food"}, UsageError, "items is one item, expected a sequence of new items"),
+        (NEW[0], UsageError, "items is one item, expected a sequence of new items"),
+        ("x", UsageError, "items is one string, expected a sequence of new items"),
+        (5, UsageError, "items is 5, expected a sequence of new items"),
+        (None, UsageError, "items is None, expected a sequence of new items"),
+        ([NEW[0], "a"], DataError, "item 1: is 'a', expected a NewItem or a mapping with its fields"),
+        ([None], DataError, "item 0: is None, expected a NewItem or a mapping with its fields"),
+        ([{"id": "x", "domain": "food", "source": 3}], DataError, "item 0: field 'source' is 3, expected"),
+    ],
+)
+def test_what_is_no_item(folder: Path, items: Any, error: type[Exception], reason: str) -> None:
+    with pytest.raises(error, match=f"^{reason}"):
+        Recommender.load(folder, backend="numpy").add_items(items)
+
+
 def test_what_is_missing_for_new_items(folder: Path, bundle_folder: Path) -> None:
     with pytest.raises(UsageError, match="item 0: item 'n' has no embedding, and there is no encoder"):
         Recommender.load(folder).add_items([{**GOOD, "embedding": None}])

@@ -141,6 +141,10 @@ def test_a_k_beyond_all_reason(recommender: Recommender) -> None:
     assert len(recommender.recommend(["f1"], k=10**12)) == 29
     assert len(recommender.recommend([], k=10**12)) == 30
     assert len(recommender.similar("f1", k=10**12)) == 29
+    for k in (31, 10**9, 10**30):
+        batch = recommender.recommend_batch([["f1"], []], k=k)
+        assert batch.ids.shape == batch.rows.shape == batch.scores.shape == (2, 30)
+        assert (batch.rows > 0).sum(axis=1).tolist() == [29, 30]
 
 
 def test_unknown_items_are_skipped_and_listed(recommender: Recommender) -> None:
@@ -238,7 +242,7 @@ def test_similar_is_the_cosine(recommender: Recommender, bundle_data: Bundle, do
     [
         (lambda r: r.recommend("f1"), UsageError, "history is one string"),
         (lambda r: r.recommend(b"f1"), UsageError, "history is one string"),
-        (lambda r: r.recommend_batch("f1"), UsageError, "history 0 is one string"),
+        (lambda r: r.recommend_batch("f1"), UsageError, "histories is one string"),
         (lambda r: r.recommend_batch([["f1"], "f1"]), UsageError, "history 1 is one string"),
         (lambda r: r.recommend(["f1"], allow="f1"), UsageError, "allow is one string"),
         (lambda r: r.recommend(["f1"], exclude="f1"), UsageError, "exclude is one string"),
@@ -249,6 +253,23 @@ def test_similar_is_the_cosine(recommender: Recommender, bundle_data: Bundle, do
         (lambda r: r.recommend(["f1"], domain="books"), DataError, "no domain is named 'books'"),
         (lambda r: r.similar("f1", domain="books"), DataError, "no domain is named 'books'"),
         (lambda r: r.similar("x"), UnknownItemError, "item 'x' is not in the catalogue"),
+        (lambda r: r.recommend(None), UsageError, "history is None, expected a sequence of item ids"),
+        (lambda r: r.recommend(np.array("f1")), UsageError, "history is array.*, expected a sequence"),
+        (lambda r: r.recommend([["f1"]]), UsageError, "history holds .'f1'., expected item ids"),
+        (lambda r: r.recommend(["f1", 1]), UsageError, "history holds 1, expected item ids, .*strings"),
+        (lambda r: r.recommend(np.array([1, 2])), UsageError, "history holds .*1.*, expected item ids"),
+        (lambda r: r.recommend([None]), UsageError, "history holds None"),
+        (lambda r: r.recommend([float("nan")], unknown="error"), UsageError, "history holds nan"),
+        (lambda r: r.recommend([b"f1"]), UsageError, "history holds b'f1'"),
+        (lambda r: r.recommend(["f1"], allow=5), UsageError, "allow is 5, expected a sequence of item ids"),
+        (lambda r: r.recommend(["f1"], allow=[["f2"]]), UsageError, "allow holds"),
+        (lambda r: r.recommend(["f1"], exclude=[2]), UsageError, "exclude holds 2"),
+        (lambda r: r.recommend(["f1"], pseudo=None), UsageError, "pseudo is None, expected a sequence of"),
+        (lambda r: r.recommend_batch(None), UsageError, "histories is None, expected a sequence of hist"),
+        (lambda r: r.recommend_batch([["f1"], None]), UsageError, "history 1 is None, expected"),
+        (lambda r: r.recommend_batch([["f1"], [2]]), UsageError, "history 1 holds 2"),
+        (lambda r: r.recommend_batch([["f1"]], pseudo=None), UsageError, "pseudo is None, expected"),
+        (lambda r: r.recommend_batch([["f1"]], pseudo=[None]), UsageError, "pseudo of history 0 is None"),
     ],
 )
 def test_arguments_that_cannot_be_meant(
@@ -258,9 +279,31 @@ def test_arguments_that_cannot_be_meant(
         call(one)
 
 
+@pytest.mark.parametrize("k", [3.0, 2.5, float("nan"), float("inf"), "3", None, True, [3], np.float64(3)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda r, k: r.recommend(["f1"], k=k),
+        lambda r, k: r.recommend_batch([["f1"]], k=k),
+        lambda r, k: r.similar("f1", k=k),
+    ],
+)
+def test_a_k_that_is_no_whole_number(one: Recommender, call: Callable[..., Any], k: Any) -> None:
+    with pytest.raises(UsageError, match=r"^k is .*, expected a whole number$"):
+        call(one, k)
+
+
+def test_whole_numbers_of_numpy_will_do(one: Recommender) -> None:
+    assert len(one.recommend(["f1"], k=np.int32(3))) == 3  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"backend": "torch"}, {"search": "fast"}, {"threads": 0}, {"threads": -1}, {"threads": 20_000}],
+    [
+        *({"backend": "torch"}, {"search": "fast"}, {"threads": 0}, {"threads": -1}, {"threads": 20_000}),
+        *({"threads": 1.5}, {"threads": "1"}, {"threads": True}, {"threads": None}),
+        {"threads": 1.5, "backend": "numpy"},
+    ],
 )
 def test_load_refuses_what_it_does_not_know(bundle_folder: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(arguments))):
@@ -306,7 +349,8 @@ def test_hnsw_gives_the_same_in_a_small_catalogue(bundle_folder: Path, one: Reco
         )
 
 
-def test_a_batch_that_is_under_way_when_the_recommender_closes_is_answered(bundle_folder: Path) -> None:
+@pytest.mark.parametrize("explain", [False, True])
+def test_who_is_under_way_when_the_recommender_closes_is_answered(bundle_folder: Path, explain: bool) -> None:
     bundle = read_bundle(bundle_folder)
 
     class ClosesMeanwhile(NumpyBackend):
@@ -314,8 +358,12 @@ def test_a_batch_that_is_under_way_when_the_recommender_closes_is_answered(bundl
             closing.close()
             return super().represent(histories)
 
+    answering = Recommender(bundle, NumpyBackend(bundle.parameters))
     closing = Recommender(bundle, ClosesMeanwhile(bundle.parameters))
-    expected = Recommender(bundle, NumpyBackend(bundle.parameters)).recommend_batch([["f1", "k2"]], k=3)
-    assert closing.recommend_batch([["f1", "k2"]], k=3).ids.tolist() == expected.ids.tolist()
+    expected = answering.recommend(["f1", "k2"], k=3, explain=explain)
+    assert closing.recommend(["f1", "k2"], k=3, explain=explain) == expected
+    closing = Recommender(bundle, ClosesMeanwhile(bundle.parameters))
+    batch = closing.recommend_batch([["f1", "k2"]], k=3, explain=explain)
+    assert batch.ids.tolist() == [ids(expected)]
     with pytest.raises(UsageError, match="closed"):
         closing.recommend_batch([["f1"]])
