@@ -39,7 +39,8 @@ def datasets(draw: st.DrawFn) -> Dataset:
     names = draw(st.lists(TEXT, min_size=2, max_size=2, unique=True))
     splits = {}
     for split in SPLITS:
-        histories = draw(st.lists(st.lists(st.integers(1, n), max_size=5), max_size=5))
+        least = 0 if split == "train" else 2
+        histories = draw(st.lists(st.lists(st.integers(1, n), min_size=least, max_size=5), max_size=5))
         users = draw(st.lists(TEXT, min_size=len(histories), max_size=len(histories)))
         splits[split] = Histories.from_lists(histories, users)
     return Dataset(Catalogue.from_sizes(ids, titles, (names[0], names[1]), sizes), **splits)
@@ -75,7 +76,7 @@ def small() -> Dataset:
     catalogue = Catalogue.from_sizes(list("abcde"), ["A", "", "C", "D", "E"], ("food", "tools"), (3, 2))
     train = Histories.from_lists([[1, 2], [4, 5, 4], [1, 4], [], [3]], list("vwxyz"))
     valid = Histories.from_lists([[1, 4, 2]], ["p"])
-    test = Histories.from_lists([[5, 1], [2]], ["q", "é"])
+    test = Histories.from_lists([[5, 1], [2, 3]], ["q", "é"])
     return Dataset(catalogue, train, valid, test)
 
 
@@ -100,6 +101,14 @@ def test_summary_by_hand() -> None:
 
 
 @given(datasets())
+@settings(max_examples=30, deadline=None)
+def test_items_of_the_second_domain_are_counted_in_each_history(dataset: Dataset) -> None:
+    second = dataset.catalogue.domains[1].start
+    for part in map(dataset.split, SPLITS):
+        assert part.count_from(second).tolist() == [sum(row >= second for row in h.tolist()) for h in part]
+
+
+@given(datasets())
 @settings(deadline=None)
 def test_summary_is_a_count(dataset: Dataset) -> None:
     second = dataset.catalogue.domains[1].start
@@ -117,7 +126,7 @@ def test_readable_summary_has_the_numbers() -> None:
     assert lines[0].split() == ["items", "all", "untitled"]
     assert lines[1].split() == ["food", "3", "1"]
     assert lines[2].split() == ["tools", "2", "0"]
-    assert ["interactions", "8", "3", "3"] in [line.split() for line in lines]
+    assert ["interactions", "8", "3", "4"] in [line.split() for line in lines]
     assert lines[-1] == "training density 32.0000%"
 
 
@@ -125,7 +134,7 @@ def test_histories_of_held_out_users_come_without_the_target(tmp_path: Path) -> 
     data = small()
     write_histories(data, "test", tmp_path / "test.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text("utf-8").splitlines()]
-    assert lines == [{"user": "q", "history": ["e"]}, {"user": "é", "history": []}]
+    assert lines == [{"user": "q", "history": ["e"]}, {"user": "é", "history": ["b"]}]
     write_histories(data, "train", tmp_path / "train.jsonl")
     first = json.loads((tmp_path / "train.jsonl").read_text("utf-8").splitlines()[0])
     assert first == {"user": "v", "history": ["a", "b"]}
@@ -174,6 +183,39 @@ def _archive(path: Path) -> None:
         np.savez(file, rows=np.ones(3, dtype=np.int32))
 
 
+def _shape(before: str, after: str) -> Callable[[Path], None]:
+    """Put other text into the header of a .npy file, which states its own length."""
+
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        header, data = content[10:128], content[128:]
+        text = header.decode().rstrip().replace(before, after).ljust(117) + "\n"
+        path.write_bytes(content[:8] + len(text).to_bytes(2, "little") + text.encode() + data)
+
+    return damage
+
+
+def _one_byte_more(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def _one_byte_less(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _histories(histories: list[list[int]]) -> Callable[[Path], None]:
+    """Replace all three files of a split."""
+
+    def damage(path: Path) -> None:
+        split = path.name.split("_")[0]
+        packed = Histories.from_lists(histories, [str(n) for n in range(len(histories))])
+        np.save(path, packed.offsets)
+        np.save(path.with_name(f"{split}_rows.npy"), packed.rows)
+        path.with_name(f"{split}_users.json").write_text(json.dumps(packed.users))
+
+    return damage
+
+
 DOMAINS = [{"name": "food", "items": 3}, {"name": "tools", "items": 2}]
 DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     *((name, Path.unlink, "cannot be read") for name in ("dataset.json", "item_ids.json", "test_users.json")),
@@ -187,6 +229,10 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("dataset.json", _header(format_version=2), "format_version is 2, this version reads up to 1"),
     ("dataset.json", _header(format_version="1"), "format_version is '1'"),
     ("dataset.json", _header(format_version=0), "format_version is 0"),
+    ("dataset.json", _header(format_version=True), "format_version is True"),
+    ("dataset.json", _text("[" * 100_000), "not valid JSON"),
+    ("test_users.json", _text("[" * 100_000), "not valid JSON"),
+    ("item_titles.json", _text('["A", "B", "C", "D", "\\ud800"]'), "not valid Unicode"),
     ("dataset.json", _header(domains=DOMAINS[:1]), "field 'domains' must list two domains"),
     ("dataset.json", _header(domains=3), "field 'domains' must list two domains"),
     ("dataset.json", _header(domains=[{"name": "food"}, DOMAINS[1]]), "field 'domains'"),
@@ -217,6 +263,17 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("train_offsets.npy", _array([0, 5, 2, 7, 7, 8]), "must rise from 0 to 8"),
     ("train_offsets.npy", _array([]), "0 offsets, expected 6"),
     ("train_offsets.npy", _array([0, 2, 5, 7, 7, 8], np.int32), "expected one int64 axis"),
+    # differences of these wrap round to positive numbers
+    ("train_offsets.npy", _array([0, 2**63 - 1, -(2**63) + 5, 7, 7, 8]), "must rise from 0 to 8"),
+    ("train_rows.npy", _shape("(8,)", "(10**18,)"), "cannot be read as a NumPy array"),
+    ("train_rows.npy", _shape("(8,)", "(1" + "0" * 15 + ",)"), "32 bytes of data, expected 4,000,000,000,000,000"),
+    ("train_rows.npy", _shape("(8,)", "(-8,)"), "32 bytes of data, expected -32"),
+    ("train_rows.npy", _shape("(8,)", "(" * 5000), "cannot be read as a NumPy array"),
+    ("train_rows.npy", _shape("<i4", "|O8"), "expected one int32 axis"),
+    ("train_rows.npy", _one_byte_more, "33 bytes of data, expected 32"),
+    ("train_rows.npy", _one_byte_less, "31 bytes of data, expected 32"),
+    ("valid_offsets.npy", _histories([[1, 4], [2]]), "history 1 has 1 item, expected a history and its"),
+    ("test_offsets.npy", _histories([[1, 4], [2, 3], []]), "history 2 has 0 items, expected a history and"),
 ]
 
 

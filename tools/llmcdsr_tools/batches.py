@@ -147,8 +147,6 @@ def _with_next(histories: Histories) -> tuple[RowArray, RowArray]:
 
 def user_domains(histories: Histories, catalogue: Catalogue) -> RowArray:
     """For every user (users,): 0 or 1 for the one domain of all items, 2 for both, -1 without items."""
-    in_second = histories.rows >= catalogue.domains[1].start
-    upto = np.concatenate([[0], np.cumsum(in_second)])
-    n_second = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    n_second = histories.count_from(catalogue.domains[1].start)
     n = histories.lengths
     return np.select([n == 0, n_second == 0, n_second == n], [-1, 0, 1], 2)

@@ -27,6 +27,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file, atomic_folder
@@ -36,6 +37,9 @@ FORMAT_VERSION = 1
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+MIN_HELD_OUT = 2
+"""Items a held-out history needs: one to see and the target."""
 
 HEADER = "dataset.json"
 FILES = (
@@ -87,6 +91,17 @@ class Histories:
         """Length of every history (users,)."""
         return np.diff(self.offsets)
 
+    def count_from(self, row: int) -> npt.NDArray[np.int64]:
+        """Items of every history whose row is `row` or a later one (users,).
+
+        With the first row of domain B these are the items of B.
+        """
+        # prefix sums rather than reduceat: they are right for empty histories too
+        upto = np.zeros(len(self.rows) + 1, dtype=np.int64)
+        np.cumsum(self.rows >= row, out=upto[1:])
+        counts: npt.NDArray[np.int64] = upto[self.offsets[1:]] - upto[self.offsets[:-1]]
+        return counts
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -129,13 +144,10 @@ def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
     if n == 0:
         return SplitSummary(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
     lengths = histories.lengths
-    in_b = histories.rows >= catalogue.domains[1].start
-    # prefix sums rather than reduceat: they are right for empty histories too
-    upto = np.concatenate([[0], np.cumsum(in_b)])
-    n_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    n_b = histories.count_from(catalogue.domains[1].start)
     only_a = int(np.count_nonzero((n_b == 0) & (lengths > 0)))
     only_b = int(np.count_nonzero((n_b == lengths) & (lengths > 0)))
-    total_b = int(in_b.sum())
+    total_b = int(n_b.sum())
     return SplitSummary(
         users_a=only_a,
         users_b=only_b,
@@ -235,7 +247,7 @@ def save_dataset(
             np.save(out / f"{split}_rows.npy", histories.rows.astype(np.int32, copy=False))
             np.save(out / f"{split}_offsets.npy", histories.offsets.astype(np.int64, copy=False))
             _write_json(out / f"{split}_users.json", list(histories.users))
-        (out / "dataset.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        (out / HEADER).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
 
 
 def load_dataset(folder: Path) -> Dataset:
@@ -246,11 +258,11 @@ def load_dataset(folder: Path) -> Dataset:
     DataError
         If a file is missing, of a newer format, or does not fit the others; the message names it.
     """
-    header = _read_json(folder / "dataset.json")
+    header = _read_json(folder / HEADER)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(f"{folder / 'dataset.json'}: not a {FORMAT} file")
     version = header.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise DataError(
             f"{folder / 'dataset.json'}: format_version is {version!r}, "
             f"this version reads up to {FORMAT_VERSION}"
@@ -309,30 +321,53 @@ def _load_histories(folder: Path, split: Split, n_items: int) -> Histories:
     where = folder / f"{split}_offsets.npy"
     if len(offsets) != len(users) + 1:
         raise DataError(f"{where}: {len(offsets)} offsets, expected {len(users) + 1} (users + 1)")
-    if offsets[0] != 0 or offsets[-1] != len(rows) or np.any(np.diff(offsets) < 0):
+    if offsets[0] != 0 or offsets[-1] != len(rows) or np.any(offsets[1:] < offsets[:-1]):
         raise DataError(f"{where}: must rise from 0 to {len(rows)} (the number of rows)")
     if len(rows) and not (rows.min() >= 1 and rows.max() <= n_items):
         raise DataError(
             f"{folder / f'{split}_rows.npy'}: rows from {rows.min()} to {rows.max()}, expected 1..{n_items}"
         )
-    return Histories(rows, offsets, users)
+    histories = Histories(rows, offsets, users)
+    short = np.flatnonzero(histories.lengths < MIN_HELD_OUT)
+    if split != "train" and len(short):
+        n = histories.lengths[short[0]]
+        raise DataError(
+            f"{where}: history {short[0]} has {n} item{'' if n == 1 else 's'}, "
+            "expected a history and its target"
+        )
+    return histories
 
 
 def _read_array(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array of one axis and that type, as `np.save` writes it.
+
+    The header is checked against the size of the file before anything of the size that it claims is made.
+    """
     try:
         with path.open("rb") as file:
-            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # .npy alone
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as a NumPy array: {error}") from None
-    if array.ndim != 1 or array.dtype != dtype:
-        raise DataError(f"{path}: {array.dtype} array of shape {array.shape}, expected one {dtype} axis")
-    return array
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version {version} of the .npy format, expected (1, 0)")
+            shape, _, found = np.lib.format.read_array_header_1_0(file)
+            if len(shape) != 1 or found != dtype:
+                raise DataError(f"{path}: {found} array of shape {shape}, expected one {dtype} axis")
+            expected, size = shape[0] * dtype.itemsize, path.stat().st_size - file.tell()
+            if size != expected:
+                raise DataError(f"{path}: {size:,} bytes of data, expected {expected:,} for shape {shape}")
+            return np.fromfile(file, dtype)
+    except DataError:
+        raise
+    except Exception as error:  # a crafted header makes NumPy's parser raise about anything
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a NumPy array: {reason}") from None
 
 
 def _read_strings(path: Path) -> list[str]:
     strings = _read_json(path)
     if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
         raise DataError(f"{path}: must be a JSON array of strings")
+    if not is_utf8("".join(strings)):
+        raise DataError(f"{path}: holds text that is not valid Unicode")
     return strings
 
 
@@ -341,7 +376,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}") from None
 
 

@@ -63,7 +63,5 @@ def single_domain_histories(dataset: Dataset, split: Split) -> list[SingleDomain
 
 def domains_of_users(dataset: Dataset, histories: Histories) -> npt.NDArray[np.bool_]:
     """Whether each user has items of domain A and of domain B: (users, 2)."""
-    in_b = histories.rows >= dataset.catalogue.domains[1].start
-    upto = np.concatenate([[0], np.cumsum(in_b)])
-    n_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    n_b = histories.count_from(dataset.catalogue.domains[1].start)
     return np.stack([n_b < histories.lengths, n_b > 0], axis=1)

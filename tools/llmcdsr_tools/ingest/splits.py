@@ -81,8 +81,7 @@ def pack_histories(
 
 def overlapped(histories: Histories, boundary: int) -> npt.NDArray[np.bool_]:
     """Whether each user has items on both sides of `boundary`, the first row of domain B (users,)."""
-    upto = _offsets(histories.rows >= boundary)  # B items before each position
-    in_b = upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
+    in_b = histories.count_from(boundary)
     return (in_b > 0) & (in_b < histories.lengths)
 
 
@@ -182,7 +181,7 @@ def _share(n: int, share: float) -> int:
     return max(1, round(n * share)) if share > 0 else 0
 
 
-def _offsets(lengths: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Ints:
+def _offsets(lengths: Ints) -> Ints:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
