@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     head = f"{'item updates':<14}{'seed':>5}{'best epoch':>12}{'HR@10 A':>9}{'HR@10 B':>9}"
     print(head + f"{'mean':>8}{'s/epoch':>9}")
-    kinds: tuple[Literal["rows", "dense"], ...] = ("rows", "dense")
+    kinds: tuple[Literal["rows", "deferred"], ...] = ("rows", "deferred")
     for seed in arguments.seeds:
         for updates in kinds:
             settings = TrainSettings(item_updates=updates, seed=seed, n_epochs=arguments.epochs)

@@ -27,6 +27,10 @@ Loss = Literal["bce", "sampled-softmax"]
 class Objective(Protocol):
     """A loss of features (T, H) and the items that follow them."""
 
+    @property
+    def negative_rows(self) -> RowArray:
+        """Item rows of the negatives, in any order."""
+
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """Loss and gradients."""
 
@@ -46,6 +50,11 @@ class BinaryCrossEntropy:
     """`losses.binary_cross_entropy` with one negative for every target."""
 
     negatives: RowArray  # (T,)
+
+    @property
+    def negative_rows(self) -> RowArray:
+        """See `Objective.negative_rows`."""
+        return self.negatives
 
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """See `Objective.loss`."""
@@ -71,6 +80,11 @@ class SampledSoftmax:
 
     negatives: tuple[RowArray, RowArray]
     second_domain_start: int
+
+    @property
+    def negative_rows(self) -> RowArray:
+        """See `Objective.negative_rows`."""
+        return np.concatenate(self.negatives)
 
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """See `Objective.loss`."""

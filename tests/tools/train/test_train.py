@@ -17,16 +17,21 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_tools import checkpoint
+from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_tools.checkpoint import load_checkpoint, load_model
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.objectives import Loss
+from llmcdsr_tools.optimizers import RowAdam
 from llmcdsr_tools.run import EpochMetrics
+from llmcdsr_tools.train import training
+from llmcdsr_tools.train.settings import ItemUpdates
 from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, train
 
 BEST = ("best.npz", "best_a.npz", "best_b.npz")
 
 
 def arrays_of(run: Path) -> dict[str, bytes]:
-    return {k: v.tobytes() for k, v in checkpoint.load_checkpoint(run / "checkpoint.npz").arrays.items()}
+    return {k: v.tobytes() for k, v in load_checkpoint(run / "checkpoint.npz").arrays.items()}
 
 
 def assert_same_end(run: Path, other: Path) -> None:
@@ -72,12 +77,35 @@ def test_it_learns(small_world: Any, small_run: TrainResult) -> None:
     assert sum(small_run.epochs[-1].ndcg10) / 2 > 0.5
 
 
-def test_the_official_loss_and_dense_updates_learn_too(small_world: Any, tmp_path: Path) -> None:
-    settings = replace(small_world.settings, loss="bce", item_updates="dense", n_epochs=6)
+@pytest.mark.parametrize("updates", ["deferred", "rows"])
+def test_the_official_loss_learns_too(small_world: Any, tmp_path: Path, updates: ItemUpdates) -> None:
+    settings = replace(small_world.settings, loss="bce", item_updates=updates, n_epochs=6)
     result = train(small_world.folder, tmp_path / "run", settings)
     popularity = sum(popularity_hr10(small_world.data)) / 2
     assert result.epochs[-1].loss < result.epochs[0].loss
     assert result.best_hr10 > popularity + 0.1
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled-softmax"])
+def test_deferred_updates_are_those_of_dense_adam(
+    small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: Loss
+) -> None:
+    class DenseAdam(RowAdam):
+        def step_rows(self, gradient: RowGradient) -> None:
+            whole = np.zeros_like(self.values)
+            whole[gradient.rows] = gradient.values
+            self.step(whole)
+
+    settings = replace(small_world.settings, loss=loss, n_epochs=2)
+    for updates in ("deferred", "rows"):
+        train(small_world.folder, tmp_path / updates, replace(settings, item_updates=updates))
+    monkeypatch.setattr(training, "RowAdam", DenseAdam)
+    train(small_world.folder, tmp_path / "dense", replace(settings, item_updates="rows"))
+    deferred, rows, dense = (
+        load_checkpoint(tmp_path / run / "checkpoint.npz").arrays["item_embedding"]
+        for run in ("deferred", "rows", "dense")
+    )
+    assert abs(deferred - dense).max() < 1e-3 * abs(rows - dense).max()
 
 
 def test_cold_sequences_join_the_others(small_world: Any, tmp_path: Path) -> None:
@@ -106,7 +134,7 @@ def test_what_a_run_leaves(small_run: TrainResult) -> None:
     assert small_run.best_epoch == means.index(max(means)) + 1
     for i, name in enumerate(BEST[1:]):
         values = [e.hr10[i] for e in small_run.epochs]
-        _, description = checkpoint.load_model(small_run.run / name)
+        _, description = load_model(small_run.run / name)
         assert description["epoch"] == values.index(max(values)) + 1
     assert not small_run.stopped_early
 
@@ -129,7 +157,7 @@ def test_ctrl_c_keeps_the_last_full_epoch(
     if epoch == 1:
         assert not (run / "checkpoint.npz").exists()
     else:
-        kept = checkpoint.load_checkpoint(run / "checkpoint.npz")
+        kept = load_checkpoint(run / "checkpoint.npz")
         assert len(kept.description["epochs"]) == epoch - 1
     resumed = train(small_world.folder, run, small_world.settings, resume=True)
     assert without_seconds(resumed.epochs) == without_seconds(small_run.epochs)
@@ -232,7 +260,7 @@ def test_a_damaged_checkpoint_is_refused(small_world: Any, small_run: TrainResul
     shutil.copytree(small_run.run, run)
     path = run / "checkpoint.npz"
     settings = replace(small_world.settings, n_epochs=5)
-    good = checkpoint.load_checkpoint(path)
+    good = load_checkpoint(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(TrainingError, match=r"checkpoint\.npz: damaged"):
         train(small_world.folder, run, settings, resume=True)
@@ -300,7 +328,7 @@ def test_items_start_from_text(small_world: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "text.npy", text)
     settings = replace(small_world.settings, n_epochs=1, learning_rate=1e-9, text_deviation=0.2)
     train(small_world.folder, tmp_path / "run", settings, text_embeddings=tmp_path / "text.npy")
-    model, _ = checkpoint.load_model(tmp_path / "run" / "best.npz")
+    model, _ = load_model(tmp_path / "run" / "best.npz")
     centred = text - text.mean(axis=0)
     _, _, directions = np.linalg.svd(centred.astype(np.float64))
     expected = centred @ directions[:16].T
@@ -342,7 +370,7 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"dropout": 1.0}, "dropout must be in"),
         ({"max_length": 0}, "must be at least 1"),
         ({"loss": "BCE"}, "loss must be one of bce, sampled-softmax, found 'BCE'"),
-        ({"item_updates": "row"}, "item_updates must be one of rows, dense, found 'row'"),
+        ({"item_updates": "row"}, "item_updates must be one of deferred, rows, found 'row'"),
         ({"seed": -1}, "seed must be at least 0, found -1"),
         ({"n_augmented": 0}, "n_augmented must be at least 1, found 0"),
         ({"n_overlapped": 0}, "n_overlapped must be at least 1"),

@@ -217,7 +217,7 @@ class DomainTraining:
         self.epochs, self.best_epoch = list(epochs), best_epoch
         steps = len(epochs) * math.ceil(len(self.data.sequences) / self.settings.batch_size)
         for adam in self._optimizers().values():
-            adam.n_steps = steps
+            adam.resume(steps)
 
     def _optimizers(self) -> dict[str, Adam]:
         return {"dense": self.dense_adam, "item": self.item_adam, "projection": self.projection_adam}

@@ -19,7 +19,7 @@ from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.pretrain.stage import Pretrained
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient
-from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
+from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate
 from llmcdsr_tools.train.inner_steps import virtual_step
 from llmcdsr_tools.train.pseudo_items import Recalled, RecallNetwork
 from llmcdsr_tools.train.settings import TrainSettings
@@ -117,7 +117,8 @@ class MetaLearning:
         if self.optimizer != "none":
             meta_loss = self._train_poolers(parameters, base, entries, optimizers, draw, draw_meta, rng)
         augmented, _ = self._augment(entries, rng)
-        return combine(base, differentiate(parameters, augmented.batch, draw, rng)[0]), meta_loss
+        of_augmented, _ = differentiate(parameters, augmented.batch, draw, rng, optimizers.items.catch_up)
+        return combine(base, of_augmented), meta_loss
 
     def _train_poolers(
         self,
@@ -131,10 +132,9 @@ class MetaLearning:
     ) -> float:
         """One bilevel step; the meta loss."""
         augmented, recalled = self._augment(entries, rng)
-        of_augmented, run = differentiate(parameters, augmented.batch, draw, rng)
+        catch_up = optimizers.items.catch_up
+        of_augmented, run = differentiate(parameters, augmented.batch, draw, rng, catch_up)
         gradient = combine(base, of_augmented)
-        if self.settings.item_updates == "dense":
-            gradient = with_all_rows(gradient, parameters)
         step = virtual_step(
             self.optimizer,
             gradient,
@@ -146,7 +146,8 @@ class MetaLearning:
         overlapped = self.overlapped.batch(rng.choice(len(self.overlapped), n_meta, replace=False))
 
         def meta(virtual: SASRecParameters) -> BatchGradient:
-            return differentiate(virtual, overlapped, draw_meta, rng)[0]
+            # rows that the virtual step has moved are up to date already, and stay as it left them
+            return differentiate(virtual, overlapped, draw_meta, rng, catch_up)[0]
 
         loss, d_inputs = meta_gradient(parameters, gradient, step, run, meta)
         d_pooled = augmented.straight_through(d_inputs, len(entries))

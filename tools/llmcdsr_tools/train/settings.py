@@ -16,7 +16,7 @@ from llmcdsr_tools.setting_checks import (
 )
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 
-ItemUpdates = Literal["rows", "dense"]
+ItemUpdates = Literal["deferred", "rows"]
 InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 
@@ -39,8 +39,9 @@ class TrainSettings:
     learning_rate : float
     hidden, n_blocks, n_heads, max_length, dropout
         See `SASRecConfig`.
-    item_updates : {"rows", "dense"}
-        Whether Adam moves only the rows that a step touches (see `optimizers`) or the whole table.
+    item_updates : {"deferred", "rows"}
+        Whether Adam moves all item rows, those that a step does not touch when they are next needed, or
+        only those that it touches (see `optimizers`).
     text_deviation : float
         Root mean square of item embeddings that start from text.
     pretrained_items : bool

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.errors import SettingsError, TrainingError
 from llmcdsr_tools.checkpoint import save_model
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
@@ -145,7 +145,7 @@ def _pretrained_items(
     if not settings.pretrained_items:
         return None
     if pretrained is None or from_text:
-        raise TrainingError("pretrained_items needs the file of pre-training, and no text embeddings")
+        raise SettingsError("pretrained_items needs the file of pre-training, and no text embeddings")
     vectors = np.concatenate(pretrained.items)
     if vectors.shape[1] != settings.hidden:
         raise TrainingError(
@@ -161,12 +161,12 @@ def _meta_learning(
     """What augments sequences, if anything is to."""
     if names is None:
         if settings.inner_optimizer != "none":
-            raise TrainingError(f"inner_optimizer {settings.inner_optimizer!r} needs embedded names")
+            raise SettingsError(f"inner_optimizer {settings.inner_optimizer!r} needs embedded names")
         if pretrained is not None and not settings.pretrained_items:
-            raise TrainingError(
+            raise SettingsError(
                 "pre-training is given, but no names to recall items for, and pretrained_items is false"
             )
         return None
     if pretrained is None:
-        raise TrainingError(f"{names}: names need the file of pre-training, to recall items for them")
+        raise SettingsError(f"{names}: names need the file of pre-training, to recall items for them")
     return MetaLearning(data, load_embedded_names(names, data), pretrained, settings)

@@ -19,10 +19,10 @@ from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluate import Result, evaluate
 from llmcdsr_tools.objectives import ObjectiveSource
-from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam
 from llmcdsr_tools.run import EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
-from llmcdsr_tools.train.gradients import differentiate, with_all_rows
+from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
 from llmcdsr_tools.train.settings import TrainSettings
 
@@ -79,7 +79,8 @@ class Training:
             self.parameters.item_embedding[1:] = vectors
         adam = AdamSettings(learning_rate=settings.learning_rate)
         self.dense_adam = Adam(self.parameters.dense, adam)
-        self.item_adam = RowAdam(self.parameters.item_embedding, adam)
+        optimizer = DeferredAdam if settings.item_updates == "deferred" else RowAdam
+        self.item_adam = optimizer(self.parameters.item_embedding, adam)
         self.stopping = EarlyStopping.start()
 
     def run_epoch(self, epoch: int, observer: Observer) -> EpochMetrics:
@@ -100,6 +101,7 @@ class Training:
             total += loss
             meta_total += meta_loss or 0.0
             observer.step(epoch, step, n_steps, loss)
+        self.item_adam.catch_up()
         seconds = time.perf_counter() - start
         a, b = self.validate()
         trains_poolers = self.meta is not None and self.meta.optimizer != "none"
@@ -111,17 +113,14 @@ class Training:
     def step(self, batch: TrainingBatch, rng: np.random.Generator) -> tuple[float, float | None]:
         """One optimiser step; the loss before it, and the meta loss where the poolers are trained."""
         draw = ObjectiveSource(self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng)
-        gradient, run = differentiate(self.parameters, batch, draw, rng)
+        gradient, run = differentiate(self.parameters, batch, draw, rng, self.item_adam.catch_up)
         meta_loss = None
         if self.meta is not None:
             optimizers = Optimizers(self.dense_adam, self.item_adam)
             shared = draw.like(run.objective)  # the batch and its augmented sequences are one
             gradient, meta_loss = self.meta.step(self.parameters, gradient, optimizers, shared, draw, rng)
         self.dense_adam.step(gradient.dense)
-        if self.settings.item_updates == "rows":
-            self.item_adam.step_rows(gradient.items)
-        else:
-            self.item_adam.step(with_all_rows(gradient, self.parameters).items.values)
+        self.item_adam.step_rows(gradient.items)
         return gradient.loss, meta_loss
 
     def validate(self) -> tuple[Result, Result]:
@@ -173,9 +172,9 @@ class Training:
                     raise ValueError(f"{name} has shape {checkpoint.arrays[name].shape}")
                 array[:] = checkpoint.arrays[name]
             description = checkpoint.description
-            self.dense_adam.n_steps = self.item_adam.n_steps = description["n_steps"]
-            if self.meta is not None:
-                self.meta.adam.n_steps = description["n_steps"]
+            poolers = [] if self.meta is None else [self.meta.adam]
+            for adam in (self.dense_adam, self.item_adam, *poolers):
+                adam.resume(description["n_steps"])
             self.stopping = EarlyStopping(**description["stopping"])
             epochs = [EpochMetrics.from_json(e) for e in description["epochs"]]
         except (KeyError, TypeError, ValueError) as error:
