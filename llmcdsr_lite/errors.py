@@ -28,7 +28,7 @@ class UnknownItemError(LlmcdsrError, KeyError):
 
 
 class TrainingError(LlmcdsrError):
-    """Training cannot start or go on: unusable settings, a foreign checkpoint, a loss that is not finite."""
+    """Training cannot start or go on: a foreign checkpoint, a loss that is not finite, unusable settings."""
 
 
 class GenerationError(LlmcdsrError):
@@ -45,6 +45,10 @@ class MissingDependencyError(LlmcdsrError, ImportError):
 
 class UsageError(LlmcdsrError, ValueError):
     """An argument of a call has a value that cannot be meant."""
+
+
+class SettingsError(TrainingError, UsageError):
+    """A setting of training has a value that cannot be meant, or settings do not go together."""
 
 
 def install_hint(extra: str) -> str:

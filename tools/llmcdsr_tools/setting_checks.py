@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 
 
@@ -29,26 +29,26 @@ def check_counts(settings: object, names: Sequence[str]) -> None:
     """Refuse a count below 1."""
     for name in names:
         if getattr(settings, name) < 1:
-            raise TrainingError(f"{name} must be at least 1, found {getattr(settings, name)}")
+            raise SettingsError(f"{name} must be at least 1, found {getattr(settings, name)}")
 
 
 def check_positive(settings: object, names: Sequence[str]) -> None:
     """Refuse what is not above 0 and finite."""
     for name in names:
         if not 0 < getattr(settings, name) < math.inf:
-            raise TrainingError(f"{name} must be above 0, found {getattr(settings, name)}")
+            raise SettingsError(f"{name} must be above 0 and finite, found {getattr(settings, name)}")
 
 
 def check_seed(seed: int) -> None:
     """Refuse what NumPy does not take as a seed."""
     if seed < 0:
-        raise TrainingError(f"seed must be at least 0, found {seed}")
+        raise SettingsError(f"seed must be at least 0, found {seed}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuse what is none of the choices."""
     if value not in choices:
-        raise TrainingError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
 
 
 def model_config(settings: ModelSizes, n_items: int) -> SASRecConfig:
@@ -56,7 +56,7 @@ def model_config(settings: ModelSizes, n_items: int) -> SASRecConfig:
 
     Raises
     ------
-    TrainingError
+    SettingsError
         If they do not go together.
     """
     try:
@@ -69,4 +69,4 @@ def model_config(settings: ModelSizes, n_items: int) -> SASRecConfig:
             settings.dropout,
         )
     except ValueError as error:
-        raise TrainingError(str(error)) from None
+        raise SettingsError(str(error)) from None

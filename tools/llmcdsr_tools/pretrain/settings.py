@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 from llmcdsr_tools.objectives import Loss
 from llmcdsr_tools.setting_checks import (
@@ -73,9 +73,11 @@ class PretrainSettings:
         check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
         check_positive(self, ("learning_rate", "temperature", "text_deviation"))
         if not 0 <= self.contrastive_weight < math.inf:
-            raise TrainingError(f"contrastive_weight must be at least 0, found {self.contrastive_weight}")
+            raise SettingsError(
+                f"contrastive_weight must be at least 0 and finite, found {self.contrastive_weight}"
+            )
         if not 0 <= self.held_out < 1:
-            raise TrainingError(f"held_out must be in [0, 1), found {self.held_out}")
+            raise SettingsError(f"held_out must be in [0, 1), found {self.held_out}")
         check_seed(self.seed)
         check_choice("loss", self.loss, get_args(Loss))
         self.model_config(1)
