@@ -18,7 +18,7 @@ import pytest
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.checkpoint import load_checkpoint, load_model
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.objectives import Loss
 from llmcdsr_tools.optimizers import RowAdam
@@ -272,7 +272,7 @@ def test_a_damaged_checkpoint_is_refused(small_world: Any, small_run: TrainResul
         (good.arrays, {}),
         (good.arrays, {**good.description, "stopping": {"worst": 1}}),
     ):
-        checkpoint.save_checkpoint(path, checkpoint.Checkpoint(arrays, description))
+        save_checkpoint(path, Checkpoint(arrays, description))
         with pytest.raises(TrainingError, match=r"checkpoint\.npz: does not fit this run"):
             train(small_world.folder, run, settings, resume=True)
 
