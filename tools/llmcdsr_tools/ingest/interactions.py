@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.ingest.records import ABSENT, read_records
+from llmcdsr_tools.ingest.timestamps import Timestamps
 
 PROGRESS_EVERY = 1 << 17
-MAX_TIME = 1e300  # nothing real comes near; comparing with it refuses NaN and the infinities at once
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,15 @@ class InteractionTable:
     ----------
     users, items : int32 array (interactions,)
         Codes of user and item.
-    times : float64 array (interactions,)
-        Seconds since 1970 where the file had dates, else the numbers of the file.
+    times : int64 or float64 array (interactions,)
+        Seconds since 1970 where the file has dates, else its numbers; int64 if all of them are whole.
     user_ids : list of str
         Id of every user code, in order of first appearance.
     """
 
     users: npt.NDArray[np.int32]
     items: npt.NDArray[np.int32]
-    times: npt.NDArray[np.float64]
+    times: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     user_ids: list[str]
 
 
@@ -151,36 +150,23 @@ def read_interactions(
     ------
     DataError
         If the file is not as described, a user id is empty, an item is not in the items file or in
-        another domain there, a timestamp is not one, or there is no interaction.
+        another domain there, a timestamp is not one or of another kind than those before, or there is no
+        interaction.
     """
-    users, codes, times = array("i"), array("i"), array("d")
+    users, codes, times = array("i"), array("i"), Timestamps()
     user_codes: dict[str, int] = {}
-    code_of, n_a = items.code_of, items.n_a
     wanted = (columns.user, columns.item, columns.timestamp)
     with closing(read_records(path, wanted, (columns.domain,))) as records:
         for line, (user, item, when, domain) in records:
-            code = code_of.get(item)
-            if code is None:
-                what = f"item {item!r} is not in the items file" if item.strip() else "the item id is empty"
-                raise DataError(f"{path}:{line}: {what}")
-            if domain != ABSENT and domain != domains[code >= n_a]:
-                raise DataError(
-                    f"{path}:{line}: {_wrong_domain(item, domain, domains, domains[code >= n_a])}"
-                )
-            user_code = user_codes.get(user)
-            if user_code is None:
-                if not user or user.isspace():
-                    raise DataError(f"{path}:{line}: the user id is empty")
-                user_codes[user] = user_code = len(user_codes)
             try:
-                times.append(parse_time(when))
+                codes.append(_item_code(items, item, domain, domains))
+                users.append(_user_code(user_codes, user))
+                times.append(when, line)
             except ValueError as error:
                 raise DataError(f"{path}:{line}: {error}") from None
-            users.append(user_code)
-            codes.append(code)
             if progress is not None and not len(times) % PROGRESS_EVERY:
                 progress(len(times))
-    if not times:
+    if not len(times):
         raise DataError(f"{path}: no interactions after the header")
     if progress is not None:
         progress(len(times))
@@ -188,51 +174,35 @@ def read_interactions(
     return InteractionTable(
         np.frombuffer(users, dtype=np.int32),
         np.frombuffer(codes, dtype=np.int32),
-        np.frombuffer(times, dtype=np.float64),
+        times.array(),
         list(user_codes),
     )
 
 
-def parse_time(text: str) -> float:
-    """Time that a timestamp stands for.
-
-    A number is taken as it is, in whatever unit the file counts (so ``20240131`` is a number, not a
-    date); all else must be ISO 8601 and becomes seconds since 1970, in UTC where it names no zone.
-    Kept as float64: whole numbers are exact up to 2**53, dates to the microsecond.
-
-    Raises
-    ------
-    ValueError
-        If the text is neither, or not finite.
-    """
-    try:
-        time = float(text)
-    except ValueError:
-        return _parse_date(text)
-    if not -MAX_TIME < time < MAX_TIME:
-        raise ValueError(f"timestamp {text!r} is not finite")
-    if "_" in text:  # Python's own way to group digits, in no file format
-        raise ValueError(_not_a_time(text))
-    return time
+def _item_code(items: ItemTable, item: str, domain: str, domains: tuple[str, str]) -> int:
+    """Code of an item that must be in the items file, and there in this domain."""
+    code = items.code_of.get(item)
+    if code is None:
+        raise ValueError(
+            f"item {item!r} is not in the items file" if item.strip() else "the item id is empty"
+        )
+    expected = domains[code >= items.n_a]
+    if domain != expected and domain != ABSENT:
+        if domain not in domains:
+            raise ValueError(_other_domain(domain, domains))
+        raise ValueError(f"item {item!r} with domain {domain!r}, but the items file has it in {expected!r}")
+    return code
 
 
-def _parse_date(text: str) -> float:
-    try:
-        date = datetime.fromisoformat(text)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(_not_a_time(text)) from None
-
-
-def _not_a_time(text: str) -> str:
-    return f"timestamp {text!r} is neither a number nor an ISO 8601 date"
+def _user_code(user_codes: dict[str, int], user: str) -> int:
+    """Code of a user, a new one at the first appearance."""
+    code = user_codes.get(user)
+    if code is None:
+        if not user or user.isspace():
+            raise ValueError("the user id is empty")
+        user_codes[user] = code = len(user_codes)
+    return code
 
 
 def _other_domain(domain: str, domains: tuple[str, str]) -> str:
     return f"domain {domain!r}, expected {domains[0]!r} or {domains[1]!r}"
-
-
-def _wrong_domain(item: str, domain: str, domains: tuple[str, str], expected: str) -> str:
-    if domain not in domains:
-        return _other_domain(domain, domains)
-    return f"item {item!r} with domain {domain!r}, but the items file has it in {expected!r}"

@@ -58,7 +58,7 @@ def k_core(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], k: int) -
 def pack_histories(
     users: npt.NDArray[np.int32],
     rows: npt.NDArray[np.int32],
-    times: npt.NDArray[np.float64],
+    times: npt.NDArray[np.int64] | npt.NDArray[np.float64],
     user_ids: list[str],
 ) -> Histories:
     """Gather each user's interactions, oldest first; those of one time keep their order.
@@ -69,7 +69,7 @@ def pack_histories(
         User codes, ``0 <= code < len(user_ids)``.
     rows : int32 array (interactions,)
         Item rows.
-    times : float64 array (interactions,)
+    times : int64 or float64 array (interactions,)
         When.
     user_ids : list of str
         Id of every user code.
