@@ -32,6 +32,7 @@ from llmcdsr_tools.evaluate import (
     format_results,
     open_model,
     open_pseudo,
+    ranked_among,
     ranks,
 )
 from llmcdsr_tools.train.stage import TrainResult
@@ -217,6 +218,24 @@ def test_a_domain_below_a_thousand_items_is_ranked_as_a_whole() -> None:
     for sampled, full in zip(results[::2], results[1::2], strict=True):
         assert (sampled.protocol, full.protocol) == ("sampled", "full")
         assert (sampled.hr, sampled.ndcg) == (full.hr, full.ndcg)
+        n_items = {"a": N_A, "b": N_B}[full.domain]
+        assert sampled.n_negatives == full.n_negatives == n_items - 1
+        assert sampled.n_items == n_items
+        assert sampled.ranked_among == f"all {n_items - 1} others"
+    _, first, second, *_ = format_results(results).splitlines()
+    assert first.startswith("all 39 others   all ")
+    assert second.startswith("whole domain    all ")
+
+
+def test_the_number_of_negatives_is_told() -> None:
+    table = integer_table(3)
+    results = evaluate(MeanBackend(table), table, world(some_histories(100)), n_negatives=25)
+    assert [(r.n_negatives, r.ranked_among) for r in results[:2]] == [
+        (25, "25 negatives"),
+        (39, "whole domain"),
+    ]
+    assert ranked_among(999, 1001) == "999 negatives"
+    assert ranked_among(999, 1000) == "all 999 others"
 
 
 def test_a_large_domain_has_999_negatives() -> None:
@@ -225,11 +244,11 @@ def test_a_large_domain_has_999_negatives() -> None:
 
 
 def test_the_readable_table_has_the_numbers() -> None:
-    result = Result("full", "cold", "kitchen", 7, (0.1, 0.2, 0.3, 0.4), (0.05, 0.06, 0.07, 0.08))
+    result = Result("full", "cold", "kitchen", 7, 59, 60, (0.1, 0.2, 0.3, 0.4), (0.05, 0.06, 0.07, 0.08))
     head, line = format_results([result]).splitlines()
     assert head.split()[-8:] == [f"{m}@{k}" for m in ("HR", "NDCG") for k in CUTOFFS]
     assert line == (
-        "whole domain  cold cross-domain  kitchen            7  0.1000  0.2000  0.3000  0.4000"
+        "whole domain    cold cross-domain  kitchen            7  0.1000  0.2000  0.3000  0.4000"
         "   0.0500   0.0600   0.0700   0.0800"
     )
 

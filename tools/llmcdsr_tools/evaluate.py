@@ -1,7 +1,8 @@
 """Evaluation: how well the held-out last item of each user is ranked within its own domain.
 
 Two protocols, side by side because sampled metrics alone can mislead: against 999 distinct uniform
-negatives of the target's domain (the official one), and against the whole domain. Two groups of users:
+negatives of the target's domain (the official one; all others where there are fewer), and against the
+whole domain. Two groups of users:
 all, and *cold cross-domain*: the same users with every item of the target's domain taken out of the
 history, kept where 3 items or more remain. Ties count against the model.
 
@@ -48,6 +49,10 @@ class Result:
     domain : str
         Name of the target's domain.
     n_users : int
+    n_negatives : int
+        Items that every target is ranked among, itself left out.
+    n_items : int
+        Items of the domain.
     hr, ndcg : tuple of float
         Hit rate and normalised discounted cumulative gain at `CUTOFFS`, in [0, 1]; nan without users.
     pseudo : {"off", "auto"}
@@ -58,9 +63,16 @@ class Result:
     group: Group
     domain: str
     n_users: int
+    n_negatives: int
+    n_items: int
     hr: tuple[float, ...]
     ndcg: tuple[float, ...]
     pseudo: PseudoUse = "off"
+
+    @property
+    def ranked_among(self) -> str:
+        """What the target is ranked among, in words."""
+        return "whole domain" if self.protocol == "full" else ranked_among(self.n_negatives, self.n_items)
 
     @property
     def hr10(self) -> float:
@@ -154,8 +166,9 @@ def evaluate(
             for recaller in (None,) if pseudo is None else (None, pseudo):
                 sampled, full = ranks(backend, item_embedding, chosen, domain, negatives, recaller)
                 use: PseudoUse = "off" if recaller is None else "auto"
-                results.append(_result("sampled", group, domain, sampled, use))
-                results.append(_result("full", group, domain, full, use))
+                n_drawn = negatives.shape[1]
+                results.append(_result("sampled", group, domain, sampled, n_drawn, use))
+                results.append(_result("full", group, domain, full, domain.n_items - 1, use))
     return results
 
 
@@ -225,6 +238,11 @@ def draw_negatives(
     return negatives
 
 
+def ranked_among(n_negatives: int, n_items: int) -> str:
+    """What the sampled protocol ranks among in a domain of `n_items`, in words."""
+    return f"all {n_items - 1:,} others" if n_items <= n_negatives + 1 else f"{n_negatives:,} negatives"
+
+
 def ranks(
     backend: Backend,
     item_embedding: npt.NDArray[np.floating[Any]],
@@ -268,16 +286,15 @@ def ranks(
 def format_results(results: list[Result]) -> str:
     """Readable table of results; with a column for pseudo items where any are measured with them."""
     with_pseudo = any(r.pseudo == "auto" for r in results)
-    head = f"{'ranked among':<14}{'users':<19}{'target':<14}{'n':>6}{'  pseudo' if with_pseudo else ''}"
+    head = f"{'ranked among':<16}{'users':<19}{'target':<14}{'n':>6}{'  pseudo' if with_pseudo else ''}"
     lines = [
         head + "".join(f"{f'HR@{k}':>8}" for k in CUTOFFS) + "".join(f"{f'NDCG@{k}':>9}" for k in CUTOFFS)
     ]
     for r in results:
-        protocol = "999 negatives" if r.protocol == "sampled" else "whole domain"
         group = "all" if r.group == "all" else "cold cross-domain"
         use = f"{r.pseudo:>8}" if with_pseudo else ""
         numbers = "".join(f"{x:8.4f}" for x in r.hr) + "".join(f"{x:9.4f}" for x in r.ndcg)
-        lines.append(f"{protocol:<14}{group:<19}{r.domain:<14}{r.n_users:>6}{use}{numbers}")
+        lines.append(f"{r.ranked_among:<16}{group:<19}{r.domain:<14}{r.n_users:>6}{use}{numbers}")
     return "\n".join(lines)
 
 
@@ -286,10 +303,15 @@ def _chunks(n: int) -> Iterator[slice]:
 
 
 def _result(
-    protocol: Protocol, group: Group, domain: Domain, rank: npt.NDArray[np.int64], pseudo: PseudoUse
+    protocol: Protocol,
+    group: Group,
+    domain: Domain,
+    rank: npt.NDArray[np.int64],
+    n_negatives: int,
+    pseudo: PseudoUse,
 ) -> Result:
     n = len(rank)
     gain = 1 / np.log2(rank + 2)
     hr = tuple(float((rank < k).mean()) if n else float("nan") for k in CUTOFFS)
     ndcg = tuple(float((gain * (rank < k)).mean()) if n else float("nan") for k in CUTOFFS)
-    return Result(protocol, group, domain.name, n, hr, ndcg, pseudo)
+    return Result(protocol, group, domain.name, n, n_negatives, domain.n_items, hr, ndcg, pseudo)

@@ -104,6 +104,11 @@ def test_the_bundle_is_evaluated_as_the_run_was(world: Path, made: dict[str, str
     )
     assert json.dumps(run) == json.dumps(bundle)
     assert json.dumps(run) == json.dumps(json.loads(made["export"]))
+    assert (run["split"], run["seed"]) == ("test", 0)
+    assert {(r["domain"], r["n_negatives"], r["n_items"]) for r in run["results"]} == {
+        ("food", N_FOOD - 1, N_FOOD),
+        ("kitchen", N_KITCHEN - 1, N_KITCHEN),
+    }
     assert all(0 <= hr <= 1 for r in run["results"] for hr in r["hr"] if r["n_users"])
     table = ok(llmcdsr("evaluate", "run", "dataset", cwd=world)).splitlines()
     assert len(table) == 1 + len(run["results"])
@@ -111,7 +116,7 @@ def test_the_bundle_is_evaluated_as_the_run_was(world: Path, made: dict[str, str
 
 def test_a_measure_of_no_users_is_null(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = (float("nan"),) * 4
-    _print_results([Result("full", "cold", "food", 0, nothing, nothing)], as_json=True)
+    _print_results([Result("full", "cold", "food", 0, 29, 30, nothing, nothing)], "test", 0, as_json=True)
     assert json.loads(capsys.readouterr().out)["results"][0]["hr"] == [None] * 4
 
 

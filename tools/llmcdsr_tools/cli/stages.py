@@ -268,7 +268,7 @@ def evaluate(
     backend, item_embedding = stage.open_model(model, data, best_for)
     recaller = stage.open_pseudo(model) if pseudo == "auto" else None
     results = stage.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
-    _print_results(results, as_json)
+    _print_results(results, split, seed, as_json)
 
 
 @cli.command()
@@ -317,7 +317,7 @@ def export(
         pretrained=pretrained,
         text_embeddings=text_embeddings,
     )
-    _print_results(results, as_json)
+    _print_results(results, "test", seed, as_json)
 
 
 @cli.command()
@@ -335,12 +335,12 @@ def histories(dataset: Path, split: Literal["train", "valid", "test"], output: P
     write_histories(load_dataset(dataset), split, output)
 
 
-def _print_results(results: list[Result], as_json: bool) -> None:
+def _print_results(results: list[Result], split: str, seed: int, as_json: bool) -> None:
     from llmcdsr_tools.evaluate import CUTOFFS, format_results
 
     if as_json:
         described = [{**asdict(r), "hr": _json_numbers(r.hr), "ndcg": _json_numbers(r.ndcg)} for r in results]
-        click.echo(json.dumps({"cutoffs": CUTOFFS, "results": described}))
+        click.echo(json.dumps({"split": split, "seed": seed, "cutoffs": CUTOFFS, "results": described}))
     else:
         click.echo(format_results(results))
 

@@ -8,7 +8,7 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.pseudo import PseudoSetting, Source
 from llmcdsr_lite.title_neighbours import Weighing
-from llmcdsr_tools.evaluate import Result, format_results
+from llmcdsr_tools.evaluate import N_NEGATIVES, Result, format_results, ranked_among
 from llmcdsr_tools.export.pseudo_trials import MARGIN
 
 
@@ -42,11 +42,11 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 {new_items_section(bundle) if bundle.new_items is not None else ""}
 ## Metrics
 
-The last item of each held-out user is the target. It is ranked among 999 uniform negatives of its domain
-(all other items, where there are fewer), and among its whole domain; ties count against the model. As in the
-official protocol, items of the history are ranked, too; `recommend` leaves them out by default, so these
-figures understate it. Cold cross-domain: the same users with every item of the target's domain taken out of
-the history, kept where 3 items or more remain. Negatives: seed {training["negatives_seed"]}.
+The last item of each held-out user is the target. It is ranked among items of its domain that are drawn
+uniformly ({_drawn(bundle)}), and among its whole domain; ties count against the model.
+As in the official protocol, items of the history are ranked, too; `recommend` leaves them out by default, so
+these figures understate it. Cold cross-domain: the same users with every item of the target's domain taken
+out of the history, kept where 3 items or more remain. Negatives: seed {training["negatives_seed"]}.
 
 Test users:
 
@@ -60,6 +60,13 @@ Validation users, on whom the epoch was chosen:
 {format_results(valid)}
 ```
 """
+
+
+def _drawn(bundle: Bundle) -> str:
+    """How many of each domain a target is ranked among."""
+    among = [ranked_among(N_NEGATIVES, domain.n_items) for domain in bundle.catalogue.domains]
+    names = [domain.name for domain in bundle.catalogue.domains]
+    return among[0] if among[0] == among[1] else f"{names[0]}: {among[0]}; {names[1]}: {among[1]}"
 
 
 def pseudo_section(bundle: Bundle) -> str:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_tools.evaluate import N_NEGATIVES, ranked_among
 
 if TYPE_CHECKING:
     from llmcdsr_tools.run import EpochMetrics
 
 
-def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, ...]) -> None:
+def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Domain]) -> None:
     """Draw the training loss and the validation HR@10 of each target domain as an SVG.
 
     Parameters
@@ -22,8 +24,8 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, 
     path : Path
         Written atomically; the same numbers give the same bytes.
     epochs : sequence of EpochMetrics
-    domains : tuple of str
-        Names of domain A and B.
+    domains : sequence of Domain
+        A and B; the legend says what their items are ranked among.
 
     Raises
     ------
@@ -40,11 +42,13 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, 
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [e.loss for e in epochs], color="tab:gray", marker=".")
     left.set(xlabel="epoch", ylabel="training loss")
-    for i, name in enumerate(domains):
-        label = name.replace("$", r"\$")  # not the start of a formula
-        right.plot(numbers, [e.hr10[i] for e in epochs], marker=".", label=label)
-    right.set(xlabel="epoch", ylabel="validation HR@10, 999 negatives")
-    right.legend(title="target domain")
+    for i, letter in enumerate("AB"):
+        right.plot(numbers, [e.hr10[i] for e in epochs], marker=".", label=letter)
+    right.set(xlabel="epoch", ylabel="validation HR@10")
+    legend = right.legend(title="target domain")
+    for text, domain in zip(legend.get_texts(), domains, strict=True):
+        # put in afterwards: a line whose label starts with "_" gets no entry
+        text.set_text(f"{_drawable(domain.name)}, {ranked_among(N_NEGATIVES, domain.n_items)}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     with (
@@ -54,3 +58,11 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: tuple[str, 
     ):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box
         figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _drawable(name: str) -> str:
+    """A name without what starts a formula, and without what XML cannot hold."""
+    visible = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name
+    )
+    return visible.replace("$", r"\$")

@@ -116,7 +116,7 @@ def train(
 def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observer: Observer) -> TrainResult:
     """Train on from the epochs that are done, saving each, until a reason to stop."""
     settings, stopping = training.settings, training.stopping
-    domains = tuple(d.name for d in training.data.catalogue.domains)
+    domains = training.data.catalogue.domains
     write_metrics(run, done)
     while len(done) < settings.n_epochs and not stopping.finished(len(done), settings.patience):
         metrics = training.run_epoch(len(done) + 1, observer)
