@@ -96,6 +96,14 @@ def test_json_numbers_become_text_and_null_an_empty_cell(tmp_path: Path) -> None
     ]
 
 
+def test_json_numbers_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    written = ["0.12345678901234567891", "0.12345678901234567892", "1e400", "-0", "9" * 5000]
+    lines = "".join(f'{{"a": {number}, "b": 1.0}}\n' for number in written)
+    found = [values[0] for _, values in read(tmp_path / "x.jsonl", lines)]
+    assert found == written
+    assert {type(value) for value in found} == {str}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [
@@ -117,6 +125,8 @@ def test_json_numbers_become_text_and_null_an_empty_cell(tmp_path: Path) -> None
         ("x.jsonl", '{"a": 1, "b": 2}\n7\n', 2, "a JSON number, expected an object"),
         ("x.jsonl", '{"a": 1, "b": 2}\n{"a": 1, "c": 2}\n', 2, "no field is named 'b'; found 'a', 'c'"),
         ("x.jsonl", '{"a": 1, "b": [2]}\n', 1, "a JSON array, expected text or a number"),
+        ("x.jsonl", '{"a": 1, "b": 2}\n7.5\n', 2, "a JSON number, expected an object"),
+        ("x.jsonl", '{"a": 1, "b": 2}\n"7"\n', 2, "a JSON string, expected an object"),
         ("x.jsonl", '{"a": 1, "b": true}\n', 1, "a JSON boolean, expected text or a number"),
         ("x.jsonl", '{"a": 1, "b": NaN}\n', 1, "NaN is not JSON"),
         ("x.jsonl", '{"a": 1, "b": "\\ud800"}\n', 1, "half a surrogate pair"),

@@ -2,9 +2,9 @@
 
 The file's name tells the format: ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson``, and ``.gz`` after it
 for gzip. CSV and TSV start with a header line. CSV is quoted as RFC 4180 has it; TSV has no quoting,
-so a ``"`` in a title is just that. In JSON Lines a number stands for its text and ``null`` for an
-empty cell. Text is UTF-8, with or without a byte order mark; lines end in LF or CRLF; blank lines are
-passed over. Nothing is held in memory but the record at hand.
+so a ``"`` in a title is just that. In JSON Lines a number stands for its text as it is written, and
+``null`` for an empty cell. Text is UTF-8, with or without a byte order mark; lines end in LF or CRLF;
+blank lines are passed over. Nothing is held in memory but the record at hand.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _positions(
 def _json_records(
     path: Path, lines: Iterator[str], required: Sequence[str], optional: Sequence[str]
 ) -> Iterator[tuple[int, Sequence[str]]]:
-    decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+    decode = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant).decode
     pick = itemgetter(*required)
     nothing = True
     for number, line in enumerate(lines, 1):
@@ -223,12 +223,16 @@ def _check_escapes(path: Path, line: int, values: list[Any]) -> None:
             raise DataError(f"{path}:{line}: an escape stands for NUL or half a surrogate pair")
 
 
+class _Number(str):
+    """A JSON number as it is written: two ids may differ beyond what a float can hold."""
+
+
 def _cell(path: Path, line: int, value: Any) -> str:
     """Text of a JSON value that is not a string."""
     if value is None:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)
+    if isinstance(value, _Number):
+        return str(value)
     raise DataError(f"{path}:{line}: a field is a JSON {_json_type(value)}, expected text or a number")
 
 

@@ -66,7 +66,9 @@ class Timestamps:
 
     def array(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
         """All of them, in order; shares the memory of what was taken in."""
-        return np.frombuffer(self._times, dtype=np.int64 if self._times.typecode == "q" else np.float64)
+        if self._fraction:
+            return np.frombuffer(self._times, dtype=np.float64)
+        return np.frombuffer(self._times, dtype=np.int64)
 
 
 def parse_number(text: str) -> int | float | None:
