@@ -31,7 +31,8 @@ def titles() -> list[str]:
 def dataset(titles: list[str]) -> Dataset:
     catalogue = Catalogue.from_sizes([f"i{n}" for n in range(N_A + N_B)], titles, ("a", "b"), (N_A, N_B))
     train = Histories.from_lists([[1], [8], [2, 9], [3]], ["x", "y", "z", "w"])
-    return Dataset(catalogue, train, train, train)
+    held_out = Histories.from_lists([[1, 8]], ["v"])
+    return Dataset(catalogue, train, held_out, held_out)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
@@ -43,16 +43,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
     TrainingError
         If the file is missing or damaged.
     """
+    if not path.exists():
+        raise TrainingError(f"{path}: no such file; is this the folder of a training run?")
     try:
-        # TypeError below: a single array (.npy)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path)
         description = json.loads(arrays.pop(_DESCRIPTION).tobytes())
-    except FileNotFoundError:
-        raise TrainingError(f"{path}: no such file; is this the folder of a training run?") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (DataError, ValueError, KeyError, RecursionError) as error:
         raise TrainingError(f"{path}: damaged checkpoint: {error}") from None
     return Checkpoint(arrays, description)
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an .npz file, whatever they are.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read; the message says why, not which file.
+    """
+    try:
+        # NumPy would speak of pickles of any file that is no archive
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    # what is damaged may raise anything: zipfile, its decompressors and NumPy have a dozen kinds between them
+    except Exception as error:
+        raise DataError(f"{error or type(error).__name__}") from None
 
 
 def save_model(
@@ -79,12 +94,32 @@ def load_model(path: Path) -> tuple[SASRecParameters, dict[str, Any]]:
     checkpoint = load_checkpoint(path)
     try:
         config = SASRecConfig(**checkpoint.description["config"])
-        parameters = SASRecParameters(config, checkpoint.arrays["item_embedding"], checkpoint.arrays["dense"])
+        arrays = (checkpoint.arrays[name] for name in ("item_embedding", "dense"))
+        parameters = SASRecParameters(config, *map(_checked, arrays))
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: not a model of this version: {error}") from None
     return parameters, checkpoint.description
 
 
+def _checked(array: npt.NDArray[Any]) -> FloatArray:
+    """The array, if it holds finite floats."""
+    if array.dtype not in (np.float32, np.float64):
+        raise ValueError(f"an array holds {array.dtype}, expected float32")
+    if not np.isfinite(array).all():
+        raise ValueError("an array holds values that are not finite")
+    return array
+
+
 def load_poolers(path: Path) -> FloatArray | None:
-    """Poolers (2, H) of a model that `save_model` wrote, if it has a recall network."""
-    return load_checkpoint(path).arrays.get("poolers")
+    """Poolers (2, H) of a model that `save_model` wrote, if it has a recall network.
+
+    Raises
+    ------
+    TrainingError
+        If the file is missing or damaged.
+    """
+    poolers = load_checkpoint(path).arrays.get("poolers")
+    try:
+        return None if poolers is None else _checked(poolers)
+    except ValueError as error:
+        raise TrainingError(f"{path}: poolers: {error}") from None

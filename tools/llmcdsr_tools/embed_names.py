@@ -87,6 +87,7 @@ def embed_names(
     encoder: Path | None = None,
     titles: Path | None = None,
     threads: int = 1,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EmbedNamesResult:
     """Embed the names of train users.
@@ -98,7 +99,7 @@ def embed_names(
     dataset : Path or Dataset
         The data set folder, or what was read from it.
     output : Path
-        The file to write; one that is there is replaced.
+        The file to write.
     encoder : Path, optional
         Encoder folder, needed only if there are names that `titles` does not give.
     titles : Path, optional
@@ -106,6 +107,8 @@ def embed_names(
         catalogue is looked up there.
     threads : int
         Threads of the encoder.
+    overwrite : bool
+        Replace a file that is there.
     progress : callable, optional
         Called with the number of texts encoded and of all to encode.
 
@@ -117,10 +120,12 @@ def embed_names(
     ------
     DataError
         If a file cannot be read, a user is not one of the train split, a domain is not one of the data
-        set's, or titles and encoder differ in E.
+        set's, titles and encoder differ in E, or the output exists and must not be overwritten.
     UsageError
         If an encoder is needed and none is given.
     """
+    if output.exists() and not overwrite:
+        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
     entries = _entries(names, read_names(names), data)
     distinct = sorted({name for _, _, found in entries for name in found})
@@ -193,7 +198,8 @@ def load_embedded_names(path: Path, dataset: Dataset) -> EmbeddedNames:
         If the file cannot be read, its arrays do not fit each other, or it is of other users.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        # NumPy would speak of pickles of any file that is no archive
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         description = json.loads(arrays.pop("description").tobytes())
         found = EmbeddedNames(**arrays)

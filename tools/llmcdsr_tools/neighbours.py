@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.single_domain import domains_of_users, single_domain_histories
@@ -60,6 +60,7 @@ def neighbours(
     *,
     n_neighbors: int = N_NEIGHBORS,
     n_names: int = N_NAMES,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> NeighboursResult:
     """Write the names of every single-domain train user.
@@ -69,11 +70,13 @@ def neighbours(
     dataset : Path or Dataset
         The data set folder, or what was read from it.
     output : Path
-        The names file; one that is there is replaced.
+        The names file.
     n_neighbors : int
         Overlapped users that a user is compared to.
     n_names : int
         Names a user, at most.
+    overwrite : bool
+        Replace a file that is there.
     progress : callable, optional
         Called with the number of users done and of all.
 
@@ -84,10 +87,12 @@ def neighbours(
     Raises
     ------
     DataError
-        If the data set cannot be read.
+        If the data set cannot be read, or the output exists and must not be overwritten.
     UsageError
         If `n_neighbors` or `n_names` is less than 1.
     """
+    if output.exists() and not overwrite:
+        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
     single = single_domain_histories(data, "train")
     names: dict[str, tuple[str, ...]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -43,6 +44,13 @@ def check_seed(seed: int) -> None:
     """Refuse what NumPy does not take as a seed."""
     if seed < 0:
         raise SettingsError(f"seed must be at least 0, found {seed}")
+
+
+def usable_threads(threads: int) -> int:
+    """So many of the threads as there are processors for this process: more would wait for each other."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return min(threads, len(os.sched_getaffinity(0)))
+    return min(threads, os.cpu_count() or 1)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

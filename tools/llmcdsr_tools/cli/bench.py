@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, model_option
+from llmcdsr_lite.cli import FilePath, cli, example, json_option, model_option
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
+from llmcdsr_tools.cli.options import model_size_options, needs_train_extra, overwrite_option
+
+MAX_ITEMS = 100_000_000  # of a domain: tens of gigabytes
 
 
 @cli.command("random-bundle")
@@ -19,45 +21,24 @@ from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
     "--items",
     "n_items",
     nargs=2,
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_ITEMS),
     required=True,
     metavar="A B",
     help="Items of the two domains.",
 )
-@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
-@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
+@model_size_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @overwrite_option
 @example("llmcdsr random-bundle random --items 29207 7091")
 @needs_train_extra
-def random_bundle(
-    output: Path,
-    n_items: tuple[int, int],
-    hidden: int,
-    blocks: int,
-    heads: int,
-    max_length: int,
-    seed: int,
-    overwrite: bool,
-) -> None:
+def random_bundle(output: Path, n_items: tuple[int, int], seed: int, overwrite: bool, **sizes: int) -> None:
     """Write a bundle of random vectors to OUTPUT, for benchmarks.
 
     Its vectors lie as trained ones do: in clusters, with skewed norms. It knows nothing of any item.
     """
     from llmcdsr_tools.random_bundle import write_random_bundle
 
-    write_random_bundle(
-        output,
-        n_items,
-        hidden=hidden,
-        n_blocks=blocks,
-        n_heads=heads,
-        max_length=max_length,
-        seed=seed,
-        overwrite=overwrite,
-    )
+    write_random_bundle(output, n_items, **sizes, seed=seed, overwrite=overwrite)
 
 
 @cli.command()
@@ -93,7 +74,8 @@ def random_bundle(
     default=sys.executable,
     help="A Python with PyTorch, or RePlay, or both; this one by default.",
 )
-@click.option("--json", "json_file", type=FilePath, metavar="FILE", help="Write all figures to FILE, too.")
+@click.option("-o", "--output", type=FilePath, help="Write all figures to this file, too, as JSON.")
+@json_option
 @example("llmcdsr bench --model models/demo --quick --only 'onnx-*-1'")
 def bench(
     model: Path,
@@ -104,12 +86,13 @@ def bench(
     quick: bool,
     seed: int,
     baseline_python: str,
-    json_file: Path | None,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure the runtime on this machine: latency, users a second, start, memory.
 
     Every configuration (backend, search, threads) runs in a process of its own. Where PyTorch and RePlay are
-    installed, they are measured in the same run, as baselines. Prints Markdown.
+    installed, they are measured in the same run, as baselines. Prints Markdown, or JSON with --json.
     """
     from llmcdsr_tools.bench import stage
     from llmcdsr_tools.bench.report import format_line, format_report
@@ -127,7 +110,8 @@ def bench(
         settings.quick() if quick else settings,
         lambda outcome: click.echo(format_line(outcome), err=True),
     )
-    click.echo(format_report(report))
-    if json_file is not None:
-        with atomic_file(json_file) as temporary:
-            temporary.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    figures = json.dumps(report.as_json(), indent=2) + "\n"
+    if output is not None:
+        with atomic_file(output) as temporary:
+            temporary.write_text(figures, encoding="utf-8")
+    click.echo(figures if as_json else format_report(report), nl=not as_json)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example
-from llmcdsr_tools.cli.options import overwrite_option
+from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_tools.cli.options import Number, overwrite_option
 
 if TYPE_CHECKING:
     from llmcdsr_tools.index import Measure
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=FilePath, help="Bundle to write; without it BUNDLE is replaced.")
 @click.option(
     "--recall",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=0.97,
     show_default=True,
     help="Share of the ten best items that searches must find.",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     help="Of building; the result is reproducible with one alone.",
 )
 @overwrite_option
+@json_option
 @example("llmcdsr index bundle -o indexed")
 def index(
     bundle: Path,
@@ -58,6 +61,7 @@ def index(
     seed: int,
     threads: int,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Link the items of BUNDLE for approximate search, as it is used above 300,000 items.
 
@@ -67,6 +71,7 @@ def index(
     from llmcdsr_tools.index import IndexSettings
     from llmcdsr_tools.index import index as stage
 
+    on_terminal = sys.stderr.isatty()
     settings = IndexSettings(GraphSettings(links, build_width, seed, threads), recall, users)
     chosen = stage(
         bundle,
@@ -74,11 +79,14 @@ def index(
         settings=settings,
         histories=histories,
         overwrite=overwrite,
-        progress=_progress if sys.stderr.isatty() else None,
-        observer=lambda measure: click.echo(_line(measure), err=True),
+        progress=_progress if on_terminal else None,
+        observer=_tried if on_terminal else None,
     )
+    if as_json:
+        click.echo(json.dumps([asdict(measure) for measure in chosen]))
     for measure in chosen:
-        click.echo(_line(measure))
+        if not as_json:
+            click.echo(_line(measure))
         if not measure.reached:
             click.echo(f"note: no width reaches a recall@10 of {recall}; --links may help", err=True)
 
@@ -88,6 +96,11 @@ def _line(measure: Measure) -> str:
         f"{measure.part}, {measure.domain}: width {measure.width}, recall@10 {measure.recall:.4f}, "
         f"{measure.milliseconds:.3f} ms a search, exact {measure.exact_milliseconds:.3f} ms"
     )
+
+
+def _tried(measure: Measure) -> None:
+    """Show a width while it is the last one tried."""
+    click.echo(f"\r\033[K{_line(measure)}\r", nl=False, err=True)
 
 
 def _progress(done: int, of: int) -> None:

@@ -1,21 +1,66 @@
-"""What the commands of several stages share: options, the missing extra, and progress on a terminal."""
+"""What the commands of several stages share: options, types of options, and the hint at a missing extra."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import click
 
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
+from llmcdsr_tools.setting_checks import usable_threads
 
-if TYPE_CHECKING:
-    from llmcdsr_tools.run import EpochMetrics
-    from llmcdsr_tools.train.stage import Observer
+Settings = TypeVar("Settings")
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+class Number(click.FloatRange):
+    """A finite number, in a range if one is given; click takes nan for a number in any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse nan and what is infinite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+def threads_option(of: str) -> Callable[..., Any]:
+    """The option --threads; `of` tells whose threads they are."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        callback=lambda context, parameter, threads: usable_threads(threads),
+        help=f"{of}; more than there are processors are not used.",
+    )
+
+
+def model_size_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for how large a SASRec model is, named as the fields of settings."""
+    sizes = (
+        ("--hidden", "hidden", 8192, 64, "Hidden size."),
+        ("--blocks", "n_blocks", 64, 2, "Blocks of attention and feed-forward."),
+        ("--heads", "n_heads", 256, 1, "Heads of attention; they divide the hidden size."),
+        ("--max-length", "max_length", 10_000, 50, "Longest history."),
+    )
+    for option, name, largest, default, text in reversed(sizes):
+        add = click.option(
+            option, name, type=click.IntRange(1, largest), default=default, show_default=True, help=text
+        )
+        function = add(function)
+    return function
+
+
+def settings_of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+    """Settings of a dataclass, from those options that are named as its fields."""
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: options[name] for name in names if name in options})
 
 
 def needs_train_extra(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,25 +76,3 @@ def needs_train_extra(function: Callable[..., Any]) -> Callable[..., Any]:
             ) from None
 
     return run
-
-
-def training_progress() -> Observer:
-    """One line an epoch, and on a terminal a bar within it."""
-    from llmcdsr_tools.train.stage import Observer
-
-    class Progress(Observer):
-        def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
-            if sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
-                bar = "#" * (30 * step // n_steps)
-                click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
-
-        def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
-            a, b = metrics.hr10
-            start = "\r\033[K" if sys.stderr.isatty() else ""
-            click.echo(
-                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation HR@10 {a:.4f} (A) "
-                f"{b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
-                err=True,
-            )
-
-    return Progress()

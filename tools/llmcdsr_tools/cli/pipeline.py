@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example
+from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, training_progress
-
-if TYPE_CHECKING:
-    from llmcdsr_tools.fit.stage import FitObserver, StageOutcome
-    from llmcdsr_tools.fit.stage_cache import Stage
-    from llmcdsr_tools.pretrain.domain_training import DomainEpoch
-    from llmcdsr_tools.pretrain.stage import PretrainObserver
+from llmcdsr_tools.cli.options import (
+    Number,
+    model_size_options,
+    needs_train_extra,
+    overwrite_option,
+    threads_option,
+)
+from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
 
 
 @cli.command()
@@ -33,21 +35,37 @@ if TYPE_CHECKING:
     help="Of the recommender; bce is the official recipe.",
 )
 @click.option(
-    "--negatives", type=click.IntRange(1), default=256, show_default=True, help="For sampled-softmax."
+    "--negatives",
+    "n_negatives",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="For sampled-softmax.",
 )
 @click.option(
     "--text-initialization", is_flag=True, help="Start the items from the titles' principal components."
 )
 @click.option(
     "--contrastive-weight",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.1,
     show_default=True,
     help="Of the contrastive loss beside the recommender's.",
 )
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the contrastive loss.")
 @click.option(
-    "--epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many a domain."
+    "--temperature",
+    type=Number(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Of the contrastive loss.",
+)
+@click.option(
+    "--epochs",
+    "n_epochs",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="At most so many a domain.",
 )
 @click.option(
     "--patience",
@@ -56,22 +74,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Epochs without a better validation HR@10.",
 )
-@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
-@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@model_size_options
+@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     default=0.0,
     show_default=True,
     help="Share of items kept from the contrastive loss, to measure it on.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of matrix products.")
+@threads_option("Of matrix products")
 @overwrite_option
 @example("llmcdsr pretrain dataset --text-embeddings titles.npy -o pretrained.npz")
 @needs_train_extra
@@ -79,10 +94,6 @@ def pretrain(
     dataset: Path,
     output: Path,
     text_embeddings: Path,
-    negatives: int,
-    epochs: int,
-    blocks: int,
-    heads: int,
     threads: int,
     overwrite: bool,
     **settings: Any,
@@ -93,14 +104,11 @@ def pretrain(
     """
     from llmcdsr_tools.pretrain import stage
 
-    chosen = stage.PretrainSettings(
-        n_negatives=negatives, n_epochs=epochs, n_blocks=blocks, n_heads=heads, **settings
-    )
     result = stage.pretrain(
         dataset,
         text_embeddings,
         output,
-        chosen,
+        stage.PretrainSettings(**settings),
         threads=threads,
         overwrite=overwrite,
         observer=pretraining_progress(),
@@ -121,65 +129,35 @@ def pretrain(
 @click.option(
     "--example", "show_example", is_flag=True, help="Print a configuration with comments, and stop."
 )
+@json_option
 @example("llmcdsr fit --example > fit.toml; llmcdsr fit fit.toml")
 @needs_train_extra
-def fit(config: Path | None, show_example: bool) -> None:
+def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
     """Run the whole pipeline, from interactions to a bundle and a report, as the TOML file CONFIG says.
 
     Stages that are done are not run again; a call that was ended goes on when it is given again.
     """
-    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
-
-    from llmcdsr_tools.evaluate import format_results
     from llmcdsr_tools.fit.config import example_config
-    from llmcdsr_tools.fit.stage import fit as run_fit
 
     if show_example:
         click.echo(example_config(), nl=False)
         return
+    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+
+    from llmcdsr_tools.evaluate import format_results
+    from llmcdsr_tools.fit.measures import without_nan
+    from llmcdsr_tools.fit.stage import fit as run_fit
+
     if config is None:
         raise UsageError("name a configuration; --example prints one to start from")
     result = run_fit(config, observer=fit_progress())
+    if as_json:
+        paths = {"bundle": str(result.bundle), "report": str(result.report)}
+        stages = [{"name": s.name, "seconds": s.seconds, "cached": s.cached} for s in result.stages]
+        click.echo(json.dumps({**paths, "stages": stages, **without_nan(asdict(result.measures))}))
+        return
     click.echo(f"{'stage':<14}{'seconds':>10}")
     for stage in result.stages:
         click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
     click.echo(f"\n{format_results(list(result.measures.test))}")
     click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
-
-
-def fit_progress() -> FitObserver:
-    """What every stage tells of itself."""
-    from llmcdsr_tools.fit.stage import FitObserver
-
-    class Progress(FitObserver):
-        training = training_progress()
-        pretraining = pretraining_progress()
-
-        def started(self, stage: Stage) -> None:
-            click.echo(f"{stage.name} ...", err=True)
-
-        def done(self, outcome: StageOutcome) -> None:
-            how = "done before" if outcome.cached else f"{outcome.seconds:.1f} s"
-            click.echo(f"{outcome.name}: {how}", err=True)
-
-        def progress(self, done: int, of: int) -> None:
-            if sys.stderr.isatty():
-                click.echo(f"\r{done:,} of {of:,} ", nl=done == of, err=True)
-
-    return Progress()
-
-
-def pretraining_progress() -> PretrainObserver:
-    """One line an epoch."""
-    from llmcdsr_tools.pretrain.stage import PretrainObserver
-
-    class Progress(PretrainObserver):
-        def epoch(self, domain: str, metrics: DomainEpoch, improved: bool) -> None:
-            click.echo(
-                f"{domain}, epoch {metrics.epoch}: loss {metrics.loss:.4f}, contrastive "
-                f"{metrics.contrastive:.4f}, validation HR@10 {metrics.hr10:.4f}, title's median rank "
-                f"{metrics.title_rank:g}, {metrics.seconds:.1f} s{' *' if improved else ''}",
-                file=sys.stderr,
-            )
-
-    return Progress()

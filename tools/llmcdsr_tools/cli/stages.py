@@ -1,10 +1,9 @@
-"""The console command ``llmcdsr``: the runtime's commands and, loaded on use, those that make a bundle."""
+"""The console command ``llmcdsr``: all its commands, and here those that train, measure and export."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+import llmcdsr_lite.new_items_cli
+import llmcdsr_tools.cli.bench
+import llmcdsr_tools.cli.data
+import llmcdsr_tools.cli.generation
+import llmcdsr_tools.cli.index
+import llmcdsr_tools.cli.names
+import llmcdsr_tools.cli.pipeline  # noqa: F401  these add their commands
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
-from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, training_progress
+from llmcdsr_tools.cli.options import (
+    Number,
+    model_size_options,
+    needs_train_extra,
+    overwrite_option,
+    threads_option,
+)
+from llmcdsr_tools.cli.progress import training_progress
 
 if TYPE_CHECKING:
     from llmcdsr_tools.evaluate import Result
@@ -28,80 +41,6 @@ best_for_option = click.option(
 
 
 @cli.command()
-@click.argument("source", type=FilePath)
-@click.option("-o", "--output", required=True, type=FilePath, help="Data set folder to write.")
-@click.option(
-    "--items", type=FilePath, help="Items file (item, domain, title); needed for an interactions file."
-)
-@click.option("--domains", nargs=2, metavar="A B", help="The two domains, as the domain column has them.")
-@click.option("--core", type=click.IntRange(0), default=5, show_default=True, help="k-core filter; 0: none.")
-@click.option(
-    "--split",
-    type=click.Choice(["overlapped", "leave-one-out"]),
-    default="overlapped",
-    show_default=True,
-    help="Hold out whole overlapped users, or the last items of every history.",
-)
-@click.option("--valid-share", type=float, default=0.1, show_default=True, help="Of the overlapped users.")
-@click.option("--test-share", type=float, default=0.1, show_default=True, help="Of the overlapped users.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
-@click.option("--user-column", default="user", show_default=True)
-@click.option("--item-column", default="item", show_default=True)
-@click.option("--domain-column", default="domain", show_default=True)
-@click.option("--timestamp-column", default="timestamp", show_default=True)
-@click.option("--title-column", default="title", show_default=True)
-@overwrite_option
-@json_option
-@example("llmcdsr ingest ratings.csv.gz --items items.csv --domains food kitchen -o dataset")
-@needs_train_extra
-def ingest(
-    source: Path,
-    output: Path,
-    items: Path | None,
-    domains: tuple[str, str] | None,
-    core: int,
-    split: Literal["overlapped", "leave-one-out"],
-    valid_share: float,
-    test_share: float,
-    seed: int,
-    user_column: str,
-    item_column: str,
-    domain_column: str,
-    timestamp_column: str,
-    title_column: str,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Turn SOURCE into a data set folder.
-
-    SOURCE is a folder in the official layout, or a CSV, TSV or JSON Lines file of interactions (gzip,
-    too) with the columns user, item and timestamp.
-    """
-    from llmcdsr_tools.dataset import SPLITS, format_summary, summarize
-    from llmcdsr_tools.ingest import stage
-
-    columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
-    settings = stage.IngestSettings(domains, columns, core, split, valid_share, test_share, seed)
-    progress = (
-        (lambda n: click.echo(f"\r{n:,} interactions read", nl=False, err=True))
-        if sys.stderr.isatty()
-        else None
-    )
-    result = stage.ingest(
-        source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
-    )
-    if progress is not None:
-        click.echo(err=True)
-    for warning in result.warnings:
-        click.echo(f"note: {warning}", err=True)
-    if as_json:
-        data = result.dataset
-        click.echo(json.dumps({s: asdict(summarize(data.split(s), data.catalogue)) for s in SPLITS}))
-    else:
-        click.echo(format_summary(result.dataset))
-
-
-@cli.command()
 @click.argument("dataset", type=FilePath)
 @click.option("-o", "--output", required=True, type=FilePath, help="Folder of the run.")
 @click.option(
@@ -113,12 +52,15 @@ def ingest(
 )
 @click.option(
     "--negatives",
+    "n_negatives",
     type=click.IntRange(1),
     default=256,
     show_default=True,
     help="Of each domain, for sampled-softmax.",
 )
-@click.option("--epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many.")
+@click.option(
+    "--epochs", "n_epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many."
+)
 @click.option(
     "--patience",
     type=click.IntRange(1),
@@ -148,11 +90,16 @@ def ingest(
     "validation, with names and --pretrained-items, else none.",
 )
 @click.option(
-    "--inner-learning-rate", type=float, default=0.1, show_default=True, help="Of the inner optimizer sgd."
+    "--inner-learning-rate",
+    type=Number(0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the inner optimizer sgd.",
 )
-@click.option("--pooler-learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--pooler-learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
 @click.option(
     "--augmented",
+    "n_augmented",
     type=click.IntRange(1),
     default=32,
     show_default=True,
@@ -160,6 +107,7 @@ def ingest(
 )
 @click.option(
     "--overlapped",
+    "n_overlapped",
     type=click.IntRange(1),
     default=128,
     show_default=True,
@@ -168,16 +116,13 @@ def ingest(
 @click.option(
     "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
 )
-@click.option("--hidden", type=click.IntRange(1), default=64, show_default=True, help="Hidden size.")
-@click.option("--blocks", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--heads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--max-length", type=click.IntRange(1), default=50, show_default=True, help="Longest history.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@model_size_options
+@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of matrix products.")
+@threads_option("Of matrix products")
 @example("llmcdsr train dataset -o run --loss sampled-softmax --text-embeddings titles.npy")
 @needs_train_extra
 def train(
@@ -188,12 +133,6 @@ def train(
     pretrained: Path | None,
     resume: bool,
     threads: int,
-    negatives: int,
-    epochs: int,
-    blocks: int,
-    heads: int,
-    augmented: int,
-    overlapped: int,
     **settings: Any,
 ) -> None:
     """Train a recommender on the data set folder DATASET.
@@ -204,20 +143,11 @@ def train(
 
     from llmcdsr_tools.train import stage
 
-    chosen = stage.TrainSettings(
-        n_negatives=negatives,
-        n_epochs=epochs,
-        n_blocks=blocks,
-        n_heads=heads,
-        n_augmented=augmented,
-        n_overlapped=overlapped,
-        **settings,
-    )
     try:
         result = stage.train(
             dataset,
             output,
-            chosen,
+            stage.TrainSettings(**settings),
             text_embeddings=text_embeddings,
             names=names,
             pretrained=pretrained,
@@ -287,7 +217,7 @@ def evaluate(
 )
 @overwrite_option
 @json_option
-@example("llmcdsr export run -o bundle")
+@example("llmcdsr export run --text-embeddings titles.npy -o bundle")
 @needs_train_extra
 def export(
     run: Path,
@@ -320,21 +250,6 @@ def export(
     _print_results(results, "test", seed, as_json)
 
 
-@cli.command()
-@click.argument("dataset", type=FilePath)
-@click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
-@click.option(
-    "-o", "--output", type=FilePath, default="-", help="JSON Lines file; standard output if not given."
-)
-@example("llmcdsr histories dataset --split test -o test-histories.jsonl")
-@needs_train_extra
-def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
-    """Write the histories of a split as a file for `score`, held-out targets left out."""
-    from llmcdsr_tools.dataset import load_dataset, write_histories
-
-    write_histories(load_dataset(dataset), split, output)
-
-
 def _print_results(results: list[Result], split: str, seed: int, as_json: bool) -> None:
     from llmcdsr_tools.evaluate import CUTOFFS, format_results
 
@@ -352,10 +267,4 @@ def _json_numbers(values: Sequence[float]) -> list[float | None]:
 
 def main() -> None:
     """Run the command line."""
-    import llmcdsr_lite.new_items_cli  # noqa: F401
-    import llmcdsr_tools.cli.bench
-    import llmcdsr_tools.cli.generation
-    import llmcdsr_tools.cli.index
-    import llmcdsr_tools.cli.pipeline  # noqa: F401  adds its commands
-
     cli()

@@ -82,7 +82,7 @@ def make_demo_model(
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 def main(folder: Path, report: Path | None, overwrite: bool) -> None:
     """Make the demo model and its sample histories in FOLDER."""
-    from llmcdsr_tools.cli.pipeline import fit_progress
+    from llmcdsr_tools.cli.progress import fit_progress
 
     try:
         result = make_demo_model(folder, report=report, overwrite=overwrite, observer=fit_progress())

@@ -28,6 +28,7 @@ from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import IngestSettings
 from llmcdsr_tools.pretrain.stage import PretrainSettings
+from llmcdsr_tools.setting_checks import usable_threads
 from llmcdsr_tools.train.stage import TrainSettings
 
 __all__ = ["FitConfig", "example_config", "load_config"]
@@ -93,7 +94,7 @@ def load_config(path: Path) -> FitConfig:
         folder / top.bundle,
         folder / top.report,
         _ingest(tables["ingest"], path),
-        top.threads,
+        usable_threads(top.threads),
         text_initialization,
         server=server,
         generate=generate,

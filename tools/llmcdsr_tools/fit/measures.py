@@ -127,7 +127,7 @@ def kind_of(history: Any, domain: Domain) -> Kind:
 def write_measures(path: Path, measures: Measures) -> None:
     """Write measures as JSON, atomically; null stands for nan."""
     with atomic_file(path) as temporary:
-        content = json.dumps(_without_nan(asdict(measures)), indent=1, allow_nan=False)
+        content = json.dumps(without_nan(asdict(measures)), indent=1, allow_nan=False)
         temporary.write_text(content + "\n", encoding="utf-8")
 
 
@@ -156,11 +156,12 @@ def read_measures(path: Path) -> Measures:
     return Measures(test, valid, kinds)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """JSON-able values with None for nan, which JSON does not know and which a measure of no users is."""
     if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
+        return {k: without_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -142,6 +142,7 @@ class _Plan:
                 output,
                 n_neighbors=c.n_neighbors,
                 n_names=c.n_names,
+                overwrite=True,
                 progress=self.observer.progress,
             )
 
@@ -194,6 +195,7 @@ class _Plan:
                 encoder=encoder,
                 titles=embedded.output,
                 threads=self.config.threads,
+                overwrite=True,
                 progress=self.observer.progress,
             )
 

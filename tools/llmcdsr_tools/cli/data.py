@@ -1,0 +1,115 @@
+"""Commands of the console command ``llmcdsr`` for data sets: into the package's form, and out of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_tools.cli.options import Number, needs_train_extra, overwrite_option
+
+
+@cli.command()
+@click.argument("source", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help="Data set folder to write.")
+@click.option(
+    "--items", type=FilePath, help="Items file (item, domain, title); needed for an interactions file."
+)
+@click.option("--domains", nargs=2, metavar="A B", help="The two domains, as the domain column has them.")
+@click.option("--core", type=click.IntRange(0), default=5, show_default=True, help="k-core filter; 0: none.")
+@click.option(
+    "--split",
+    type=click.Choice(["overlapped", "leave-one-out"]),
+    default="overlapped",
+    show_default=True,
+    help="Hold out whole overlapped users, or the last items of every history.",
+)
+@click.option(
+    "--valid-share",
+    type=Number(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the overlapped users.",
+)
+@click.option(
+    "--test-share",
+    type=Number(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of the overlapped users.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
+@click.option("--user-column", default="user", show_default=True)
+@click.option("--item-column", default="item", show_default=True)
+@click.option("--domain-column", default="domain", show_default=True)
+@click.option("--timestamp-column", default="timestamp", show_default=True)
+@click.option("--title-column", default="title", show_default=True)
+@overwrite_option
+@json_option
+@example("llmcdsr ingest ratings.csv.gz --items items.csv --domains food kitchen -o dataset")
+@needs_train_extra
+def ingest(
+    source: Path,
+    output: Path,
+    items: Path | None,
+    domains: tuple[str, str] | None,
+    core: int,
+    split: Literal["overlapped", "leave-one-out"],
+    valid_share: float,
+    test_share: float,
+    seed: int,
+    user_column: str,
+    item_column: str,
+    domain_column: str,
+    timestamp_column: str,
+    title_column: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn SOURCE into a data set folder.
+
+    SOURCE is a folder in the official layout, or a CSV, TSV or JSON Lines file of interactions (gzip,
+    too) with the columns user, item and timestamp.
+    """
+    from llmcdsr_tools.dataset import SPLITS, format_summary, summarize
+    from llmcdsr_tools.ingest import stage
+
+    columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
+    settings = stage.IngestSettings(domains, columns, core, split, valid_share, test_share, seed)
+    progress = (
+        (lambda n: click.echo(f"\r{n:,} interactions read", nl=False, err=True))
+        if sys.stderr.isatty()
+        else None
+    )
+    result = stage.ingest(
+        source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
+    )
+    if progress is not None:
+        click.echo(err=True)
+    for warning in result.warnings:
+        click.echo(f"note: {warning}", err=True)
+    if as_json:
+        data = result.dataset
+        click.echo(json.dumps({s: asdict(summarize(data.split(s), data.catalogue)) for s in SPLITS}))
+    else:
+        click.echo(format_summary(result.dataset))
+
+
+@cli.command()
+@click.argument("dataset", type=FilePath)
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
+@click.option(
+    "-o", "--output", type=FilePath, default="-", help="JSON Lines file; standard output if not given."
+)
+@example("llmcdsr histories dataset --split test -o test-histories.jsonl")
+@needs_train_extra
+def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
+    """Write the histories of a split as a file for `score`, held-out targets left out."""
+    from llmcdsr_tools.dataset import load_dataset, write_histories
+
+    write_histories(load_dataset(dataset), split, output)

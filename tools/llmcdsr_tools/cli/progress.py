@@ -1,0 +1,97 @@
+"""What the commands tell while they work: a line an epoch or a stage, and counts on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from llmcdsr_tools.fit.stage import FitObserver, StageOutcome
+    from llmcdsr_tools.fit.stage_cache import Stage
+    from llmcdsr_tools.pretrain.domain_training import DomainEpoch
+    from llmcdsr_tools.pretrain.stage import PretrainObserver
+    from llmcdsr_tools.run import EpochMetrics
+    from llmcdsr_tools.train.stage import Observer
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A line on a terminal that counts up; nothing where stderr is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    start = time.perf_counter()
+
+    def show(done: int, n: int) -> None:
+        seconds = time.perf_counter() - start
+        click.echo(f"\r{done:,} of {n:,} {what}, {seconds:,.0f} s ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        click.echo(err=True)
+
+
+def training_progress() -> Observer:
+    """One line an epoch, and on a terminal a bar within it."""
+    from llmcdsr_tools.train.stage import Observer
+
+    class Progress(Observer):
+        def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+            if sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
+                bar = "#" * (30 * step // n_steps)
+                click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
+
+        def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
+            a, b = metrics.hr10
+            start = "\r\033[K" if sys.stderr.isatty() else ""
+            click.echo(
+                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation HR@10 {a:.4f} (A) "
+                f"{b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
+                err=True,
+            )
+
+    return Progress()
+
+
+def pretraining_progress() -> PretrainObserver:
+    """One line an epoch."""
+    from llmcdsr_tools.pretrain.stage import PretrainObserver
+
+    class Progress(PretrainObserver):
+        def epoch(self, domain: str, metrics: DomainEpoch, improved: bool) -> None:
+            click.echo(
+                f"{domain}, epoch {metrics.epoch}: loss {metrics.loss:.4f}, contrastive "
+                f"{metrics.contrastive:.4f}, validation HR@10 {metrics.hr10:.4f}, title's median rank "
+                f"{metrics.title_rank:g}, {metrics.seconds:.1f} s{' *' if improved else ''}",
+                file=sys.stderr,
+            )
+
+    return Progress()
+
+
+def fit_progress() -> FitObserver:
+    """What every stage tells of itself."""
+    from llmcdsr_tools.fit.stage import FitObserver
+
+    class Progress(FitObserver):
+        training = training_progress()
+        pretraining = pretraining_progress()
+
+        def started(self, stage: Stage) -> None:
+            click.echo(f"{stage.name} ...", err=True)
+
+        def done(self, outcome: StageOutcome) -> None:
+            how = "done before" if outcome.cached else f"{outcome.seconds:.1f} s"
+            click.echo(f"{outcome.name}: {how}", err=True)
+
+        def progress(self, done: int, of: int) -> None:
+            if sys.stderr.isatty():
+                click.echo(f"\r{done:,} of {of:,} ", nl=done == of, err=True)
+
+    return Progress()
