@@ -116,7 +116,7 @@ def prepare(source: Path, work: Path, encoder: Path, language_model_names: Path 
         embed(inputs.dataset, encoder, inputs.titles)
     if not names["neighbours"].exists():
         written = work / "names.jsonl"
-        neighbours(inputs.dataset, written)
+        neighbours(inputs.dataset, written, overwrite=True)
         embed_names(written, inputs.dataset, names["neighbours"], encoder=None, titles=inputs.titles)
     if language_model_names is not None:
         names["language-model"] = work / "names-language-model.npz"
@@ -126,6 +126,7 @@ def prepare(source: Path, work: Path, encoder: Path, language_model_names: Path 
             names["language-model"],
             encoder=encoder,
             titles=inputs.titles,
+            overwrite=True,
         )
     if not inputs.pretrained.exists():
         settings = PretrainSettings(loss="sampled-softmax", text_initialization=True, patience=5)

@@ -45,7 +45,7 @@ generate() {
 }
 generate --limit "$users" -o "$output/names.jsonl"
 "$llmcdsr" embed-names "$output/names.jsonl" "$dataset" --titles "$titles" --encoder "$encoder" \
-	-o "$output/names.npz"
+	-o "$output/names.npz" --overwrite
 generate --split valid --limit "$held_out" -o "$output/names-valid.jsonl"
 "$llmcdsr" evaluate-generator "$dataset" --titles "$titles" --encoder "$encoder" \
 	--names "$output/names-valid.jsonl"
