@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from llmcdsr_lite.arguments import check_choice, checked_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
+from llmcdsr_lite.bundle.files import undisturbed
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, read_bundle
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
@@ -50,13 +51,17 @@ def load_parts(
     check_choice("search", search, get_args(SearchName))
     threads = checked_threads(threads)
     path = Path(folder)
-    bundle = read_bundle(path)
+
+    def read() -> tuple[Bundle, Backend]:
+        bundle = read_bundle(path)
+        return bundle, make_backend(backend, bundle.parameters, path / ONNX, threads)
+
+    bundle, runs = undisturbed(path, read)
     source = None
     if not isinstance(encoder, TextEncoder):
         encoder = None if encoder is None else Path(encoder).absolute()
         source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
         encoder = None if encoder is None else TextEncoder.load(encoder, threads)
-    runs = make_backend(backend, bundle.parameters, path / ONNX, threads)
     return Parts(bundle, runs, encoder, source)
 
 

@@ -19,7 +19,14 @@ from llmcdsr_lite.errors import BundleError
 def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(config)
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(signed(config))
+
+
+def signed(config: dict[str, Any]) -> str:
+    """Text of a config.json with the checksum of its content."""
+    rest = {name: value for name, value in config.items() if name != "config_sha256"}
+    plain = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps({**rest, "config_sha256": hashlib.sha256(plain.encode("ascii")).hexdigest()})
 
 
 def set_field(folder: Path, keys: list[Any], value: Any) -> None:

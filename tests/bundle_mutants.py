@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from bundle_answers import check_answers, read_parameters
+from bundle_damage import signed
 from mutation import alarm, limit, tell
 
 from llmcdsr_lite import LlmcdsrError
@@ -50,6 +51,8 @@ class Mutant:
     def __init__(self, bundle: Path, folder: Path) -> None:
         self.folder = shutil.copytree(bundle, folder)
         self.whole = {path.name: path.read_bytes() for path in bundle.iterdir()}
+        self.whole[CONFIG] = signed(json.loads(self.whole[CONFIG])).encode()
+        (folder / CONFIG).write_bytes(self.whole[CONFIG])
         self.names = sorted(json.loads(self.whole[CONFIG])["files"])
         self.files = dict(self.whole)
 
@@ -68,7 +71,17 @@ class Mutant:
         for name in config["files"]:
             content = self.files[name]
             config["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        self.put(CONFIG, json.dumps(config).encode())
+        self.put(CONFIG, signed(config).encode())
+
+    def means_the_same(self) -> bool:
+        """Whether nothing but the spelling of config.json has changed, or the name of its checksum."""
+        if {**self.files, CONFIG: b""} != {**self.whole, CONFIG: b""}:
+            return False
+        try:
+            old, new = (json.loads(files[CONFIG]) for files in (self.whole, self.files))
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(new, dict) and ("config_sha256" not in new or new == old)
 
 
 def flip_bits(content: bytes, rng: Rng) -> bytes:
@@ -256,7 +269,7 @@ def outcome(mutant: Mutant, rng: Rng) -> str:
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             mutant.hash_again()  # or config.json is beyond that
     changed = [name for name, content in mutant.files.items() if content != mutant.whole[name]]
-    must_fail = bool(changed) and CONFIG not in changed
+    must_fail = bool(changed) and not hashed and not mutant.means_the_same()
     try:
         check_answers(mutant)
     except LlmcdsrError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_damage import set_field
 from bundle_loads import BundleLoads
 
 from llmcdsr_lite import scorer as module
@@ -113,7 +114,7 @@ BAD = [
     ("u1", None, None, "field 'history' must be a list of item ids, found None"),
     ("u1", "f1 f2", None, "field 'history' must be a list of item ids, found 'f1 f2'"),
     ("u1", ["f1", None], None, "field 'history' must be a list of item ids, found ['f1', None]"),
-    ("u1", [1, 2], None, "field 'history' must be a list of item ids, found [1, 2]"),
+    ("u1", [1.5, 2], None, "field 'history' must be a list of item ids, found [1.5, 2]"),
     ("u1", float("nan"), None, "field 'history' must be a list of item ids, found nan"),
     ("u1", ["f1"], "books", "domain is 'books', expected 'food' or 'kitchen'"),
     ("u1", ["f1"], 3, "field 'domain' must be a string, found 3"),
@@ -150,14 +151,27 @@ def test_missing_columns(bundle_folder: Path, columns: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "columns", [{"user": ["a"], "history": []}, {"user": [], "history": [], "domain": [None]}]
+)
+def test_columns_of_other_lengths(bundle_folder: Path, columns: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="values, expected as many in each"):
+        Scorer(bundle_folder, backend="numpy")(columns)
+
+
+def test_whole_numbers_are_item_ids(bundle_folder: Path) -> None:
+    answer = Scorer(bundle_folder, backend="numpy")({"user": ["a"], "history": [[10, "f1"]]})
+    assert (answer["unknown"][0], answer["error"][0]) == (1, None)  # no item is named 10
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": 0}, "k and batch_size must be at least 1, found 0 and 256"),
-        ({"batch_size": 0}, "k and batch_size must be at least 1, found 10 and 0"),
-        ({"on_error": "ignore"}, "on_error is 'ignore', expected 'fail' or 'skip'"),
-        ({"pseudo": "always"}, "pseudo is 'always', expected 'auto' or 'off'"),
-        ({"backend": "torch"}, "backend is 'torch', expected 'onnx' or 'numpy'"),
-        ({"search": "fast"}, "search is 'fast', expected 'auto' or 'exact'"),
+        ({"k": 0}, "k must be at least 1, found 0"),
+        ({"batch_size": 0}, "batch_size must be from 1 to 1,048,576, found 0"),
+        ({"on_error": "ignore"}, "on_error is 'ignore', expected one of 'fail', 'skip'"),
+        ({"pseudo": "always"}, "pseudo is 'always', expected one of 'auto', 'off'"),
+        ({"backend": "torch"}, "backend is 'torch', expected one of 'onnx', 'numpy'"),
+        ({"search": "fast"}, "search is 'fast', expected one of 'auto', 'exact'"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
@@ -203,9 +217,9 @@ def test_a_replaced_bundle_is_loaded(bundle_folder: Path, tmp_path: Path, n_load
     folder = shutil.copytree(bundle_folder, tmp_path / "model")
     scorer = Scorer(folder, backend="numpy")
     assert scorer.load() is scorer.load()
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(text.replace('"epoch": 3', '"epoch": 4'))
+    (folder / "config.json").rename(folder / "old.json")
+    shutil.copy(folder / "old.json", folder / "config.json")
+    set_field(folder, ["training", "epoch"], 4)
     assert scorer.load().bundle.training["epoch"] == 4
     assert len(n_loads) == 2
 

@@ -8,8 +8,9 @@ import math
 import mmap
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from llmcdsr_lite.errors import BundleError
 
 CONFIG = "config.json"
 LARGEST = 1e6  # no trained value comes near; sums of products of such ones stay finite
+_ATTEMPTS = 5
 _MAX_FILES = 100
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+Read = TypeVar("Read")
 
 
 def check_files(folder: Path, description: dict[str, Any], required: tuple[str, ...]) -> None:
@@ -121,14 +124,6 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    value = read_value(path)
-    if not isinstance(value, dict):
-        raise BundleError(f"{path}: must be a JSON object")
-    return value
-
-
 def read_value(path: Path) -> Any:
     """Parse a JSON file of a bundle."""
     try:
@@ -141,3 +136,35 @@ def file_sha256(path: Path) -> str:
     """Hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def undisturbed(folder: Path, read: Callable[[], Read]) -> Read:
+    """What `read` makes of a bundle; read again if another one took the folder's name in the meantime.
+
+    Its parts would be of both: hashes of the one, arrays of the other.
+
+    Raises
+    ------
+    BundleError
+        As `read` does, or if the folder is replaced time and again.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
+        try:
+            found = read()
+        except BundleError:
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return found
+    raise BundleError(f"{folder}: was replaced {_ATTEMPTS} times while it was read")
+
+
+def _identity(folder: Path) -> tuple[int, ...]:
+    """What differs between a bundle and the next one of that name."""
+    try:
+        of_folder, config = folder.stat(), (folder / CONFIG).stat()
+    except OSError:
+        return ()  # between two renames; or reading tells what is wrong
+    return of_folder.st_dev, of_folder.st_ino, config.st_ino, config.st_size, config.st_mtime_ns

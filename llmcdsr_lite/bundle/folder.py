@@ -4,7 +4,7 @@
 file               content
 ================== ==========================================================================
 config.json        format version, domains, model sizes, training summary, and for every other
-                   file its size and SHA-256
+                   file its size and SHA-256, see `bundle.config`
 recommender.onnx   item rows -> user representation; its item table is item_vectors.npy
 item_vectors.npy   float32 (items + 1, H), row 0 zero: input embedding and scoring table
 dense.npy          float32, all other parameters, for the NumPy backend
@@ -14,9 +14,9 @@ item_titles.json   JSON array of titles, in the same order
 README.md          model card
 ================== ==========================================================================
 
-With a recall network (format version 2), the files of `bundle_recall` besides; with what makes vectors of
-new items (version 3), those of `bundle_new_items`; with graphs for approximate search (version 3), those of
-`bundle_index`.
+With a recall network (format version 2), the files of `bundle.recall` besides; with what makes vectors of
+new items (version 3), those of `bundle.new_items`; with graphs for approximate search (version 3), those of
+`bundle.index`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle.config import FORMAT, MAX_SIZE, read_config, read_sizes, write_config
 from llmcdsr_lite.bundle.files import CONFIG as CONFIG
 from llmcdsr_lite.bundle.files import (
     check_files,
     check_path,
     file_sha256,
-    is_utf8,
     read_array,
-    read_json,
-    read_size,
     read_strings,
+    undisturbed,
 )
 from llmcdsr_lite.bundle.index import INDEX_VERSION, BundleIndex, read_index, write_index
-from llmcdsr_lite.bundle.new_items import NEW_ITEMS_VERSION, read_new_items, write_new_items
+from llmcdsr_lite.bundle.new_items import (
+    NEW_ITEMS_VERSION,
+    read_new_items,
+    write_new_items,
+)
 from llmcdsr_lite.bundle.recall import RECALL_VERSION, read_recall, write_recall
 from llmcdsr_lite.bundle.recommender_graph import check_graph
 from llmcdsr_lite.catalogue import Catalogue
@@ -51,13 +54,11 @@ from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import atomic_folder
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
+from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
 from llmcdsr_lite.title_neighbours import TitleMap
 
 _LOG = logging.getLogger(__name__)
 
-FORMAT = "llmcdsr-bundle"
-FORMAT_VERSION = 3
 ONNX = "recommender.onnx"
 ITEM_VECTORS = "item_vectors.npy"
 DENSE = "dense.npy"
@@ -66,11 +67,6 @@ ITEM_IDS = "item_ids.json"
 ITEM_TITLES = "item_titles.json"
 MODEL_CARD = "README.md"
 REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL_CARD)
-
-# Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
-_MAX_CONFIG_BYTES = 1 << 20
-_MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
-_MIN_EPSILON = 1e-30  # zero as a float32 would be a division by zero
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,11 @@ def write_bundle(
     bundle : Bundle
     folder : Path
     onnx_model : bytes
-        The ONNX model, as `llmcdsr_tools.export.stage.build_onnx` makes it.
+        The ONNX model, as `bundle.recommender_graph.build_onnx` makes it.
     model_card : str
         Markdown.
     overwrite : bool
-        Replace a folder that is there.
+        Replace a bundle that is there; no other folder ever is, unless it is empty.
 
     Raises
     ------
@@ -164,7 +160,7 @@ def write_bundle(
             "format": FORMAT,
             "format_version": version,
             "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
-            "model": {name: getattr(config, name) for name in (*_MAX_SIZE, "epsilon")},
+            "model": {name: getattr(config, name) for name in (*MAX_SIZE, "epsilon")},
             **parts,
             "training": dict(bundle.training),
             "files": {
@@ -172,7 +168,7 @@ def write_bundle(
                 for name in names
             },
         }
-        (out / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_config(out / CONFIG, description)
         read_bundle(out)  # nothing takes its name that could not be loaded
 
 
@@ -193,16 +189,18 @@ def read_bundle(folder: Path) -> Bundle:
     BundleError
         If a file is missing, has another size or hash than config.json says, leads out of the folder,
         is of a newer format, holds arrays that do not fit, are not finite or beyond any model's values, or
-        an ONNX graph of another model. The message names the file and the reason.
+        an ONNX graph of another model; or if the folder is replaced time and again meanwhile. The message
+        names the file and the reason.
     """
+    return undisturbed(folder, lambda: _read(folder))
+
+
+def _read(folder: Path) -> Bundle:
     config_path = folder / CONFIG
     check_path(folder, CONFIG)
-    if config_path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise BundleError(f"{config_path}: larger than {_MAX_CONFIG_BYTES:,} bytes")
-    description = read_json(config_path)
-    _check_format(config_path, description)
+    description, config_hash = read_config(config_path)
     check_files(folder, description, REQUIRED)
-    config, names, sizes = _read_sizes(config_path, description)
+    config, names, sizes = read_sizes(config_path, description)
     try:
         catalogue = Catalogue.from_sizes(
             read_strings(folder / ITEM_IDS, config.n_items),
@@ -229,53 +227,9 @@ def read_bundle(folder: Path) -> Bundle:
     check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
     recall, pseudo = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)
-    hashes = {name: entry["sha256"] for name, entry in description["files"].items()}
+    hashes = {CONFIG: config_hash, **{name: entry["sha256"] for name, entry in description["files"].items()}}
     index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
     _LOG.debug("%s: read and verified, %d items", folder, config.n_items)
     return Bundle(
         catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes, index
     )
-
-
-def _check_format(path: Path, description: dict[str, Any]) -> None:
-    if description.get("format") != FORMAT:
-        raise BundleError(f"{path}: field 'format' is {description.get('format')!r}, expected {FORMAT!r}")
-    version = description.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BundleError(f"{path}: field 'format_version' is {version!r}, expected a number from 1")
-    if version > FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format version {version} is newer than this package reads ({FORMAT_VERSION}); "
-            "upgrade llmcdsr-lite"
-        )
-
-
-def _read_sizes(
-    path: Path, description: dict[str, Any]
-) -> tuple[SASRecConfig, tuple[str, str], tuple[int, int]]:
-    domains = description.get("domains")
-    if not isinstance(domains, list) or len(domains) != 2:
-        raise BundleError(f"{path}: field 'domains' must list two domains")
-    names, sizes = [], []
-    for domain in domains:
-        name = domain.get("name") if isinstance(domain, dict) else None
-        if not isinstance(name, str) or not name or not is_utf8(name):
-            raise BundleError(f"{path}: each of 'domains' needs a name")
-        if name in names:
-            raise BundleError(f"{path}: both of 'domains' are named {name!r}")
-        names.append(name)
-        sizes.append(read_size(path, domain, "items", 1 << 31))
-    model = description.get("model")
-    if not isinstance(model, dict):
-        raise BundleError(f"{path}: field 'model' must be an object")
-    epsilon = model.get("epsilon")
-    if not isinstance(epsilon, float) or not _MIN_EPSILON < epsilon < 1:
-        raise BundleError(f"{path}: field 'model.epsilon' is {epsilon!r}, expected a number between 0 and 1")
-    hidden, n_blocks, n_heads, max_length = (
-        read_size(path, model, name, limit) for name, limit in _MAX_SIZE.items()
-    )
-    try:
-        config = SASRecConfig(sum(sizes), hidden, n_blocks, n_heads, max_length, 0.0, epsilon)
-    except ValueError as error:
-        raise BundleError(f"{path}: field 'model': {error}") from None
-    return config, (names[0], names[1]), (sizes[0], sizes[1])

@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 import pytest
-from bundle_damage import edit_config, npy, put, refusal, set_field
+from bundle_damage import edit_config, npy, put, refusal, set_field, signed
 
+from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.files import read_array
 from llmcdsr_lite.bundle.folder import REQUIRED, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.errors import BundleError, DataError
@@ -267,7 +269,9 @@ def test_config_without_a_field(folder: Path, field: str) -> None:
         (["model", "max_length"], 0, "field 'max_length' is 0"),
         (["model", "epsilon"], 0.0, "'model.epsilon' is 0.0"),
         (["model", "epsilon"], 1e-40, "'model.epsilon' is 1e-40"),
-        (["model", "epsilon"], float("nan"), "'model.epsilon' is nan"),
+        (["model", "epsilon"], float("nan"), "not valid JSON: NaN is not finite"),
+        (["training", "loss"], float("nan"), "not valid JSON: NaN is not finite"),
+        (["training", "loss"], float("-inf"), "not valid JSON: -Infinity is not finite"),
         (["model", "epsilon"], "1e-8", "'model.epsilon' is '1e-8'"),
         (["training"], [], "field 'training' must be an object"),
         (["files"], [], "field 'files' must be an object"),
@@ -281,6 +285,134 @@ def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> 
     message = refusal(folder)
     assert message.startswith(f"{folder / 'config.json'}: ")
     assert reason in message
+
+
+def write_unsigned(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change config.json and leave its checksum as it is."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_the_checksum_of_the_configuration(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert json.loads(signed(config)) == config
+    write_unsigned(folder, lambda config: None)  # spelled in another way
+    (folder / "config.json").write_text(json.dumps(dict(reversed(config.items())), indent=7))
+    assert read_bundle(folder).training == {"epoch": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: [d.update(items=d["items"] + step) for d, step in zip(c["domains"], (1, -1), strict=True)],
+        lambda c: c["domains"].reverse(),
+        lambda c: c["training"].update(epoch=4),
+        lambda c: c["training"].update(epoch=3.0),
+        lambda c: c.update(more=1),
+        lambda c: c.update(config_sha256=None),
+        lambda c: c.update(config_sha256="0" * 64),
+    ],
+)
+def test_a_configuration_that_was_changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    write_unsigned(folder, change)
+    message = refusal(folder)
+    assert message.startswith(f"{folder / 'config.json'}: the SHA-256 of its content is ")
+    assert message.endswith(": damaged or changed")
+
+
+def test_a_configuration_without_a_checksum_as_it_was_once(folder: Path) -> None:
+    write_unsigned(folder, lambda config: config.pop("config_sha256"))
+    assert read_bundle(folder).training == {"epoch": 3}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"format": ', '"format": "other", "format": ', "key 'format' is repeated"),
+        ('"epoch": 3', '"epoch": 3, "epoch": 3', "key 'epoch' is repeated"),
+        ('"epoch": 3', '"epoch": 1e999', "1e999 is not finite"),
+        ('"epoch": 3', '"epoch": -Infinity', "-Infinity is not finite"),
+    ],
+)
+def test_json_that_readers_take_differently(folder: Path, old: str, new: str, reason: str) -> None:
+    text = (folder / "config.json").read_text()
+    assert old in text
+    (folder / "config.json").write_text(text.replace(old, new, 1))
+    assert refusal(folder) == f"{folder / 'config.json'}: not valid JSON: {reason}"
+
+
+def test_a_summary_with_numbers_for_keys_and_none(
+    bundle_data: Bundle, build_bundle: Callable[[Bundle, Path], Path], tmp_path: Path
+) -> None:
+    summary = {"hr": {10: 0.5, 9: (1, float("nan"))}}
+    folder = build_bundle(replace(bundle_data, training=summary), tmp_path / "bundle")
+    assert read_bundle(folder).training == {"hr": {"10": 0.5, "9": [1, None]}}
+
+
+@pytest.fixture
+def others(bundle_data: Bundle, build_bundle: Callable[[Bundle, Path], Path], tmp_path: Path) -> list[Path]:
+    """Two bundles of the same sizes, with other ids, titles, counts and weights."""
+    found = []
+    for n in range(2):
+        catalogue = bundle_data.catalogue
+        catalogue = replace(catalogue, ids=[f"{n}-{one}" for one in catalogue.ids])
+        parameters = bundle_data.parameters
+        parameters = SASRecParameters(
+            parameters.config, (1 + n) * parameters.item_embedding, (1 + n) * parameters.dense
+        )
+        bundle = replace(
+            bundle_data, catalogue=catalogue, parameters=parameters, item_counts=n + bundle_data.item_counts
+        )
+        found.append(build_bundle(bundle, tmp_path / f"bundle-{n}"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "where", ["folder.check_files", "folder.read_strings", "folder.read_array", "folder.check_graph"]
+)
+def test_a_bundle_that_is_replaced_while_it_is_read(
+    others: list[Path], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    swap_before(f"llmcdsr_lite.bundle.{where}", others, monkeypatch, times=1)
+    found, expected = read_bundle(others[0]), read_bundle(others[0])
+    assert found.catalogue.ids[0] == "1-f0"
+    assert found.hashes == expected.hashes
+    assert found.catalogue == expected.catalogue
+    for name in ("item_vectors", "item_counts"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert np.array_equal(found.parameters.dense, expected.parameters.dense)
+
+
+def swap_before(name: str, folders: list[Path], monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let two folders change their names whenever a function is about to be called, so many times."""
+    function, left = resolve_name(name), [None] * times
+
+    def swapping(*arguments: Any) -> Any:
+        if left:
+            left.pop()
+            first, second = folders
+            first.rename(first.with_name("aside"))
+            second.rename(first)
+            first.with_name("aside").rename(second)
+        return function(*arguments)
+
+    monkeypatch.setattr(name, swapping)
+
+
+def test_a_bundle_that_is_replaced_for_ever(others: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    swap_before("llmcdsr_lite.bundle.folder.check_graph", others, monkeypatch, times=10**6)
+    with pytest.raises(BundleError, match=r"bundle-0: was replaced 5 times while it was read$"):
+        read_bundle(others[0])
+
+
+def test_a_bundle_that_is_replaced_before_its_session_is_made(
+    others: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap_before("llmcdsr_lite.loading.make_backend", others, monkeypatch, times=1)
+    found = Recommender.load(others[0]).recommend(["1-f1", "1-k2"])
+    assert found == Recommender.load(others[0]).recommend(["1-f1", "1-k2"])
+    assert not found.unknown_items
 
 
 @pytest.mark.parametrize("change", [{"max_length": 7}, {"n_blocks": 1}, {"n_blocks": 256}])

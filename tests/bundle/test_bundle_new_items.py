@@ -97,8 +97,8 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
         (["new_items", "weighings", 0], 3, "must hold objects with a 'validation'"),
         (["new_items", "weighings", 0, "validation"], [], "must hold objects with a 'validation'"),
         (["new_items", "weighings", 1, "sharpness"], 0.0, "'sharpness' is 0.0, expected a number above 0"),
-        (["new_items", "weighings", 1, "sharpness"], float("nan"), "'sharpness' is nan"),
-        (["new_items", "weighings", 1, "scale"], float("inf"), "'scale' is inf"),
+        (["new_items", "weighings", 1, "sharpness"], float("nan"), "NaN is not finite"),
+        (["new_items", "weighings", 1, "scale"], float("inf"), "Infinity is not finite"),
         (["new_items", "weighings", 1, "scale"], None, "'scale' is None"),
     ],
 )
