@@ -39,7 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_are_the_numbers_of_the_files_plus_one(folder: Path) -> None:
     counts: list[int] = []
-    dataset = read_official(folder, progress=counts.append)
+    dataset, stray_titles = read_official(folder, progress=counts.append)
+    assert stray_titles == 1  # of the nut
     assert list(dataset.catalogue.ids) == ["jam", "tea", "pan", "cup", "pot"]
     assert list(dataset.catalogue.titles) == ["Jam", "Tea", "", "", "Töpfchen"]
     assert [(d.name, d.start, d.stop) for d in dataset.catalogue.domains] == [("A", 1, 3), ("B", 3, 6)]
@@ -58,7 +59,7 @@ def test_rows_are_the_numbers_of_the_files_plus_one(folder: Path) -> None:
 
 
 def test_domains_can_be_named(folder: Path) -> None:
-    dataset = read_official(folder, ("Food", "Kitchen"))
+    dataset, _ = read_official(folder, ("Food", "Kitchen"))
     assert [d.name for d in dataset.catalogue.domains] == ["Food", "Kitchen"]
 
 
@@ -95,6 +96,8 @@ def test_domains_can_be_named(folder: Path) -> None:
         ("num.txt", b"2\nthree\n", ":2", "'three', expected a number"),
         ("num.txt", b"0\n5\n", ":1", "'0', expected a number"),
         ("num.txt", b"2\r\n3\r\n", ":1", "expected a number"),
+        ("num.txt", b"\xef\xbb\xbf2\n3\n", ":1", "expected a number"),
+        ("train_A.txt", b"\xef\xbb\xbf1\t0,1\n", ":1", "starts with a byte order mark"),
     ],
 )
 def test_bad_text_files_are_refused_with_their_line(
@@ -123,7 +126,8 @@ def test_bad_text_files_are_refused_with_their_line(
         ("item_set_B.pkl", {"pan": 0, "tea": 1, "cup": 2}, "item 'tea' is in item_set_A.pkl too"),
         ("text_A.pkl", {"tea": None}, "title of item 'tea' is None, expected text"),
         ("text_A.pkl", {"tea": 0}, "title of item 'tea' is 0, expected text"),
-        ("text_A.pkl", {"tea": b"Tea"}, "title of item 'tea' is b'Tea', expected text"),
+        ("text_A.pkl", {"tea": b"Tea"}, "holds a bytes, expected a dict of texts"),
+        ("text_A.pkl", {"TEA": "Tea", "9": "x"}, "none of its 2 item ids is in item_set_A.pkl; found 'TEA'"),
         ("text_A.pkl", {"tea": "\udfff"}, "title of item 'tea' is"),
         ("text_A.pkl", {3: "Tea"}, "item id is 3, expected text"),
     ],
@@ -134,6 +138,19 @@ def test_bad_dicts_are_refused(folder: Path, name: str, value: object, message: 
         read_official(folder)
     assert str(caught.value).startswith(f"{folder / name}: ")
     assert message in str(caught.value)
+
+
+def test_a_size_that_no_memory_holds_is_refused_by_the_item_sets(folder: Path) -> None:
+    (folder / "num.txt").write_bytes(b"999999999\n3\n")
+    with pytest.raises(DataError, match=r"item_set_A\.pkl: 2 items, expected 999,999,999 as num.txt has it"):
+        read_official(folder)
+
+
+def test_no_titles_at_all_are_fine(folder: Path) -> None:
+    (folder / "text_A.pkl").write_bytes(pickle.dumps({}))
+    dataset, stray_titles = read_official(folder)
+    assert list(dataset.catalogue.titles)[:2] == ["", ""]
+    assert stray_titles == 0
 
 
 class RunsSomething:
@@ -174,7 +191,7 @@ def test_any_global_is_refused_however_harmless(folder: Path, harmless: Callable
 
 def test_a_persistent_id_is_refused(folder: Path) -> None:
     (folder / "text_A.pkl").write_bytes(b"(dP123\n.")
-    with pytest.raises(DataError, match="outside object '123'"):
+    with pytest.raises(DataError, match="asks for an object outside of it"):
         read_official(folder)
 
 
@@ -199,7 +216,7 @@ def test_missing_files_are_all_named(folder: Path) -> None:
 
 
 def test_food_kitchen_is_read_line_by_line(food_kitchen: Path) -> None:
-    dataset = read_official(food_kitchen)
+    dataset, _ = read_official(food_kitchen)
     n_a, n_b = map(int, (food_kitchen / "num.txt").read_text().split())
     assert [d.n_items for d in dataset.catalogue.domains] == [n_a, n_b]
     assert all(dataset.catalogue.titles)

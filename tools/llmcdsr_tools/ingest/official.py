@@ -14,27 +14,26 @@ valid.txt, test.txt  held-out users, the same way; their last item is the target
 
 A line ends in LF, the last one may go without. User numbers start again in every file, so a user's id
 becomes the file's name and the number: ``train_A/1``. Item rows follow the numbering of the files:
-row = number + 1. The pickles are read without ever running code: whatever names a class or a function
-is refused.
+row = number + 1. The pickles are read without ever running code (see `plain_pickle`).
 """
 
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.ingest.plain_pickle import read_plain_pickle
 from llmcdsr_tools.ingest.records import is_utf8
 
 TRAIN_FILES = ("train_A.txt", "train_B.txt", "train_overlap.txt")
@@ -57,7 +56,7 @@ class _Rule:
 
 def read_official(
     folder: Path, domains: tuple[str, str] = ("A", "B"), progress: Callable[[int], None] | None = None
-) -> Dataset:
+) -> tuple[Dataset, int]:
     """Read a folder in the official layout. All items are kept, all users, and the splits as they are.
 
     Parameters
@@ -69,16 +68,23 @@ def read_official(
     progress : callable, optional
         Called after each file with the number of interactions read so far.
 
+    Returns
+    -------
+    dataset : Dataset
+    stray_titles : int
+        Titles of items that are in no item set, which are passed over.
+
     Raises
     ------
     DataError
-        If a file is missing or not as described above; the message names it and the line.
+        If a file is missing or not as described above, or no title of a domain is of one of its items;
+        the message names the file and the line.
     """
     missing = [name for name in (*TEXT_FILES, *PICKLES) if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: not the official layout, it has no {', '.join(missing)}")
     n_a, n_b = sizes = _read_sizes(folder / "num.txt")
-    catalogue = _read_catalogue(folder, domains, sizes)
+    catalogue, stray_titles = _read_catalogue(folder, domains, sizes)
     only_a = _Rule(0, n_a, False, 1, f"items of A, 0..{n_a - 1}")
     only_b = _Rule(n_a, n_a + n_b, False, 1, f"items of B, {n_a}..{n_a + n_b - 1}")
     both = _Rule(0, n_a + n_b, True, 2, f"items 0..{n_a + n_b - 1}")
@@ -90,7 +96,7 @@ def read_official(
     packer.read(folder / "valid.txt", held_out)
     valid = packer.pack()
     packer.read(folder / "test.txt", held_out)
-    return Dataset(catalogue, train, valid, packer.pack())
+    return Dataset(catalogue, train, valid, packer.pack()), stray_titles
 
 
 class _Packer:
@@ -141,6 +147,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str, list[int]]]:
                 text = raw.decode("utf-8")
             except UnicodeDecodeError:
                 raise DataError(f"{path}:{line}: not UTF-8 text") from None
+            if line == 1 and text.startswith("\ufeff"):
+                raise DataError(f"{path}:1: starts with a byte order mark, expected none; take it off")
             if text.endswith("\r\n"):
                 raise DataError(f"{path}:{line}: ends in CRLF, expected LF; convert the line ends")
             fields = text.removesuffix("\n").split("\t")
@@ -181,24 +189,36 @@ def _read_sizes(path: Path) -> tuple[int, int]:
     return int(lines[0]), int(lines[1])
 
 
-def _read_catalogue(folder: Path, domains: tuple[str, str], sizes: tuple[int, int]) -> Catalogue:
+def _read_catalogue(folder: Path, domains: tuple[str, str], sizes: tuple[int, int]) -> tuple[Catalogue, int]:
+    """The items, and how many titles are of none of them."""
     ids: list[str] = []
     titles: list[str] = []
+    stray = 0
     for letter, size in zip("AB", sizes, strict=True):
         path = folder / f"item_set_{letter}.pkl"
         in_order = _read_item_set(path, size)
         if letter == "B" and (shared := set(ids).intersection(in_order)):
             raise DataError(f"{path}: item {min(shared)!r} is in item_set_A.pkl too")
         title_of = _read_titles(folder / f"text_{letter}.pkl")
+        n_found = sum(item in title_of for item in in_order)
+        if title_of and not n_found:
+            raise DataError(
+                f"{folder / f'text_{letter}.pkl'}: none of its {len(title_of):,} item ids is in {path.name}; "
+                f"found {next(iter(title_of))!r:.60}, expected ids such as {in_order[0]!r:.60}"
+            )
+        stray += len(title_of) - n_found
         ids += in_order
         titles += [title_of.get(item, "") for item in in_order]
-    return Catalogue.from_sizes(ids, ["" if title.isspace() else title for title in titles], domains, sizes)
+    titles = ["" if title.isspace() else title for title in titles]
+    return Catalogue.from_sizes(ids, titles, domains, sizes), stray
 
 
 def _read_item_set(path: Path, size: int) -> list[str]:
     """Item ids in order of their position."""
+    positions = read_plain_pickle(path)
+    if len(positions) != size:
+        raise DataError(f"{path}: {len(positions):,} items, expected {size:,} as num.txt has it")
     in_order: list[str | None] = [None] * size
-    positions = _read_plain_pickle(path)
     for item, position in positions.items():
         _check_text(path, "item id", item)
         if type(position) is not int or not 0 <= position < size:
@@ -208,13 +228,11 @@ def _read_item_set(path: Path, size: int) -> list[str]:
                 f"{path}: items {in_order[position]!r} and {item!r} both have position {position}"
             )
         in_order[position] = item
-    if len(positions) != size:
-        raise DataError(f"{path}: {len(positions)} items, expected {size} as num.txt has it")
     return [item for item in in_order if item is not None]
 
 
 def _read_titles(path: Path) -> dict[str, str]:
-    title_of = _read_plain_pickle(path)
+    title_of = read_plain_pickle(path)
     for item, title in title_of.items():
         _check_text(path, "item id", item)
         if title:
@@ -227,33 +245,6 @@ def _read_titles(path: Path) -> dict[str, str]:
 def _check_text(path: Path, what: str, value: Any) -> None:
     if not isinstance(value, str) or not value or not is_utf8(value):
         raise DataError(f"{path}: {what} is {value!r:.50}, expected text")
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, strings and numbers; refuses whatever would import, and so could run, something."""
-
-    def __init__(self, stream: io.BufferedReader, path: Path) -> None:
-        super().__init__(stream)
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise DataError(f"{self.path}: refused, the pickle asks for {module}.{name}; expected a plain dict")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise DataError(f"{self.path}: refused, the pickle asks for the outside object {pid!r:.50}")
-
-
-def _read_plain_pickle(path: Path) -> dict[Any, Any]:
-    with _open_binary(path) as stream:
-        try:
-            value = _PlainUnpickler(stream, path).load()
-        except DataError:
-            raise
-        except Exception as error:  # damaged pickles raise nearly anything
-            raise DataError(f"{path}: damaged, cannot be read as a pickle: {error}") from None
-    if type(value) is not dict:
-        raise DataError(f"{path}: holds a {type(value).__name__}, expected a dict")
-    return value
 
 
 @contextmanager

@@ -109,6 +109,8 @@ class IngestResult:
         What the k-core filter dropped; items of the items file that nobody touched are counted too.
     short_users : int
         Training users dropped for having fewer than two items.
+    stray_titles : int
+        Titles in the official layout whose item is in no item set.
     """
 
     dataset: Dataset
@@ -117,6 +119,7 @@ class IngestResult:
     dropped_items: int = 0
     dropped_interactions: int = 0
     short_users: int = 0
+    stray_titles: int = 0
 
     @property
     def warnings(self) -> list[str]:
@@ -124,6 +127,7 @@ class IngestResult:
         overlapped = summarize(self.dataset.train, self.dataset.catalogue).users_overlapped
         sentences = (
             (self.untitled_items, f"{self.untitled_items:,} items have no title"),
+            (self.stray_titles, f"{self.stray_titles:,} titles are of items that are in no item set"),
             (
                 self.dropped_interactions or self.dropped_items,
                 f"the k-core filter dropped {self.dropped_users:,} users, {self.dropped_items:,} items and "
@@ -200,8 +204,9 @@ def ingest(
 def _from_official(
     folder: Path, settings: IngestSettings, progress: Callable[[int], None] | None
 ) -> IngestResult:
-    dataset = read_official(folder, settings.domains or ("A", "B"), progress)
-    return _finish(dataset.catalogue, Splits(dataset.train, dataset.valid, dataset.test))
+    dataset, stray_titles = read_official(folder, settings.domains or ("A", "B"), progress)
+    splits = Splits(dataset.train, dataset.valid, dataset.test)
+    return _finish(dataset.catalogue, splits, stray_titles=stray_titles)
 
 
 def _from_interactions(
@@ -276,6 +281,7 @@ def _finish(
     dropped_users: int = 0,
     dropped_items: int = 0,
     dropped_interactions: int = 0,
+    stray_titles: int = 0,
 ) -> IngestResult:
     train = drop_short(splits.train)
     if not len(train):
@@ -287,6 +293,7 @@ def _finish(
         dropped_items=dropped_items,
         dropped_interactions=dropped_interactions,
         short_users=len(splits.train) - len(train),
+        stray_titles=stray_titles,
     )
 
 
