@@ -5,6 +5,7 @@ Row 0 is padding; domain A holds rows 1..|A|, domain B rows |A|+1..|A|+|B|.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, UnknownItemError
+
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,23 @@ class Catalogue:
         return np.array([row for row in rows if row is not None], dtype=np.int64), unknown
 
     def find_titles(self, text: str) -> npt.NDArray[np.int64]:
-        """Rows of the items whose title has every word of `text`, whatever the case."""
-        words = text.casefold().split()
-        matches = (i for i, title in enumerate(self.titles, 1) if words and _has_words(title, words))
-        return np.fromiter(matches, dtype=np.int64)
+        """Rows of the items whose title has every word of `text`, whatever the case.
+
+        Where none has, the last word may be the beginning of one: "coffee bean" finds "Coffee beans".
+        """
+        words = _words(text)
+        whole: list[int] = []
+        begun: list[int] = []
+        for row, title in enumerate(self.titles, 1):
+            folded = title.casefold()
+            if not words or not all(word in folded for word in words):  # fast: hardly any title gets on
+                continue
+            of_title = _words(folded)
+            if set(words) <= set(of_title):
+                whole.append(row)
+            elif set(words[:-1]) <= set(of_title) and any(one.startswith(words[-1]) for one in of_title):
+                begun.append(row)
+        return np.array(whole or begun, dtype=np.int64)
 
     def domain(self, name: str) -> Domain:
         """Domain by name.
@@ -144,6 +160,7 @@ class Catalogue:
         return self.domains[row >= self.domains[1].start]
 
 
-def _has_words(title: str, words: list[str]) -> bool:
-    title = title.casefold()
-    return all(word in title for word in words)
+def _words(text: str) -> list[str]:
+    """Runs of letters and digits; whatever is between them parts words."""
+    found: list[str] = _WORD.findall(text.casefold())
+    return found

@@ -43,10 +43,37 @@ def test_rows_keep_order_and_repeats_and_list_the_unknown(catalogue: Catalogue) 
         ("cocoa", []),
         ("", []),
         ("  ", []),
+        ("offe", []),  # within a word
+        ("off", []),
+        ("cof", [1, 4, 5]),  # the beginning of one, as no title has it whole
+        ("dark cof", [1, 5]),
+        ("cof dark", []),  # no more than the last word is unfinished
+        ("te", [2]),
+        ("dark,coffee!", [1, 5]),
+        ("&", []),
     ],
 )
 def test_titles_are_found_by_all_their_words(catalogue: Catalogue, text: str, rows: list[int]) -> None:
     assert catalogue.find_titles(text).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "titles"),
+    [
+        ("ham", ["Ham", "Smoked ham, sliced"]),
+        ("tea", ["Tea-light"]),
+        ("chamber", ["Two Chambers"]),
+        ("WAND", ["Steam Wand"]),
+        ("ste", ["Steam Wand"]),
+        ("12", ["Pan 12 inch"]),
+        ("1", ["Pan 12 inch"]),
+        ("smoked", ["Smoked ham, sliced"]),
+    ],
+)
+def test_words_are_whole_where_any_title_has_them_so(text: str, titles: list[str]) -> None:
+    every = ["Ham", "Two Chambers", "Smoked ham, sliced", "Steam Wand", "Hamper", "Tea-light", "Pan 12 inch"]
+    catalogue = Catalogue.from_sizes([*"abcdefg"], every, ("food", "kitchen"), (3, 4))
+    assert [every[row - 1] for row in catalogue.find_titles(text)] == titles
 
 
 @pytest.mark.parametrize("item", ["x", "", 1, None, ["a"]])
