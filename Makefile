@@ -12,9 +12,14 @@ CLUSTER_VENV ?= .venv-cluster
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# what is installed for development, the runtime is in, too
+INSTALLED := $(if $(wildcard $(VENV)/.development),.development,.runtime)
+# for the runtime alone the sources are copied: again, when they change
+SOURCES := $(shell find llmcdsr_lite tools -name '*.py' -o -name '*.toml' -o -name '*.css')
+
 .PHONY: demo test check demo-model test-wheel test-cluster test-browser generate-local clean
 
-demo: $(VENV)/.runtime
+demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
 	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "biscotti" --domain kitchenware -k 5 --model models/demo
 
@@ -26,8 +31,9 @@ check: $(VENV)/.development
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# kernels that all x86-64 processors of today have: the bundle does not depend on the machine's own
 demo-model: $(VENV)/.development
-	$(BIN)/python -m llmcdsr_tools.demo models --overwrite
+	OPENBLAS_CORETYPE=Haswell $(BIN)/python -m llmcdsr_tools.demo models --overwrite
 
 test-wheel: $(VENV)/.development
 	LLMCDSR_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_wheel.py
@@ -44,7 +50,7 @@ generate-local: $(VENV)/.development
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.runtime: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	$(PIP) .
 	@touch $@
 
@@ -52,7 +58,7 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -e '.[train,generate,hnsw,dev]' || { echo "hnswlib did not install: going on without approximate search"; \
 		$(PIP) -e '.[train,generate,dev]'; }
-	@touch $@ $(VENV)/.runtime
+	@touch $@
 
 $(CLUSTER_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(CLUSTER_VENV)

@@ -188,7 +188,7 @@ def _text(items: list[NewItem], titles: TitleMap, encoder: TextEncoder | None) -
             item = items[to_encode[0]]
             raise UsageError(
                 f"{item.source}: item {item.id!r} has no embedding, and there is no encoder for its title: "
-                "load the bundle with encoder=FOLDER"
+                "load the bundle with encoder=FOLDER, in a command --encoder FOLDER"
             )
         # one at a time: a quantised model gives a text another vector in other company
         text[to_encode] = encoder.encode([items[i].title for i in to_encode], batch_size=1)

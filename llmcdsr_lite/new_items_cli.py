@@ -24,7 +24,7 @@ from llmcdsr_lite.recommender import Recommender
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 @backend_option
-@example("llmcdsr add-items --model models/demo --items new.jsonl --encoder minilm -o models/grown")
+@example("llmcdsr add-items --model bundle --items new.jsonl --encoder minilm -o grown-bundle")
 def add_items(
     model: Path, items: Path, output: Path, encoder: Path | None, overwrite: bool, backend: BackendName
 ) -> None:

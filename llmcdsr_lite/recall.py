@@ -179,7 +179,7 @@ class NameVectors:
         if self._encoder is None or self._network.projections is None:
             raise UsageError(
                 f"pseudo: {names[0]!r} is neither the id nor the title of an item, and there is no encoder "
-                "for free text: load the bundle with encoder=FOLDER"
+                "for free text: load the bundle with encoder=FOLDER, in a command --encoder FOLDER"
             )
         # one at a time: a quantised model gives a text another vector in other company
         text = self._encoder.encode(names, batch_size=1)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.fit.config import FitConfig, example_config, load_config
+from llmcdsr_tools.cli.pipeline import example_config
+from llmcdsr_tools.fit.config import FitConfig, load_config
 from llmcdsr_tools.fit.settings import EmbedTable, NamesTable
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.prompts import PromptSettings

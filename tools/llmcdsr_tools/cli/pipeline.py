@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,6 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
 
     Stages that are done are not run again; a call that was ended goes on when it is given again.
     """
-    from llmcdsr_tools.fit.config import example_config
-
     if show_example:
         click.echo(example_config(), nl=False)
         return
@@ -161,3 +160,8 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
     click.echo(f"\n{format_results(list(result.measures.test))}")
     click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
+
+
+def example_config() -> str:
+    """The commented example of a configuration; read without the package around it, which needs the extra."""
+    return files("llmcdsr_tools").joinpath("fit", "example.toml").read_text(encoding="utf-8")

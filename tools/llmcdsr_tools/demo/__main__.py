@@ -1,5 +1,45 @@
-"""``python -m llmcdsr_tools.demo models``."""
+"""``python -m llmcdsr_tools.demo models`` makes the demo model anew."""
 
-from llmcdsr_tools.demo.model import main
+from __future__ import annotations
 
-main()
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmcdsr_lite.cli import FilePath, errors_as_messages
+from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
+from llmcdsr_tools.cli.progress import fit_progress
+
+
+class Command(click.Command):
+    """A command whose errors are messages."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        with errors_as_messages():
+            return super().invoke(ctx)
+
+
+@click.command(cls=Command)
+@click.argument("folder", type=FilePath)
+@click.option("--report", type=FilePath, help="Keep the report here.")
+@overwrite_option
+@needs_train_extra
+def main(folder: Path, report: Path | None, overwrite: bool) -> None:
+    """Make the demo model and its sample histories in FOLDER.
+
+    The same bytes come out again on the same kind of processor, whatever the number of threads. On another
+    kind OpenBLAS rounds otherwise, vectors differ by up to 0.01 or so, and a choice that is close (of
+    what is done with pseudo items) may fall the other way. OPENBLAS_CORETYPE=Haswell, as `make demo-model`
+    sets it, takes the kernels that all x86-64 processors with AVX2 have.
+    """
+    from llmcdsr_tools.demo.model import HISTORIES, make_demo_model
+
+    result = make_demo_model(folder, report=report, overwrite=overwrite, observer=fit_progress())
+    seconds = sum(stage.seconds for stage in result.stages)
+    click.echo(f"{result.bundle} and {folder / HISTORIES} written in {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m llmcdsr_tools.demo")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from llmcdsr_tools.pretrain.stage import PretrainSettings
 from llmcdsr_tools.setting_checks import usable_threads
 from llmcdsr_tools.train.stage import TrainSettings
 
-__all__ = ["FitConfig", "example_config", "load_config"]
+__all__ = ["FitConfig", "load_config"]
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,6 @@ def load_config(path: Path) -> FitConfig:
     )
     _check_together(config)
     return config
-
-
-def example_config() -> str:
-    """The commented example."""
-    return files("llmcdsr_tools.fit").joinpath("example.toml").read_text(encoding="utf-8")
 
 
 def _check_together(config: FitConfig) -> None:
