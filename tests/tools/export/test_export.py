@@ -119,13 +119,16 @@ def test_the_best_model_of_one_domain(small_run: TrainResult, tmp_path: Path) ->
 
 def test_overwriting_must_be_asked_for(run: Path, exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(exported[0], tmp_path / "bundle"))
-    (bundle / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="exists already"):
         export(run, bundle)
-    assert (bundle / "notes.txt").exists()
     export(run, bundle, overwrite=True)
-    assert not (bundle / "notes.txt").exists()
     read_bundle(bundle)
+    (bundle / "notes.txt").write_text("mine")
+    for folder, reason in ((bundle, "holds notes.txt"), (run, "holds "), (run.parent, "holds ")):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(DataError, match=f"{reason}.*, so it is not a bundle and not replaced"):
+            export(run, folder, overwrite=True)
+        assert sorted(folder.rglob("*")) == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="is a file"):
         export(run, tmp_path / "file", overwrite=True)
