@@ -2,7 +2,8 @@
 
 Histories come as JSON Lines, ``{"user": "u1", "history": ["a", "b"], "domain": "kitchenware"}`` (domain
 is optional), or as CSV with the columns user, history and, optionally, domain, where the history is item
-ids with a separator between them. Either may be gzip-compressed (``.gz``).
+ids with a separator between them. Whole numbers stand for their text. Either may be gzip-compressed: what
+the file begins with tells.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,9 @@ from llmcdsr_lite.errors import DataError
 
 FileFormat = Literal["jsonl", "csv"]
 STREAM = Path("-")  # standard input or output
-MAX_LINE = 1 << 24  # characters
+MAX_LINE = 1 << 24  # characters of a record
+_COLUMNS = ("user", "history", "domain")
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,21 @@ class BadRecord:
 
 def file_format(path: Path, default: FileFormat = "jsonl") -> FileFormat:
     """Format that a file name tells (``.csv`` or ``.csv.gz``: CSV; all else: `default`)."""
-    suffixes = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
-    if ".csv" in suffixes:
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".csv"):
         return "csv"
-    return "jsonl" if ".jsonl" in suffixes else default
+    return "jsonl" if name.endswith(".jsonl") else default
+
+
+def named_gzip(path: Path) -> bool:
+    """Whether a file is gzip by its name."""
+    return path.suffix.lower() == ".gz"
 
 
 def read_histories(
     path: Path, format: FileFormat | None = None, separator: str = " "
-) -> Iterator[HistoryRecord | BadRecord]:
-    """Read a history file, record after record.
+) -> Generator[HistoryRecord | BadRecord, None, None]:
+    """Read a history file, record after record; close the generator if it is not read to its end.
 
     Parameters
     ----------
@@ -74,8 +83,7 @@ def read_histories(
     Raises
     ------
     DataError
-        If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header or a
-        line of more than `MAX_LINE` characters.
+        If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header.
     """
     with _open_binary(path) as file:
         # Bytes that are not UTF-8 become lone surrogates: each record can then be refused by its number.
@@ -93,14 +101,22 @@ def read_histories(
 
 @contextmanager
 def _open_binary(path: Path) -> Iterator[IO[bytes]]:
-    if path == STREAM:
-        yield sys.stdin.buffer
-        return
+    if path == STREAM and sys.stdin is None:
+        raise DataError("-: standard input is closed")
     try:
+        if path == STREAM:
+            yield _unpacked(sys.stdin.buffer)  # type: ignore[arg-type]
+            return
         with path.open("rb") as file:
-            yield gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file  # type: ignore[misc]
+            yield gzip.GzipFile(fileobj=file) if named_gzip(path) else _unpacked(file)  # type: ignore[misc]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _unpacked(file: io.BufferedReader) -> IO[bytes]:
+    """The file, or what is in it where it is gzip."""
+    is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
+    return gzip.GzipFile(fileobj=file) if is_gzip else file  # type: ignore[return-value]
 
 
 def _read_jsonl(lines: IO[str]) -> Iterator[HistoryRecord | BadRecord]:
@@ -129,13 +145,6 @@ def _lines(text: IO[str]) -> Iterator[str | None]:
         yield None
 
 
-def _csv_lines(path: Path, text: IO[str]) -> Iterator[str]:
-    for number, line in enumerate(_lines(text), 1):
-        if line is None:
-            raise DataError(f"{path}:{number}: longer than {MAX_LINE:,} characters")
-        yield line
-
-
 def _json_record(number: int, value: Any) -> HistoryRecord | BadRecord:
     if not isinstance(value, dict):
         return BadRecord(number, f"expected a JSON object, found {type(value).__name__}")
@@ -150,7 +159,7 @@ def checked_record(number: int, user: Any, history: Any, domain: Any) -> History
     number : int
         Line, or row, of the record.
     user : str or int
-    history : list of str
+    history : list of str or int
     domain : str or None
 
     Returns
@@ -158,44 +167,97 @@ def checked_record(number: int, user: Any, history: Any, domain: Any) -> History
     HistoryRecord or BadRecord
         A bad one if a value is not what it must be.
     """
-    if not isinstance(user, str | int) or isinstance(user, bool):
+    if not _is_id(user):
         return BadRecord(number, f"field 'user' must be a string or a number, found {user!r:.60}")
-    if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
+    if not isinstance(history, list) or not all(map(_is_id, history)):
         return BadRecord(number, f"field 'history' must be a list of item ids, found {history!r:.60}")
     if domain is not None and not isinstance(domain, str):
         return BadRecord(number, f"field 'domain' must be a string, found {domain!r:.60}")
-    return _checked(HistoryRecord(number, str(user), history, domain))
+    return _checked(HistoryRecord(number, str(user), list(map(str, history)), domain))
 
 
-def _read_csv(path: Path, lines: IO[str], separator: str) -> Iterator[HistoryRecord | BadRecord]:
-    reader = csv.reader(_csv_lines(path, lines), strict=True)
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _read_csv(path: Path, text: IO[str], separator: str) -> Iterator[HistoryRecord | BadRecord]:
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))  # of the process; `_CsvLines` has our own
+    lines = _CsvLines(text)
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, None)
     except csv.Error as error:
         raise DataError(f"{path}:1: the header is not CSV: {error}") from None
     if header is None:
         return
-    if "user" not in header or "history" not in header:
-        raise DataError(f"{path}:1: the header is {header}, expected the columns user and history")
-    user, history = header.index("user"), header.index("history")
-    domain = header.index("domain") if "domain" in header else None
+    places = _places(path, header)
     while True:
-        number = reader.line_num + 1
+        number = lines.next_record()
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield BadRecord(number, f"not CSV: {error}")
+            end = lines.read_again()
+            quote = f", with a quote that is open up to line {end}" if end > number else ""
+            yield BadRecord(number, f"not CSV: {error}{quote}")
             continue
         if not fields:
             continue
         if len(fields) != len(header):
             yield BadRecord(number, f"{len(fields)} fields, expected {len(header)}")
             continue
-        items = [item for item in fields[history].split(separator) if item]
-        wanted = fields[domain] or None if domain is not None else None
-        yield _checked(HistoryRecord(number, fields[user], items, wanted))
+        user, history, domain = (fields[place] if place is not None else "" for place in places)
+        items = [item for item in history.split(separator) if item]
+        yield _checked(HistoryRecord(number, user, items, domain or None))
+
+
+def _places(path: Path, header: list[str]) -> list[int | None]:
+    """Where `_COLUMNS` are; a name that is nearly one of them must not be passed over."""
+    known = [name for name in header if name.strip().lower() in _COLUMNS]
+    if not {"user", "history"} <= set(known) <= set(_COLUMNS) or len(known) > len(set(known)):
+        expected = "the columns user and history and, optionally, domain, each once and in small letters"
+        raise DataError(f"{path}:1: the header is {header}, expected {expected}")
+    return [header.index(name) if name in header else None for name in _COLUMNS]
+
+
+class _CsvLines:
+    """Lines for csv.reader, which can have them again.
+
+    A quote that is never closed takes all that follows for its field, though those are records of their own.
+    """
+
+    def __init__(self, text: IO[str]) -> None:
+        self._lines = _lines(text)
+        self._again: deque[str | None] = deque()
+        self._record: list[str | None] = []
+        self._n_characters = 0
+        self._number = 1  # of the first line of the record
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._record.append(line)
+        self._n_characters += len(line or "")
+        if line is None or self._n_characters > MAX_LINE:
+            raise csv.Error(f"longer than {MAX_LINE:,} characters")
+        return line
+
+    def next_record(self) -> int:
+        """Number of the line that the next record begins with."""
+        self._number += len(self._record)
+        self._record.clear()
+        self._n_characters = 0
+        return self._number
+
+    def read_again(self) -> int:
+        """Let the lines after the record's first one be read again; number of the last of them."""
+        end = self._number + len(self._record) - 1
+        self._again.extendleft(reversed(self._record[1:]))
+        del self._record[1:]
+        return end
 
 
 def _checked(record: HistoryRecord) -> HistoryRecord | BadRecord:

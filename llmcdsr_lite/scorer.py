@@ -16,13 +16,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.arguments import check_choice
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import CONFIG
-from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import check_domain
 from llmcdsr_lite.score.lines import recommend_records
+from llmcdsr_lite.score.settings import check_sizes
 from llmcdsr_lite.search.exact import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
@@ -74,17 +76,14 @@ class Scorer:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.batch_size < 1:
-            raise UsageError(f"k and batch_size must be at least 1, found {self.k} and {self.batch_size}")
+        check_sizes(self.k, self.batch_size)
         for name, choices in (
             ("pseudo", ("auto", "off")),
             ("on_error", ("fail", "skip")),
             ("backend", get_args(BackendName)),
             ("search", get_args(SearchName)),
         ):
-            if getattr(self, name) not in choices:
-                expected = " or ".join(map(repr, choices))
-                raise UsageError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+            check_choice(name, getattr(self, name), choices)
 
     def load(self) -> Recommender:
         """The recommender of this process, loaded now if it was not yet.
@@ -111,7 +110,7 @@ class Scorer:
         Parameters
         ----------
         columns : mapping of str to n values
-            ``user`` (strings or whole numbers), ``history`` (lists of item ids, oldest first) and, if
+            ``user`` (strings or whole numbers), ``history`` (lists of such item ids, oldest first) and, if
             rows name their own, ``domain`` (strings or None). Others are passed over.
 
         Returns
@@ -124,7 +123,8 @@ class Scorer:
         Raises
         ------
         DataError
-            If a column is missing, or a row is bad and `on_error` is "fail"; it names the row.
+            If a column is missing or of another length, or a row, which it names, is bad and `on_error` is
+            "fail".
         """
         recommender = self.load()
         rows = list(_rows(columns, recommender.domains))
@@ -168,6 +168,9 @@ def _rows(columns: Mapping[str, Any], domains: Collection[str]) -> Iterator[Hist
         raise DataError(f"the columns are {sorted(columns)}, expected user and history")
     users, histories = _values(columns["user"]), _values(columns["history"])
     wanted = _values(columns["domain"]) if "domain" in columns else [None] * len(users)
+    lengths = {"user": len(users), "history": len(histories), "domain": len(wanted)}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the columns have {lengths} values, expected as many in each")
     for place, (user, history, domain) in enumerate(zip(users, histories, wanted, strict=True)):
         record = check_domain(checked_record(place, user, _list(history), domain), domains)
         if isinstance(record, BadRecord):

@@ -78,7 +78,7 @@ def test_a_named_format_goes_before_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("format", "content"), [("jsonl", THREE_JSON), ("csv", THREE_CSV)])
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, format: Any, content: str) -> None:
-    stdin = io.BytesIO(content.encode())
+    stdin = io.BufferedReader(io.BytesIO(content.encode()))  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=stdin))
     assert list(read_histories(Path("-"), format)) == moved(THREE, 1 if format == "csv" else 0)
     assert not stdin.closed
@@ -129,7 +129,8 @@ def test_quoted_csv_fields_with_line_ends(tmp_path: Path) -> None:
         (b'{"user": 1.5, "history": []}', "field 'user' must be a string or a number, found 1.5"),
         (b'{"user": "u"}', "field 'history' must be a list of item ids, found None"),
         (b'{"user": "u", "history": "a b"}', "field 'history' must be a list of item ids, found 'a b'"),
-        (b'{"user": "u", "history": [1]}', "field 'history' must be a list of item ids, found [1]"),
+        (b'{"user": "u", "history": [1.5]}', "field 'history' must be a list of item ids, found [1.5]"),
+        (b'{"user": "u", "history": [true]}', "field 'history' must be a list of item ids, found [True]"),
         (b'{"user": "u", "history": [], "domain": 3}', "field 'domain' must be a string, found 3"),
         (b'{"user": "\xff", "history": []}', "not valid UTF-8"),
         (b'{"user": "u", "history": ["\xe9"]}', "not valid UTF-8"),
@@ -155,7 +156,7 @@ def test_bad_jsonl_lines(tmp_path: Path, line: bytes, reason: str) -> None:
         (b"u", "1 fields, expected 2"),
         (b"u,a,b", "3 fields, expected 2"),
         (b'u,"a"b', "not CSV: "),
-        (b"u," + b"a" * 140_000, "not CSV: field larger than field limit"),
+        (b"u," + b"a" * MAX_LINE, "not CSV: longer than 16,777,216 characters"),
         (b"u\xff,a", "not valid UTF-8"),
         (b"u,\xe9", "not valid UTF-8"),
     ],
@@ -170,9 +171,61 @@ def test_bad_csv_lines(tmp_path: Path, line: bytes, reason: str) -> None:
     assert bad.reason.startswith(reason)
 
 
-def test_a_quote_that_never_ends(tmp_path: Path) -> None:
-    records = read(tmp_path / "h.csv", b'user,history\nu1,a\nu2,"b\nu3,c\n')
-    assert records == [HistoryRecord(2, "u1", ["a"]), BadRecord(3, "not CSV: unexpected end of data")]
+def test_a_quote_that_never_ends_costs_one_line(tmp_path: Path) -> None:
+    lines = ["user,history", "u1,a", 'u2,"b', "u3,c", 'u4,"d e"', 'u5,"f', "u6,g"]
+    reason = "not CSV: {}, with a quote that is open up to line {}"
+    assert read(tmp_path / "h.csv", "\n".join(lines).encode()) == [
+        HistoryRecord(2, "u1", ["a"]),
+        BadRecord(3, reason.format("',' expected after '\"'", 5)),
+        HistoryRecord(4, "u3", ["c"]),
+        HistoryRecord(5, "u4", ["d", "e"]),
+        BadRecord(6, reason.format("unexpected end of data", 7)),
+        HistoryRecord(7, "u6", ["g"]),
+    ]
+
+
+def test_a_quote_that_is_open_for_too_long(tmp_path: Path) -> None:
+    filler = b"u2,b\n" * (MAX_LINE // 5 + 1)
+    found = read(tmp_path / "h.csv", b'user,history\nu1,"a\n' + filler + b'u3,"c"\n')
+    assert isinstance(found[0], BadRecord)
+    assert "longer than 16,777,216 characters, with a quote that is open up to line" in found[0].reason
+    assert len(found) == 1 + MAX_LINE // 5 + 1 + 1
+    assert found[1] == HistoryRecord(3, "u2", ["b"])
+    assert found[-1] == HistoryRecord(len(found) + 1, "u3", ["c"])
+
+
+def test_a_long_csv_history_is_read(tmp_path: Path) -> None:
+    (record,) = read(tmp_path / "h.csv", b"user,history\nu1," + b"item " * 40_000 + b"\n")
+    assert record == HistoryRecord(2, "u1", ["item"] * 40_000)
+
+
+def test_whole_numbers_stand_for_their_text(tmp_path: Path) -> None:
+    found = read(tmp_path / "h.jsonl", b'{"user": 7, "history": [10, "a", -1]}')
+    assert found == [HistoryRecord(1, "7", ["10", "a", "-1"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("H.CSV", THREE_CSV), ("h.Csv.GZ", THREE_CSV), ("H.JSONL.GZ", THREE_JSON)]
+)
+def test_names_in_capitals(tmp_path: Path, name: str, content: str) -> None:
+    data = gzip.compress(content.encode()) if name.endswith("GZ") else content.encode()
+    (tmp_path / name).write_bytes(data)
+    assert list(read_histories(tmp_path / name)) == moved(THREE, 1 if content == THREE_CSV else 0)
+
+
+def test_gzip_without_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(gzip.compress(THREE_JSON.encode()))
+    assert list(read_histories(path)) == THREE
+    stdin = io.BufferedReader(io.BytesIO(path.read_bytes()))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=stdin))
+    assert list(read_histories(Path("-"))) == THREE
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match=r"^-: standard input is closed$"):
+        list(read_histories(Path("-")))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +234,9 @@ def test_a_quote_that_never_ends(tmp_path: Path) -> None:
         (b"user,items\n", "h.csv:1: the header is ['user', 'items'], expected the columns user and history"),
         (b"u1,a b\n", "h.csv:1: the header is ['u1', 'a b'], expected the columns user and history"),
         (b"User,History\n", "expected the columns user and history"),
+        (b"user,user,history\n", "each once and in small letters"),
+        (b"user,history,Domain\n", "each once and in small letters"),
+        (b"user,history, domain\n", "each once and in small letters"),
         (b'"user"x,history\n', "h.csv:1: the header is not CSV: "),
     ],
 )
@@ -271,7 +327,9 @@ def test_a_line_that_would_fill_the_memory_is_one_bad_record(tmp_path: Path, nam
     ]
 
 
-def test_a_csv_with_such_a_line_is_refused(tmp_path: Path) -> None:
-    content = THREE_CSV.encode() + b"u4," + b"a " * (MAX_LINE // 2) + b"\n"
-    with pytest.raises(DataError, match=r"h\.csv:5: longer than 16,777,216 characters"):
-        read(tmp_path / "h.csv", content)
+def test_such_a_line_of_a_csv_is_one_bad_record(tmp_path: Path) -> None:
+    content = THREE_CSV.encode() + b"u4," + b"a " * (MAX_LINE // 2) + b"\nu5,b,\n"
+    assert read(tmp_path / "h.csv", content)[3:] == [
+        BadRecord(5, "not CSV: longer than 16,777,216 characters"),
+        HistoryRecord(6, "u5", ["b"]),
+    ]

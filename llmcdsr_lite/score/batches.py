@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Collection, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,17 +26,20 @@ class HistoryBatch:
         Those to score.
     bad : list of str
         A message for each of the others.
+    digest : str
+        SHA-256 of all records of the file up to here.
     """
 
     n_records: int
     records: list[HistoryRecord]
     bad: list[str]
+    digest: str
 
 
 def read_batches(
-    source: Path, settings: ScoreSettings, domains: Collection[str], start: int = 0
-) -> Iterator[HistoryBatch]:
-    """Read a history file a batch at a time, never further.
+    source: Path, settings: ScoreSettings, domains: Collection[str], start: int = 0, digest: str = ""
+) -> Generator[HistoryBatch, None, None]:
+    """Read a history file a batch at a time, never further; close the generator if it is not read to its end.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def read_batches(
         What a record may name.
     start : int
         Records to pass over.
+    digest : str
+        Of those records: what the last batch of them had.
 
     Yields
     ------
@@ -53,17 +60,36 @@ def read_batches(
     Raises
     ------
     DataError
-        If the file cannot be read, or a record is bad and `settings.on_error` is "fail".
+        If the file cannot be read, a record is bad and `settings.on_error` is "fail", or the records to pass
+        over are others.
     """
-    records = islice(read_histories(source, settings.input_format, settings.separator), start, None)
-    while found := list(islice(records, settings.batch_size)):
-        yield _batch(found, source, settings, domains)
+    seen = hashlib.sha256()
+    with closing(read_histories(source, settings.input_format, settings.separator)) as records:
+        for record in islice(records, start):
+            seen.update(_content(record))
+        if start and seen.hexdigest() != digest:
+            raise DataError(
+                f"{source}: its first {start:,} records are not those that were scored before; "
+                "give the same input, or start over without resume"
+            )
+        while found := list(islice(records, settings.batch_size)):
+            for record in found:
+                seen.update(_content(record))
+            yield _batch(found, source, settings, domains, seen.hexdigest())
+
+
+def _content(record: HistoryRecord | BadRecord) -> bytes:
+    return repr(record).encode(errors="backslashreplace")
 
 
 def _batch(
-    found: list[HistoryRecord | BadRecord], source: Path, settings: ScoreSettings, domains: Collection[str]
+    found: list[HistoryRecord | BadRecord],
+    source: Path,
+    settings: ScoreSettings,
+    domains: Collection[str],
+    digest: str,
 ) -> HistoryBatch:
-    batch = HistoryBatch(len(found), [], [])
+    batch = HistoryBatch(len(found), [], [], digest)
     for record in found:
         checked = check_domain(record, domains)
         if isinstance(checked, HistoryRecord):

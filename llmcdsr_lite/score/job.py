@@ -1,15 +1,16 @@
 """Scoring history files: batches inside, flat memory, input order kept, interrupted outputs continued.
 
-Records come from `score_batches`, their lines from `score_lines`, in this process or in several
-(`score_workers`), and go to `score_output`.
+Records come from `batches`, their lines from `lines`, in this process or in several (`workers`), and go to
+`output`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import STREAM, FileFormat, file_format
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score.batches import read_batches
-from llmcdsr_lite.score.lines import LineScorer, output_header
+from llmcdsr_lite.score.batches import HistoryBatch, read_batches
+from llmcdsr_lite.score.lines import LineScorer, ScoredLines, output_header
 from llmcdsr_lite.score.output import open_sink
 from llmcdsr_lite.score.settings import MAX_PROCESSES, ScoreSettings, ScoreSummary
 from llmcdsr_lite.score.workers import BatchScorer, Workers
@@ -28,8 +29,8 @@ __all__ = ["ScoreSettings", "ScoreSummary", "score_histories"]
 
 def score_histories(
     recommender: Recommender,
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     settings: ScoreSettings | None = None,
     *,
     resume: bool = False,
@@ -45,18 +46,19 @@ def score_histories(
     Parameters
     ----------
     recommender : Recommender
-    source : Path
+    source : str or Path
         History file, see `llmcdsr_lite.histories`; ``-`` is standard input.
-    output : Path
+    output : str or Path
         ``-`` is standard output.
     settings : ScoreSettings, optional
     resume : bool
-        Continue an interrupted job with the same settings, if there is one.
+        Continue an interrupted job with the same input and settings, if there is one. An output that is
+        there and was not interrupted is refused: whether it is this job's cannot be told.
     processes : int
         Processes that score. With more than 1, this one reads and writes, and each of them loads the
         bundle of `recommender` once, with one thread; the output is the same.
     report : callable, optional
-        Given a message for every bad record that is left out.
+        Given a message for every bad record that is left out, and for an interrupted output that is left.
     progress : callable, optional
         Given the counts so far, after every batch.
 
@@ -67,8 +69,8 @@ def score_histories(
     Raises
     ------
     DataError
-        If the input cannot be read, a record is bad and `on_error` is "fail", or the interrupted output
-        is of another job.
+        If the input cannot be read, a record is bad and `on_error` is "fail", the output cannot be written
+        or another job is writing it, or there is nothing to continue, or only what is of another job.
     WorkerError
         If a scoring process dies or fails.
     UsageError
@@ -76,39 +78,36 @@ def score_histories(
         or standard output is to be resumed.
     """
     settings = settings or ScoreSettings()
-    if not 1 <= processes <= MAX_PROCESSES:
-        raise UsageError(f"processes must be from 1 to {MAX_PROCESSES}, found {processes}")
-    if processes > 1 and recommender.bundle.folder is None:
-        raise UsageError("processes: several need a recommender that was loaded from a folder")
-    if settings.domain is not None:
-        recommender.items.domain(settings.domain)
-    if output == STREAM:
-        if resume:
-            raise UsageError("standard output cannot be resumed; name an output file")
-    else:
-        _check_output(source, output)
-    job = _fingerprint(recommender, source, settings)
-    sink = open_sink(output, job, resume=resume)
-    summary = sink.summary
+    source, output = Path(source), Path(output)
+    _check(recommender, settings, processes)
+    _check_output(source, output, resume)
     format = settings.output_format or file_format(output)
-    batches = read_batches(source, settings, recommender.domains, summary.records)
+    sink = open_sink(output, _fingerprint(recommender, source, settings), resume=resume, report=report)
     with sink, _scorer(recommender, settings, format, processes) as scorer:
-        if summary.records == 0:
+        done = sink.progress
+        if done.summary.records == 0:
             sink.write(output_header(settings, format))
-        for batch, lines in scorer(batches):
-            if report is not None:
-                for message in batch.bad:
-                    report(message)
-            sink.write(lines.text)
-            summary.records += batch.n_records
-            summary.users += len(batch.records)
-            summary.bad += len(batch.bad)
-            summary.unknown_items += lines.unknown_items
-            summary.fallbacks += lines.fallbacks
-            sink.save(force=False)
-            if progress is not None:
-                progress(summary)
-    return summary
+        batches = read_batches(source, settings, recommender.domains, done.summary.records, done.digest)
+        with closing(batches):  # now, not when it is collected: its file goes before what reads it
+            for batch, lines in scorer(batches):
+                if report is not None:
+                    for message in batch.bad:
+                        report(message)
+                sink.write(lines.text)
+                done.digest = batch.digest
+                _count(done.summary, batch, lines)
+                sink.save(force=False)
+                if progress is not None:
+                    progress(done.summary)
+    return done.summary
+
+
+def _count(summary: ScoreSummary, batch: HistoryBatch, lines: ScoredLines) -> None:
+    summary.records += batch.n_records
+    summary.users += len(batch.records)
+    summary.bad += len(batch.bad)
+    summary.unknown_items += lines.unknown_items
+    summary.fallbacks += lines.fallbacks
 
 
 def _scorer(
@@ -121,11 +120,26 @@ def _scorer(
     return nullcontext(lambda batches: ((batch, lines.score(batch.records)) for batch in batches))
 
 
-def _check_output(source: Path, output: Path) -> None:
+def _check(recommender: Recommender, settings: ScoreSettings, processes: int) -> None:
+    """Refuse what the recommender cannot do."""
+    if not 1 <= processes <= MAX_PROCESSES:
+        raise UsageError(f"processes must be from 1 to {MAX_PROCESSES}, found {processes}")
+    if processes > 1 and recommender.bundle.folder is None:
+        raise UsageError("processes: several need a recommender that was loaded from a folder")
+    if settings.domain is not None:
+        recommender.items.domain(settings.domain)
+
+
+def _check_output(source: Path, output: Path, resume: bool) -> None:
     """Refuse at once what could not be, or should not be, replaced at the end."""
-    if output.exists() and not output.is_file():
+    if output == STREAM:
+        if resume:
+            raise UsageError("standard output cannot be resumed; name an output file")
+        if sys.stdout is None:
+            raise DataError("-: standard output is closed")
+    elif output.exists() and not output.is_file():
         raise DataError(f"{output}: is not a regular file; name another, or - for standard output")
-    if output.exists() and source != STREAM and source.exists() and output.samefile(source):
+    elif output.exists() and source != STREAM and source.exists() and output.samefile(source):
         raise DataError(f"{output}: is the input; name another output file")
 
 

@@ -7,23 +7,45 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.files import atomic_file
-from llmcdsr_lite.histories import STREAM
+from llmcdsr_lite.files import atomic_file, mode_of, sync, writing
+from llmcdsr_lite.histories import STREAM, named_gzip
 from llmcdsr_lite.score.settings import ScoreSummary
 
 _SAVE_SECONDS = 2.0  # a killed job loses at most about so much work
 
 
-class Sink(Protocol):
-    """Where lines go; `summary` counts what it holds."""
+@dataclass
+class Progress:
+    """How far a job is; as JSON, the content of ``OUTPUT.partial.json``.
 
-    summary: ScoreSummary
+    Parameters
+    ----------
+    job : str
+        What tells the job from others.
+    size : int
+        Bytes of the output that are saved.
+    digest : str
+        Of the records behind it, see `HistoryBatch`.
+    summary : ScoreSummary
+    """
+
+    job: str
+    size: int = 0
+    digest: str = ""
+    summary: ScoreSummary = field(default_factory=ScoreSummary)
+
+
+class Sink(Protocol):
+    """Where lines go; `progress` tells, inside the ``with`` block, what it holds."""
+
+    progress: Progress
 
     def __enter__(self) -> Any: ...
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...
@@ -34,7 +56,7 @@ class Sink(Protocol):
         """Let what was written be seen, or continued from."""
 
 
-def open_sink(output: Path, job: str, *, resume: bool) -> Sink:
+def open_sink(output: Path, job: str, *, resume: bool, report: Callable[[str], None] | None = None) -> Sink:
     """Output of a job.
 
     Parameters
@@ -45,20 +67,23 @@ def open_sink(output: Path, job: str, *, resume: bool) -> Sink:
         What tells the job from others that could have left an interrupted output.
     resume : bool
         Continue an interrupted output, if there is one.
+    report : callable, optional
+        Given a message when an interrupted output is left that can be continued.
 
     Raises
     ------
     DataError
-        If what there is to continue is damaged or of another job.
+        On entering its block: if another job is writing there, what there is to continue is damaged or of
+        another job, or the output is there and nothing is left to continue.
     """
-    return StreamSink() if output == STREAM else FileSink(output, job, resume)
+    return StreamSink(job) if output == STREAM else FileSink(output, job, resume, report)
 
 
 class StreamSink:
     """Standard output."""
 
-    def __init__(self) -> None:
-        self.summary = ScoreSummary()
+    def __init__(self, job: str) -> None:
+        self.progress = Progress(job)
 
     def __enter__(self) -> StreamSink:
         return self
@@ -76,32 +101,49 @@ class StreamSink:
         sys.stdout.buffer.flush()
 
 
-@dataclass
-class _Progress:
-    """Content of ``OUTPUT.partial.json``."""
-
-    job: str
-    size: int = 0
-    summary: ScoreSummary = field(default_factory=ScoreSummary)
-
-
 class FileSink:
     """A file that grows beside its final name and can be continued from the last save."""
 
-    def __init__(self, output: Path, job: str, resume: bool) -> None:
-        self._output = output
-        self._partial = output.with_name(output.name + ".partial")
-        self._state_path = output.with_name(output.name + ".partial.json")
-        self._progress = self._restore(job) if resume else _Progress(job)
-        self.summary = self._progress.summary
+    def __init__(
+        self, output: Path, job: str, resume: bool, report: Callable[[str], None] | None = None
+    ) -> None:
+        self._output = Path(os.path.realpath(output)) if output.is_symlink() else output
+        self._partial = self._output.with_name(self._output.name + ".partial")
+        self._state_path = self._output.with_name(self._output.name + ".partial.json")
+        self._resume = resume
+        self._report = report
+        self._has_written = False
+        self.progress = Progress(job)
         self._saved = time.monotonic()
 
-    def _restore(self, job: str) -> _Progress:
-        if not (self._partial.exists() and self._state_path.exists()):
-            return _Progress(job)
+    def __enter__(self) -> FileSink:
+        is_begun = self._partial.exists()
+        if self._resume and self._output.exists() and not is_begun:
+            raise DataError(
+                f"{self._output}: is there, and no interrupted output to continue; "
+                "without resume it is made anew"
+            )
+        self._file, self._lock = _open_alone(self._partial)
+        try:
+            if self._resume and is_begun and self._state_path.exists():
+                self.progress = self._restore(self.progress.job)
+            if self.progress.size == 0:
+                self._state_path.unlink(missing_ok=True)  # of an older job, whose lines are gone now
+            os.chmod(self._partial, mode_of(self._output))
+            self._file.truncate(self.progress.size)
+            self._file.seek(self.progress.size)
+        except BaseException:
+            self._file.close()
+            _let_go(self._lock)
+            raise
+        self._member = self._open_member()
+        return self
+
+    def _restore(self, job: str) -> Progress:
         try:
             state = json.loads(self._state_path.read_text(encoding="utf-8"))
-            progress = _Progress(state["job"], int(state["size"]), ScoreSummary(**state["summary"]))
+            summary = ScoreSummary(**state["summary"])
+            progress = Progress(state["job"], int(state["size"]), str(state["digest"]), summary)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self._state_path}: damaged ({error}); start over without resume") from None
         if progress.job != job:
@@ -113,51 +155,89 @@ class FileSink:
             raise DataError(f"{self._partial}: shorter than it was; start over without resume")
         return progress
 
-    def __enter__(self) -> FileSink:
-        try:
-            self._file = self._partial.open("r+b" if self._progress.size else "wb")
-        except OSError as error:
-            raise DataError(f"{self._partial}: cannot be written: {error.strerror}") from None
-        if self._progress.size == 0:
-            self._state_path.unlink(missing_ok=True)  # of an older job, whose lines are gone now
-        self._file.truncate(self._progress.size)
-        self._file.seek(self._progress.size)
-        self._member = self._open_member()
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         # On failure, what was saved last stays for resume: the counts may be ahead of the lines by now.
-        if kind is None:
-            self.save(force=True)
-        with suppress(OSError):
-            self._member.close()
-        self._file.close()
-        if kind is None:
+        whole = False
+        try:
+            if kind is None:
+                self.save(force=True)
+                whole = True
+        finally:
+            for file in (self._member, self._file):
+                with suppress(OSError):
+                    file.close()
+            try:
+                self._leave(whole)
+            finally:
+                _let_go(self._lock)
+
+    def _leave(self, whole: bool) -> None:
+        """Give the output its name, or leave what can be continued."""
+        if whole:
             os.replace(self._partial, self._output)
             self._state_path.unlink()
-        elif self._progress.size == 0:
+            sync(self._output.parent)
+        elif not self._state_path.exists():  # nothing was saved
             self._partial.unlink(missing_ok=True)
-            self._state_path.unlink(missing_ok=True)
+        elif self._has_written and self._report is not None:
+            self._report(f"{self._partial} holds the part done; resume continues")
 
     def write(self, text: bytes) -> None:
         """Add lines."""
-        self._member.write(text)
+        self._has_written = True
+        with writing(self._partial):
+            self._member.write(text)
 
     def save(self, *, force: bool) -> None:
         """Make what is written durable and note how far it reaches, if the last time is a while ago."""
         if not force and time.monotonic() - self._saved < _SAVE_SECONDS:
             return
-        if self._member is not self._file:
-            self._member.close()  # ends a gzip member: the file can be cut here
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._progress.size = self._file.tell()
+        with writing(self._partial):
+            if self._member is not self._file:
+                self._member.close()  # ends a gzip member: the file can be cut here
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        size = self._file.tell()
         with atomic_file(self._state_path) as temporary:
-            temporary.write_text(json.dumps(asdict(self._progress)), encoding="utf-8")
+            temporary.write_text(json.dumps({**asdict(self.progress), "size": size}), encoding="utf-8")
+        self.progress.size = size
         self._member = self._open_member()
         self._saved = time.monotonic()
 
     def _open_member(self) -> IO[bytes]:
-        if self._output.suffix != ".gz":
+        if not named_gzip(self._output):
             return self._file
         return gzip.GzipFile(fileobj=self._file, mode="wb", mtime=0)  # type: ignore[return-value]
+
+
+def _open_alone(path: Path) -> tuple[IO[bytes], int | None]:
+    """Open a file, kept or new, that no other job writes; a job that dies lets go of it.
+
+    The lock is a descriptor of its own: it outlasts the closing of the file, until the file has its name.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        import fcntl
+    except ImportError:  # Windows: two jobs at once are the user's affair
+        return file, None
+    lock = os.dup(file.fileno())
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = os.path.samestat(os.fstat(lock), path.stat())  # or the other job has just given it its name
+    except (BlockingIOError, FileNotFoundError):
+        alone = False
+    except OSError:  # a file system without locks
+        alone = True
+    if not alone:
+        file.close()
+        os.close(lock)
+        raise DataError(f"{path}: another job is writing it")
+    return file, lock
+
+
+def _let_go(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)

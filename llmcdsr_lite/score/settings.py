@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from llmcdsr_lite.arguments import check_choice
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.histories import FileFormat
 
 MAX_PROCESSES = 1024
+MAX_BATCH = 1 << 20  # users; their answers must fit into memory
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,22 @@ class ScoreSettings:
     pseudo: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.batch_size < 1:
-            raise UsageError(f"k and batch_size must be at least 1, found {self.k} and {self.batch_size}")
+        check_sizes(self.k, self.batch_size)
         if not self.separator:
             raise UsageError("the separator must not be empty")
-        if self.pseudo not in ("auto", "off"):
-            raise UsageError(f"pseudo is {self.pseudo!r}, expected 'auto' or 'off'")
+        check_choice("on_error", self.on_error, ("fail", "skip"))
+        check_choice("pseudo", self.pseudo, ("auto", "off"))
+        for name in ("input_format", "output_format"):
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), get_args(FileFormat))
+
+
+def check_sizes(k: int, batch_size: int) -> None:
+    """Refuse numbers of items and of users at a time that cannot be meant."""
+    if k < 1:
+        raise UsageError(f"k must be at least 1, found {k}")
+    if not 1 <= batch_size <= MAX_BATCH:
+        raise UsageError(f"batch_size must be from 1 to {MAX_BATCH:,}, found {batch_size}")
 
 
 @dataclass

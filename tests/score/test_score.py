@@ -202,8 +202,13 @@ def test_missing_input(recommender: Recommender, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ScoreSettings(k=0), "k and batch_size must be at least 1, found 0 and 256"),
-        (lambda: ScoreSettings(batch_size=0), "k and batch_size must be at least 1, found 10 and 0"),
+        (lambda: ScoreSettings(k=0), "k must be at least 1, found 0"),
+        (lambda: ScoreSettings(batch_size=0), "batch_size must be from 1 to 1,048,576, found 0"),
+        (lambda: ScoreSettings(batch_size=10**20), "batch_size must be from 1 to 1,048,576, found 1000"),
+        (lambda: ScoreSettings(on_error="ignore"), "on_error is 'ignore', expected one of 'fail', 'skip'"),  # type: ignore[arg-type]
+        (lambda: ScoreSettings(pseudo="on"), "pseudo is 'on', expected one of 'auto', 'off'"),  # type: ignore[arg-type]
+        (lambda: ScoreSettings(input_format="xml"), "input_format is 'xml', expected one of 'jsonl', 'csv'"),  # type: ignore[arg-type]
+        (lambda: ScoreSettings(output_format="xml"), "output_format is 'xml', expected one of"),  # type: ignore[arg-type]
         (lambda: ScoreSettings(separator=""), "separator must not be empty"),
     ],
 )
@@ -231,7 +236,9 @@ def test_standard_input_and_output(
 ) -> None:
     score_histories(recommender, source, tmp_path / "out.jsonl", SETTINGS)
     out = io.BytesIO()
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
+    monkeypatch.setattr(
+        sys, "stdin", types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(source.read_bytes())))
+    )
     monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(buffer=out))
     score_histories(recommender, Path("-"), Path("-"), SETTINGS)
     assert out.getvalue() == (tmp_path / "out.jsonl").read_bytes()

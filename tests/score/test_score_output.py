@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 from scored_files import SETTINGS, names, parsed
 
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import job as score
@@ -112,7 +116,97 @@ def test_without_resume_it_starts_over(recommender: Recommender, source: Path, i
 
 
 def test_resume_without_anything_to_resume(recommender: Recommender, source: Path, tmp_path: Path) -> None:
-    assert score_histories(recommender, source, tmp_path / "out", SETTINGS, resume=True).users == 50
+    output = tmp_path / "out"
+    assert score_histories(recommender, source, output, SETTINGS, resume=True).users == 50
+    output.write_text("whole")
+    message = f"^{output}: is there, and no interrupted output to continue; without resume it is made anew"
+    with pytest.raises(DataError, match=message):
+        score_histories(recommender, source, output, SETTINGS, resume=True)
+    assert output.read_text() == "whole"
+    assert names(tmp_path) == ["in.jsonl", "out"]
+
+
+@pytest.mark.parametrize("other", ["turned", "changed", "shorter"])
+def test_a_stream_of_other_records_is_not_resumed(
+    recommender: Recommender, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr(score_output, "_SAVE_SECONDS", 0)
+    output = tmp_path / "out.jsonl"
+    lines = source.read_text().splitlines(keepends=True)
+
+    def give(text: list[str]) -> None:
+        stdin = io.BufferedReader(io.BytesIO("".join(text).encode()))  # type: ignore[arg-type]
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=stdin))
+
+    def stop(summary: ScoreSummary) -> None:
+        if summary.users == 20:
+            raise KeyboardInterrupt
+
+    give(lines)
+    with pytest.raises(KeyboardInterrupt):
+        score_histories(recommender, "-", output, SETTINGS, progress=stop)
+    give({"turned": lines[::-1], "changed": [lines[1], *lines[1:]], "shorter": lines[:8]}[other])
+    message = "^-: its first 20 records are not those that were scored before; give the same input"
+    with pytest.raises(DataError, match=message):
+        score_histories(recommender, "-", output, SETTINGS, resume=True)
+    give(lines)
+    score_histories(recommender, "-", output, SETTINGS, resume=True)
+    score_histories(recommender, source, tmp_path / "whole.jsonl", SETTINGS)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_two_jobs_do_not_write_one_output(recommender: Recommender, source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    output = tmp_path / "out.jsonl"
+    refused: list[str] = []
+
+    def again(summary: ScoreSummary) -> None:
+        for resume in (False, True):
+            with pytest.raises(DataError, match=r"partial: another job is writing it$") as caught:
+                score_histories(recommender, source, output, SETTINGS, resume=resume)
+            refused.append(str(caught.value))
+
+    score_histories(recommender, source, output, SETTINGS, progress=again)
+    assert refused
+    assert [line["user"] for line in parsed(output)] == [f"u{n}" for n in range(50)]
+    assert score_histories(recommender, source, output, SETTINGS).users == 50  # it was let go
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl"]
+
+
+def test_an_output_keeps_its_permissions_and_its_link(
+    recommender: Recommender, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deep").mkdir()
+    output = tmp_path / "deep" / "out.jsonl"
+    output.touch()
+    output.chmod(0o600)
+    (tmp_path / "link").symlink_to(output)
+    score_histories(recommender, source, tmp_path / "link", SETTINGS)
+    assert (tmp_path / "link").is_symlink()
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert len(parsed(output)) == 50
+    assert names(tmp_path / "deep") == ["out.jsonl"]
+
+
+def test_a_full_disk_is_told_with_the_file(
+    recommender: Recommender, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(score_output.os, "fsync", fail)
+    with pytest.raises(DataError, match=r"out\.partial: cannot be written: No space left on device$"):
+        score_histories(recommender, source, tmp_path / "out", SETTINGS)
+    assert names(tmp_path) == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("output", ["none/out", "in.jsonl/out"])
+def test_a_folder_that_is_none_is_told_before_a_bad_record(
+    recommender: Recommender, source: Path, tmp_path: Path, output: str
+) -> None:
+    source.write_text("oops")
+    with pytest.raises(DataError, match=f"{output}.partial: cannot be written: N"):
+        score_histories(recommender, str(source), str(tmp_path / output), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +231,16 @@ def test_other_settings_are_not_resumed(
 
 
 def test_another_input_model_or_engine_is_not_resumed(
-    recommender: Recommender, bundle_folder: Path, source: Path, interrupted: Path, tmp_path: Path
+    recommender: Recommender,
+    bundle_data: Bundle,
+    build_bundle: Callable[[Bundle, Path], Path],
+    bundle_folder: Path,
+    source: Path,
+    interrupted: Path,
+    tmp_path: Path,
 ) -> None:
-    import shutil
-
-    other = shutil.copytree(bundle_folder, tmp_path / "other")
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "training": {}}))
-    copy = shutil.copy(source, tmp_path / "copy.jsonl")
+    other = build_bundle(replace(bundle_data, training={}), tmp_path / "other")
+    copy = Path(shutil.copy(source, tmp_path / "copy.jsonl"))
     jobs = [
         (Recommender.load(other, backend="numpy"), source),
         (Recommender.load(bundle_folder, backend="onnx"), source),

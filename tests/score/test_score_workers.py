@@ -301,7 +301,7 @@ def test_no_worker_outlives_the_job(busy: subprocess.Popen[bytes], tmp_path: Pat
     message = busy.stderr.read().decode()
     assert "Traceback" not in message
     if kind == signal.SIGINT:
-        assert message.endswith(".partial holds the part done; --resume continues\n\nAborted!\n")
+        assert message.endswith(".partial holds the part done; resume continues\n\nAborted!\n")
 
 
 def test_the_command_line(llmcdsr: Callable[..., Any], bundle_folder: Path, source: Path) -> None:
