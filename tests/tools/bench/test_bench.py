@@ -193,7 +193,7 @@ def test_a_run_of_the_command(
         "numpy-exact-1",
         "--only",
         "onnx-exact-1",
-        "--json",
+        "--output",
         tmp_path / "out.json",
     )
     done = llmcdsr("bench", "--model", bundle_folder, *options)

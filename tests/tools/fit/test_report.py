@@ -132,7 +132,11 @@ def test_it_tells_what_came_out(html: str, sources: ReportSources) -> None:
     assert "cold cross-domain" in text
     for domain, choice in zip(("food", "tools"), read_bundle(sources.bundle).pseudo, strict=True):
         tried = choice.validation
-        assert f"{domain} {choice.auto} {tried['n_users']} {tried['hr10_off']:.4f}" in text
+        hit_rates = f"{tried['hr10_off']:.4f} {tried['hr10']:.4f}"
+        assert f"{domain} {choice.auto} {tried['n_users']} {hit_rates}" in text
+    assert "all 29 others all food" in text
+    assert "HR@10: of food among all 29 others, of tools among all 35 others." in text
+    assert "999" not in re.sub(r"[\d,]*\.\d+", "", text)
     assert "1.3 train 1,234.5" in text
     assert "# 1 < 2" in text
     n_single = sum(n % 3 > 0 for n in range(300))

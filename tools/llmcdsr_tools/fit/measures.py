@@ -38,7 +38,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class KindResult:
-    """Measures of the users of one kind, 999 negatives.
+    """Measures of the users of one kind by the sampled protocol.
 
     Parameters
     ----------

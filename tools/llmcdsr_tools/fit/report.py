@@ -20,7 +20,7 @@ from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
 from llmcdsr_tools.dataset import Dataset, format_summary, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
-from llmcdsr_tools.evaluate import CUTOFFS, Result
+from llmcdsr_tools.evaluate import CUTOFFS, N_NEGATIVES, Result, ranked_among
 from llmcdsr_tools.fit.charts import Line, line_chart
 from llmcdsr_tools.fit.config import FitConfig
 from llmcdsr_tools.fit.measures import KindResult, read_measures
@@ -107,8 +107,9 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
     yield "<h2>How well it ranks: test users</h2>"
     yield _result_table(measures.test)
     yield (
-        '<p class="note">The last item of each held-out user is ranked among 999 uniform negatives of its '
-        "domain, and among its whole domain; ties count against the model. Cold cross-domain: every item "
+        '<p class="note">The last item of each held-out user is ranked among uniform negatives of its '
+        "domain (all others, where they are few), and among its whole domain; ties count against the model. "
+        "Cold cross-domain: every item "
         "of the target's domain taken out of the history, kept where three items or more remain.</p>"
     )
     bundle = read_bundle(sources.bundle)
@@ -124,19 +125,21 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
 def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     epochs = _epochs(sources.run)
     a, b = (d.name for d in data.catalogue.domains)
+    among = [ranked_among(N_NEGATIVES, d.n_items) for d in data.catalogue.domains]
     best = max(epochs, key=lambda e: e.mean_hr10).epoch if epochs else None
     yield "<h2>Training</h2>"
     yield '<div class="charts">'
     yield line_chart("training loss", [Line("loss", [e.loss for e in epochs])], mark=best)
     yield line_chart(
-        "validation HR@10, 999 negatives",
+        "validation HR@10",
         [Line(a, [e.hr10[0] for e in epochs]), Line(b, [e.hr10[1] for e in epochs])],
         mark=best,
     )
     yield "</div>"
     seconds = sum(e.seconds for e in epochs) / max(1, len(epochs))
     yield (
-        f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of both domains.</p>'
+        f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of both domains. '
+        f"HR@10: of {escape(a)} among {among[0]}, of {escape(b)} among {among[1]}.</p>"
     )
 
 
@@ -191,7 +194,7 @@ def _result_table(results: Sequence[Result]) -> str:
     heads += [f"HR@{k}" for k in CUTOFFS] + [f"NDCG@{k}" for k in CUTOFFS]
     rows = [
         (
-            "999 negatives" if r.protocol == "sampled" else "whole domain",
+            r.ranked_among,
             "all" if r.group == "all" else "cold cross-domain",
             r.domain,
             *([r.pseudo] if with_pseudo else []),
@@ -208,7 +211,7 @@ def _pseudo_table(bundle: Bundle) -> str:
     heads = ("target", "setting", "users", "HR@10 without", "best tried", "gain", "its standard error")
     rows = []
     for domain, choice in zip(bundle.catalogue.domains, bundle.pseudo, strict=True):
-        found = [choice.validation.get(k) for k in ("hr10_off", "hr10_best", "gain", "standard_error")]
+        found = [choice.validation.get(k) for k in ("hr10_off", "hr10", "gain", "standard_error")]
         numbers = ("" if value is None else f"{value:.4f}" for value in found)
         rows.append((domain.name, str(choice.auto), str(choice.validation.get("n_users", "")), *numbers))
     note = (
