@@ -23,7 +23,7 @@ CHUNK = 100_000  # small: a child starts from the peak of its parent
 CHILD = """
 import sys
 from pathlib import Path
-from llmcdsr_tools.dataset import format_summary
+from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.ingest.stage import IngestSettings, ingest
 source, items, output, split = sys.argv[1:]
 settings = IngestSettings(domains=("A", "B"), split=split)

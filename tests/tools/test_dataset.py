@@ -20,7 +20,6 @@ from llmcdsr_tools.dataset import (
     Dataset,
     Histories,
     density,
-    format_summary,
     load_dataset,
     save_dataset,
     summarize,
@@ -119,15 +118,6 @@ def test_summary_is_a_count(dataset: Dataset) -> None:
         assert found.users_a == kinds.count({False})
         assert found.users_b == kinds.count({True})
         assert found.interactions_b == sum(row >= second for h in histories for row in h)
-
-
-def test_readable_summary_has_the_numbers() -> None:
-    lines = format_summary(small()).splitlines()
-    assert lines[0].split() == ["items", "all", "untitled"]
-    assert lines[1].split() == ["food", "3", "1"]
-    assert lines[2].split() == ["tools", "2", "0"]
-    assert ["interactions", "8", "3", "4"] in [line.split() for line in lines]
-    assert lines[-1] == "training density 32.0000%"
 
 
 def test_histories_of_held_out_users_come_without_the_target(tmp_path: Path) -> None:

@@ -169,47 +169,6 @@ def density(dataset: Dataset) -> float:
     return len(dataset.train.rows) / max(1, len(dataset.train) * len(dataset.catalogue))
 
 
-def format_summary(dataset: Dataset) -> str:
-    """Readable summary: items by domain; users by kind, interactions and lengths by split; density."""
-    catalogue = dataset.catalogue
-    titles = (catalogue.titles[d.start - 1 : d.stop - 1] for d in catalogue.domains)
-    name_a, name_b = (d.name for d in catalogue.domains)
-    of = [summarize(dataset.split(split), catalogue) for split in SPLITS]
-    items = [
-        ("items", "all", "untitled"),
-        *(
-            (d.name, f"{d.n_items:,}", f"{sum(not t for t in of_d):,}")
-            for d, of_d in zip(catalogue.domains, titles, strict=True)
-        ),
-    ]
-    splits = [
-        ("", *SPLITS),
-        ("users", *(f"{s.users:,}" for s in of)),
-        (f"  {name_a} only", *(f"{s.users_a:,}" for s in of)),
-        (f"  {name_b} only", *(f"{s.users_b:,}" for s in of)),
-        ("  overlapped", *(f"{s.users_overlapped:,}" for s in of)),
-        ("interactions", *(f"{s.interactions:,}" for s in of)),
-        (f"  {name_a}", *(f"{s.interactions_a:,}" for s in of)),
-        (f"  {name_b}", *(f"{s.interactions_b:,}" for s in of)),
-        ("history length", "", "", ""),
-        ("  shortest", *(f"{s.length_min:,}" for s in of)),
-        ("  median", *(f"{s.length_median:g}" for s in of)),
-        ("  mean", *(f"{s.length_mean:.2f}" for s in of)),
-        ("  longest", *(f"{s.length_max:,}" for s in of)),
-    ]
-    return f"{_table(items)}\n\n{_table(splits)}\n\ntraining density {density(dataset):.4%}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns in line: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def save_dataset(
     dataset: Dataset, folder: Path, *, source: dict[str, Any] | None = None, overwrite: bool = False
 ) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import SPLITS, Dataset, format_summary, load_dataset
+from llmcdsr_lite.errors import DataError, LlmcdsrError, UsageError
+from llmcdsr_tools.dataset import SPLITS, Dataset, load_dataset
+from llmcdsr_tools.dataset_summary import format_summary
+from llmcdsr_tools.ingest.interactions import Columns
 from llmcdsr_tools.ingest.stage import IngestSettings, ingest
 
 DOMAINS = ("Food", "Kitchen")
@@ -168,6 +170,19 @@ SMALL = [(f"u{u}", f"i{i}", t) for u in range(4) for t, i in enumerate((0, 1, 2,
             IngestSettings(DOMAINS, core=2),
             "no item of domain 'Kitchen' is left after the 2-core filter",
         ),
+        *(
+            (
+                [("u1", "i1", 1), ("u1", "i2", 2), ("u2", "i1", 3)],
+                IngestSettings(DOMAINS, core=core),
+                "no interaction has an item of domain 'Kitchen'",
+            )
+            for core in (0, 1)
+        ),
+        (
+            [(f"u{n % 2}", f"i{1 + 2 * (n % 2)}", n) for n in range(8)],
+            IngestSettings(DOMAINS, core=2),
+            "0 users have items in both domains, 2 are needed",
+        ),
         (
             [("u1", "i1", 1), ("u1", "i2", 2), ("u2", "i3", 3), ("u2", "i6", 3)],
             IngestSettings(DOMAINS, core=1),
@@ -187,9 +202,11 @@ def test_the_step_that_leaves_nothing_is_named(
     tmp_path: Path, rows: list[tuple[str, str, int]], settings: IngestSettings, message: str
 ) -> None:
     source, items = write(tmp_path, rows)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(LlmcdsrError) as caught:
         ingest(source, tmp_path / "out", items=items, settings=settings)
     assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert ("smaller core" in str(caught.value)) == (settings.core > 1 and settings.domains == DOMAINS)
     assert not (tmp_path / "out").exists()
 
 
@@ -204,14 +221,20 @@ def test_a_core_no_item_of_one_domain_survives_leave_one_out_either(tmp_path: Pa
 
 def test_a_source_and_its_items_file_go_together(tmp_path: Path) -> None:
     source, items = write(tmp_path, SMALL)
-    with pytest.raises(DataError, match="needs an items file"):
+    with pytest.raises(UsageError, match="needs an items file"):
         ingest(source, tmp_path / "out", settings=IngestSettings(DOMAINS))
-    with pytest.raises(DataError, match="is a folder, which has its own items"):
+    with pytest.raises(UsageError, match="is a folder, which has its own items"):
         ingest(tmp_path, tmp_path / "out" / "x", items=items)
     with pytest.raises(DataError, match="not the official layout, it has no"):
         ingest(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="No such file"):
         ingest(tmp_path / "none.csv", tmp_path / "out", items=items, settings=IngestSettings(DOMAINS))
+
+
+def test_settings_that_the_official_layout_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    settings = IngestSettings(DOMAINS, Columns(user="uid"), core=99, split="leave-one-out")
+    with pytest.raises(UsageError, match="filtered and split already; leave out columns, core, split"):
+        ingest(tmp_path, tmp_path / "out" / "x", settings=settings)
 
 
 def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> None:
@@ -248,7 +271,7 @@ def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> N
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UsageError, match=message):
         IngestSettings(**settings)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.ingest.interactions import (
     PROGRESS_EVERY,
     Columns,
@@ -116,9 +116,9 @@ def test_columns_may_be_named_otherwise(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    with pytest.raises(DataError, match="one name stands for two columns"):
+    with pytest.raises(UsageError, match="one name stands for two columns"):
         Columns(user="id", item="id")
-    with pytest.raises(DataError, match="one name stands for two columns"):
+    with pytest.raises(UsageError, match="one name stands for two columns"):
         Columns(title="domain")
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import Number, needs_train_extra, overwrite_option
+from llmcdsr_tools.cli.progress import counter
+
+_OF_INTERACTIONS = (
+    *("core", "split", "valid_share", "test_share", "seed"),
+    *("user_column", "item_column", "domain_column", "timestamp_column", "title_column"),
+)
 
 
 @cli.command()
@@ -73,31 +79,39 @@ def ingest(
 ) -> None:
     """Turn SOURCE into a data set folder.
 
-    SOURCE is a folder in the official layout, or a CSV, TSV or JSON Lines file of interactions (gzip,
-    too) with the columns user, item and timestamp.
+    SOURCE is a folder in the official layout, or a file of interactions with the columns user, item and
+    timestamp, a number or an ISO 8601 date. Its name and that of the items file end in .csv, .tsv, .jsonl or
+    .ndjson, and .gz after it for gzip. docs/data.md describes all of them.
     """
-    from llmcdsr_tools.dataset import SPLITS, format_summary, summarize
+    from llmcdsr_tools.dataset_summary import format_summary
     from llmcdsr_tools.ingest import stage
 
+    if source.is_dir():
+        _refuse_given(_OF_INTERACTIONS, f"{source} is a folder, which must be filtered and split already")
+    elif split == "leave-one-out":
+        _refuse_given(("valid_share", "test_share", "seed"), "leave-one-out holds out the same of all users")
     columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
     settings = stage.IngestSettings(domains, columns, core, split, valid_share, test_share, seed)
-    progress = (
-        (lambda n: click.echo(f"\r{n:,} interactions read", nl=False, err=True))
-        if sys.stderr.isatty()
-        else None
-    )
-    result = stage.ingest(
-        source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
-    )
-    if progress is not None:
-        click.echo(err=True)
+    with counter("interactions") as progress:
+        result = stage.ingest(
+            source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
+        )
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
-    if as_json:
-        data = result.dataset
-        click.echo(json.dumps({s: asdict(summarize(data.split(s), data.catalogue)) for s in SPLITS}))
-    else:
-        click.echo(format_summary(result.dataset))
+    click.echo(json.dumps(result.as_json()) if as_json else format_summary(result.dataset))
+
+
+def _refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options that were given, with whatever value, where they are of no effect."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: of no effect, as {why}")
 
 
 @cli.command()

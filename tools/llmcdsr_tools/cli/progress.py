@@ -20,21 +20,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def counter(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A line on a terminal that counts up; nothing where stderr is none."""
+def counter(what: str) -> Iterator[Callable[..., None] | None]:
+    """A line on a terminal that counts up; nothing where stderr is none.
+
+    What is yielded takes how many are done and, where it is known, of how many. The line is ended before
+    anything else is said, an error included.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     start = time.perf_counter()
+    shown = False
 
-    def show(done: int, n: int) -> None:
+    def show(done: int, n: int | None = None) -> None:
+        nonlocal shown
+        shown = True
+        of = "" if n is None else f" of {n:,}"
         seconds = time.perf_counter() - start
-        click.echo(f"\r{done:,} of {n:,} {what}, {seconds:,.0f} s ", nl=False, err=True)
+        click.echo(f"\r{done:,}{of} {what}, {seconds:,.0f} s ", nl=False, err=True)
 
     try:
         yield show
     finally:
-        click.echo(err=True)
+        if shown:
+            click.echo(err=True)
 
 
 def training_progress() -> Observer:

@@ -18,7 +18,8 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
-from llmcdsr_tools.dataset import Dataset, format_summary, load_dataset
+from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluate import CUTOFFS, N_NEGATIVES, Result, ranked_among
 from llmcdsr_tools.fit.charts import Line, line_chart

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.ingest.records import ABSENT, read_records
 from llmcdsr_tools.ingest.timestamps import Timestamps
 
@@ -39,7 +39,7 @@ class Columns:
             (self.item, self.domain, self.title),
         ):
             if len(set(wanted)) != len(wanted):
-                raise DataError(f"columns: one name stands for two columns: {', '.join(wanted)}")
+                raise UsageError(f"columns: one name stands for two columns: {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,8 @@ def hold_out_overlapped(
     if n_valid + n_test > len(candidates):
         raise DataError(
             f"hold-out split: {len(candidates)} users have items in both domains, "
-            f"{n_valid + n_test} are needed for validation and test; bring more data, "
-            "a smaller core or the leave-one-out split"
+            f"{n_valid + n_test} are needed for validation and test; bring more data or take the "
+            "leave-one-out split"
         )
     shuffled = np.random.default_rng(seed).permutation(candidates)
     in_test = np.sort(shuffled[:n_test])

@@ -15,16 +15,17 @@ and split here:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import Dataset, save_dataset, summarize
+from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_tools.dataset import Dataset, Histories, save_dataset, summarize
+from llmcdsr_tools.dataset_summary import describe
 from llmcdsr_tools.ingest.interactions import (
     Columns,
     InteractionTable,
@@ -33,6 +34,7 @@ from llmcdsr_tools.ingest.interactions import (
     read_items,
 )
 from llmcdsr_tools.ingest.official import read_official
+from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.ingest.splits import (
     Splits,
     drop_short,
@@ -43,56 +45,6 @@ from llmcdsr_tools.ingest.splits import (
 )
 
 __all__ = ["Columns", "IngestResult", "IngestSettings", "ingest"]
-
-
-@dataclass(frozen=True)
-class IngestSettings:
-    """How to read and split. The official layout is split already: of these it heeds `domains` alone.
-
-    Parameters
-    ----------
-    domains : tuple of two str, optional
-        Names of domain A and domain B, in this order, as the domain column has them. An interactions
-        file needs them; the official layout has no names, there they default to "A" and "B".
-    columns : Columns
-        Names of the columns.
-    core : int
-        Least number of interactions of every user and item; 0 or 1 for no filter.
-    split : {"overlapped", "leave-one-out"}
-        Hold out whole overlapped users, or the last items of every history.
-    valid_share, test_share : float
-        Shares of the overlapped users to hold out; of no effect with "leave-one-out".
-    seed : int
-        Chooses the users to hold out.
-
-    Raises
-    ------
-    DataError
-        If a setting is out of its range.
-    """
-
-    domains: tuple[str, str] | None = None
-    columns: Columns = field(default_factory=Columns)
-    core: int = 5
-    split: Literal["overlapped", "leave-one-out"] = "overlapped"
-    valid_share: float = 0.1
-    test_share: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.domains is not None and (
-            len(self.domains) != 2 or len(set(self.domains)) != 2 or not all(n.strip() for n in self.domains)
-        ):
-            raise DataError(f"settings: domains are {self.domains!r}, expected two different names")
-        if self.core < 0:
-            raise DataError(f"settings: core is {self.core}, expected 0 or more")
-        if self.split not in ("overlapped", "leave-one-out"):
-            raise DataError(f"settings: split is {self.split!r}, expected 'overlapped' or 'leave-one-out'")
-        shares = (self.valid_share, self.test_share)
-        if not (all(0 <= share < 1 for share in shares) and sum(shares) <= 1):
-            raise DataError(f"settings: shares are {shares}, expected 0 <= share < 1 and at most 1 together")
-        if self.seed < 0:
-            raise DataError(f"settings: seed is {self.seed}, expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -120,6 +72,19 @@ class IngestResult:
     dropped_interactions: int = 0
     short_users: int = 0
     stray_titles: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """What the printed summary and the notes tell, for JSON."""
+        return {
+            **describe(self.dataset),
+            "dropped": {
+                "users": self.dropped_users,
+                "items": self.dropped_items,
+                "interactions": self.dropped_interactions,
+                "short_users": self.short_users,
+                "stray_titles": self.stray_titles,
+            },
+        }
 
     @property
     def warnings(self) -> list[str]:
@@ -175,6 +140,8 @@ def ingest(
     DataError
         If the source is not as it must be (the message names file and line), nothing is left after
         filtering, or the output is in the way.
+    UsageError
+        If the arguments do not go together.
 
     Examples
     --------
@@ -189,11 +156,14 @@ def ingest(
     _check_output(output, overwrite, [source] if items is None else [source, items])
     if source.is_dir():
         if items is not None:
-            raise DataError(f"{source}: is a folder, which has its own items; leave the items file out")
+            raise UsageError(f"{source}: is a folder, which has its own items; leave the items file out")
+        _check_official_settings(source, settings)
         result = _from_official(source, settings, progress)
     else:
         if items is None:
-            raise DataError(f"{source}: an interactions file needs an items file with item, domain and title")
+            raise UsageError(
+                f"{source}: an interactions file needs an items file with item, domain and title"
+            )
         result = _from_interactions(source, items, settings, progress)
     save_dataset(
         result.dataset, output, source=_describe(source, items, settings, result), overwrite=overwrite
@@ -201,19 +171,30 @@ def ingest(
     return result
 
 
+def _check_official_settings(folder: Path, settings: IngestSettings) -> None:
+    """Refuse what would be of no effect."""
+    default = asdict(IngestSettings(settings.domains))
+    changed = [name for name, value in asdict(settings).items() if value != default[name]]
+    if changed:
+        raise UsageError(
+            f"{folder}: a folder is in the official layout, which is filtered and split already; "
+            f"leave out {', '.join(changed)}"
+        )
+
+
 def _from_official(
     folder: Path, settings: IngestSettings, progress: Callable[[int], None] | None
 ) -> IngestResult:
     dataset, stray_titles = read_official(folder, settings.domains or ("A", "B"), progress)
     splits = Splits(dataset.train, dataset.valid, dataset.test)
-    return _finish(dataset.catalogue, splits, stray_titles=stray_titles)
+    return _finish(folder, dataset.catalogue, splits, stray_titles=stray_titles)
 
 
 def _from_interactions(
     path: Path, items_path: Path, settings: IngestSettings, progress: Callable[[int], None] | None
 ) -> IngestResult:
     if settings.domains is None:
-        raise DataError(f"{path}: name the two domains, A first, as the domain column has them")
+        raise UsageError(f"{path}: name the two domains, A first, as the domain column has them")
     items = read_items(items_path, settings.columns, settings.domains)
     table = read_interactions(path, items, settings.columns, settings.domains, progress)
     n_read = len(table.users)
@@ -223,25 +204,54 @@ def _from_interactions(
             f"{path}: the {settings.core}-core filter left nothing of {n_read:,} interactions; "
             "choose a smaller core"
         )
+    _check_both_domains(path, items, table.items, kept, settings)
     catalogue, row_of_code = _remaining_items(items, table.items[kept], settings)
     user_ids, user_of_code = _remaining_users(table, kept)
     histories = pack_histories(
         user_of_code[table.users[kept]], row_of_code[table.items[kept]], table.times[kept], user_ids
     )
-    boundary = catalogue.domains[1].start
-    if settings.split == "leave-one-out":
-        splits = leave_one_out(histories)
-    else:
-        splits = hold_out_overlapped(
-            histories, boundary, settings.valid_share, settings.test_share, settings.seed
-        )
+    splits = _split(path, histories, catalogue.domains[1].start, settings)
     return _finish(
+        path,
         catalogue,
         splits,
         dropped_users=len(table.user_ids) - len(user_ids),
         dropped_items=len(items.ids) - len(catalogue),
         dropped_interactions=n_read - len(kept),
     )
+
+
+def _check_both_domains(
+    path: Path,
+    items: ItemTable,
+    codes: npt.NDArray[np.int32],
+    kept: npt.NDArray[np.int64],
+    settings: IngestSettings,
+) -> None:
+    """Refuse interactions with one domain alone, and tell apart who left the other out: file or filter."""
+    assert settings.domains is not None
+    in_b = codes >= items.n_a
+    for name, in_domain in zip(settings.domains, (~in_b, in_b), strict=True):
+        if not in_domain.any():
+            raise DataError(f"{path}: no interaction has an item of domain {name!r}")
+        if not in_domain[kept].any():
+            raise DataError(
+                f"{path}: no item of domain {name!r} is left after the {settings.core}-core filter; "
+                "choose a smaller core"
+            )
+
+
+def _split(path: Path, histories: Histories, boundary: int, settings: IngestSettings) -> Splits:
+    """Hold users or items out, as the settings say."""
+    try:
+        if settings.split == "leave-one-out":
+            return leave_one_out(histories)
+        return hold_out_overlapped(
+            histories, boundary, settings.valid_share, settings.test_share, settings.seed
+        )
+    except DataError as error:
+        advice = "; a smaller core may leave more" if settings.core > 1 else ""
+        raise DataError(f"{path}: {error}{advice}") from None
 
 
 def _remaining_items(
@@ -252,12 +262,6 @@ def _remaining_items(
     stays = np.bincount(codes, minlength=len(items.ids)) >= min(settings.core, 1)
     row_of_code = np.where(stays, np.cumsum(stays), 0).astype(np.int32)
     sizes = (int(stays[: items.n_a].sum()), int(stays[items.n_a :].sum()))
-    for name, size in zip(settings.domains, sizes, strict=True):
-        if not size:
-            raise DataError(
-                f"no item of domain {name!r} is left after the {settings.core}-core filter; "
-                "choose a smaller core"
-            )
     remaining = np.flatnonzero(stays)
     ids = [items.ids[code] for code in remaining]
     titles = [items.titles[code] for code in remaining]
@@ -275,6 +279,7 @@ def _remaining_users(
 
 
 def _finish(
+    source: Path,
     catalogue: Catalogue,
     splits: Splits,
     *,
@@ -285,7 +290,9 @@ def _finish(
 ) -> IngestResult:
     train = drop_short(splits.train)
     if not len(train):
-        raise DataError("no training history of two items or more is left after the hold-out split")
+        raise DataError(
+            f"{source}: no training history of two items or more is left after the hold-out split"
+        )
     return IngestResult(
         Dataset(catalogue, train, splits.valid, splits.test),
         untitled_items=sum(not title for title in catalogue.titles),
