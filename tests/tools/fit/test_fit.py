@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import shutil
 import signal
@@ -20,7 +21,6 @@ from tiny_encoder import make_tiny_model, write_encoder
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
-from llmcdsr_tools.cli import pipeline as pipeline_cli  # noqa: F401  adds the command
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.evaluate import evaluate, open_model
@@ -367,6 +367,14 @@ def test_the_command(world: Path, made: FitResult, tmp_path: Path, llmcdsr: Any)
     assert all(line.endswith("done before") for line in lines[1:10])
     assert lines[-2:] == [f"bundle: {config.parent / 'bundle'}", f"report: {config.parent / 'report.html'}"]
     assert "cold cross-domain" in done.stdout.decode()
+    told = json.loads(llmcdsr("fit", config, "--json").stdout)
+    assert (told["bundle"], told["report"]) == (
+        str(config.parent / "bundle"),
+        str(config.parent / "report.html"),
+    )
+    assert [(stage["name"], stage["cached"]) for stage in told["stages"]] == [(name, True) for name in STAGES]
+    evaluated = json.loads(next((config.parent / "work" / "evaluate").glob("*/measures.json")).read_text())
+    assert {name: told[name] for name in ("test", "valid", "kinds")} == evaluated
 
 
 def test_what_the_command_says_without_work(world: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"x = '\xff'")
     with pytest.raises(DataError, match="not valid TOML"):
         load_config(tmp_path / "bytes.toml")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
+def test_threads_are_no_more_than_processors(tmp_path: Path) -> None:
+    assert load(tmp_path, "threads = 99999\n" + MINIMAL).threads == len(os.sched_getaffinity(0))
