@@ -21,7 +21,6 @@ from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_lite.title_neighbours import TitleMap
 
 FloatArray = npt.NDArray[np.floating[Any]]
-Pair = tuple[FloatArray, FloatArray]  # rows for domain A, for domain B
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,54 +78,74 @@ def add_to_bundle(
     new = [_new_item(number, item) for number, item in enumerate(listed("items", items, "new items"))]
     _check(new, bundle.catalogue)
     text = _text(new, titles, encoder)  # (n, E)
+    growth = _Growth(bundle.catalogue, new)
+    catalogue = growth.catalogue(bundle.catalogue, new)
     a, b = bundle.catalogue.domains
-    chosen = [
-        np.array([i for i, one in enumerate(new) if one.domain == d.name], dtype=np.int64) for d in (a, b)
-    ]
-    n_a, n_b = map(len, chosen)
-
-    def joined(old: Sequence[str], added: list[str]) -> list[str]:
-        of_a, of_b = ([added[i] for i in rows.tolist()] for rows in chosen)
-        return [*old[: a.n_items], *of_a, *old[a.n_items :], *of_b]
-
-    def grown(old: npt.NDArray[Any], of_a: npt.NDArray[Any], of_b: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([old[: a.stop], of_a, old[b.start :], of_b]).astype(old.dtype, copy=False)
-
-    catalogue = Catalogue.from_sizes(
-        joined(bundle.catalogue.ids, [one.id for one in new]),
-        joined(bundle.catalogue.titles, [one.title for one in new]),
-        (a.name, b.name),
-        (a.n_items + n_a, b.n_items + n_b),
+    vectors_a, vectors_b = (
+        titles.item_vectors(text[chosen], bundle.item_vectors, domain.start, domain.stop, weighing)
+        for chosen, domain, weighing in zip(growth.chosen, (a, b), titles.weighings, strict=True)
     )
-    vectors = [
-        titles.item_vectors(text[rows], bundle.item_vectors, domain.start, domain.stop, weighing)
-        for rows, domain, weighing in zip(chosen, (a, b), titles.weighings, strict=True)
-    ]
     config = replace(bundle.parameters.config, n_items=len(catalogue))
-    table = grown(bundle.item_vectors, *vectors)
-    recall = None
-    if bundle.recall is not None:
-        names, recalled = _recall_vectors(bundle, bundle.recall, text, chosen)
-        recall = replace(
-            bundle.recall,
-            names=grown(bundle.recall.names, *names),
-            items=grown(bundle.recall.items, *recalled),
-        )
-    # an added item stands for no other: nothing is made of what was made, whatever the order of additions
-    size = titles.components.shape[1]
-    directions = grown(titles.directions, *(np.zeros((n, size), np.int8) for n in (n_a, n_b)))
+    table = growth.rows(bundle.item_vectors, vectors_a, vectors_b)
+    n_a, n_b = map(len, growth.chosen)
     return replace(
         bundle,
         catalogue=catalogue,
         parameters=SASRecParameters(config, table, bundle.parameters.dense),
-        item_counts=grown(bundle.item_counts, *(np.zeros(n, np.int64) for n in (n_a, n_b))),
+        item_counts=growth.zeros(bundle.item_counts),
         folder=None,
-        recall=recall,
+        recall=None if bundle.recall is None else _grown_recall(bundle, bundle.recall, text, growth),
+        # an added item stands for no other: nothing is made of what was made, whatever the order of additions
         new_items=replace(
-            titles, directions=directions, added=(titles.added[0] + n_a, titles.added[1] + n_b)
+            titles,
+            directions=growth.zeros(titles.directions),
+            added=(titles.added[0] + n_a, titles.added[1] + n_b),
         ),
         index=None,  # it knows neither the new items nor the rows that have moved
     )
+
+
+class _Growth:
+    """Puts what belongs to new items behind what belongs to the items of their domains.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Before.
+    new : list of NewItem
+    """
+
+    def __init__(self, catalogue: Catalogue, new: list[NewItem]) -> None:
+        self._a, self._b = catalogue.domains
+        self.chosen = [  # which of the new items are of domain A, of domain B
+            np.array([i for i, one in enumerate(new) if one.domain == domain.name], dtype=np.int64)
+            for domain in catalogue.domains
+        ]
+
+    def catalogue(self, old: Catalogue, new: list[NewItem]) -> Catalogue:
+        """The catalogue with the new items."""
+        sizes = tuple(d.n_items + len(rows) for d, rows in zip(old.domains, self.chosen, strict=True))
+        return Catalogue.from_sizes(
+            self._strings(old.ids, [one.id for one in new]),
+            self._strings(old.titles, [one.title for one in new]),
+            (self._a.name, self._b.name),
+            (sizes[0], sizes[1]),
+        )
+
+    def _strings(self, old: Sequence[str], added: list[str]) -> list[str]:
+        of_a, of_b = ([added[i] for i in rows.tolist()] for rows in self.chosen)
+        n_a = self._a.n_items
+        return [*old[:n_a], *of_a, *old[n_a:], *of_b]
+
+    def rows(self, old: npt.NDArray[Any], of_a: npt.NDArray[Any], of_b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """An array (items + 1, ...) with the rows of new items of domain A and of domain B."""
+        parts = [old[: self._a.stop], of_a, old[self._b.start :], of_b]
+        return np.concatenate(parts).astype(old.dtype, copy=False)
+
+    def zeros(self, old: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """An array (items + 1, ...) with rows of zeros for the new items."""
+        of_a, of_b = (np.zeros((len(rows), *old.shape[1:]), old.dtype) for rows in self.chosen)
+        return self.rows(old, of_a, of_b)
 
 
 def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
@@ -217,23 +236,19 @@ def _embedding(item: NewItem, dimension: int) -> npt.NDArray[np.float32]:
     return single
 
 
-def _recall_vectors(
-    bundle: Bundle, recall: RecallNetwork, text: FloatArray, chosen: Sequence[npt.NDArray[np.int64]]
-) -> tuple[Pair, Pair]:
-    """What new items of domain A and B say in the other domain, and their vectors in their own.
+def _grown_recall(bundle: Bundle, recall: RecallNetwork, text: FloatArray, growth: _Growth) -> RecallNetwork:
+    """The recall network with what new items say in the other domain, and their vectors in their own.
 
     A new item says its title, or nothing where the items of its domain say their companions: it has none.
     """
+    projections = recall.projections
+    if projections is None or projections.shape[2] != text.shape[1]:
+        return replace(recall, names=growth.zeros(recall.names), items=growth.zeros(recall.items))
     names: list[FloatArray] = []
     items: list[FloatArray] = []
-    for index, rows in enumerate(chosen):
-        nothing = np.zeros((len(rows), recall.hidden), dtype=np.float32)
-        projections = recall.projections
-        if projections is None or projections.shape[2] != text.shape[1]:
-            names.append(nothing)
-            items.append(nothing)
-            continue
+    for index, rows in enumerate(growth.chosen):
+        said = project(text[rows], projections[1 - index])
         says_titles = bundle.pseudo[1 - index].source == "titles"  # the choice for the other domain as target
-        names.append(project(text[rows], projections[1 - index]) if says_titles else nothing)
+        names.append(said if says_titles else np.zeros_like(said))
         items.append(unit_rows(project(text[rows], projections[index])))
-    return (names[0], names[1]), (items[0], items[1])
+    return replace(recall, names=growth.rows(recall.names, *names), items=growth.rows(recall.items, *items))

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.pseudo import Fusion, PseudoItems
+from llmcdsr_lite.fusion import Fusion
+from llmcdsr_lite.pseudo import PseudoItems
 from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, Search, nothing
 
 

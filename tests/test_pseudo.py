@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.pseudo import Fusion, PseudoChoice, PseudoItems, PseudoRecall, PseudoSetting, insert_items
+from llmcdsr_lite.fusion import Fusion
+from llmcdsr_lite.pseudo import PseudoChoice, PseudoItems, PseudoRecall, PseudoSetting, insert_items
 from llmcdsr_lite.recall import RecallNetwork
 
 

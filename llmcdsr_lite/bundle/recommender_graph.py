@@ -3,6 +3,10 @@
 ``item_rows`` (batch, length), int64, left-padded with zeros, to ``user_representation`` (batch, H).
 The last block is computed for the last position only. The item table is external data: the graph points
 into ``item_vectors.npy``, behind its header, so that a bundle holds it once.
+
+The bytes are written here, not by the package onnx: `check_graph` builds the graph anew whenever a bundle is
+loaded, where that package need not be, and compares it to the byte, which must not change with its versions.
+So these bytes are part of the format. The tests and the export have onnx check them.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ OPSET = 17
 IR_VERSION = 9
 _TYPES = {"float32": 1, "int64": 7}  # TensorProto.DataType
 # Added to the scores of keys that must not be seen. Finite, so that a padded query, which sees no key
-# at all, gets a mean of values instead of nan; its row is reset to zero afterwards.
+# at all, gets a mean of values instead of nan; nobody looks at it.
 _MASKED = -1e9
 
 
@@ -88,6 +92,8 @@ def build_onnx(parameters: SASRecParameters, table_location: str, table_offset: 
     x, real, visible = _inputs(graph, parameters)
     for number, block in enumerate(parameters.blocks[:-1]):
         x = _block(graph, f"block{number}", block, x, x, visible, parameters)
+        # as the reference does; no answer depends on it, as padded keys get a weight of exactly 0, but the
+        # bytes of the graph are part of the format
         x = graph.node("Mul", [x, real], f"block{number}.reset")
     last = graph.node("Slice", [x, "minus_one", "int_max", "axis_1"], "last_token")
     # the last query sees every real key: only padding is masked

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.exact import ExactSearch, make_search
 from llmcdsr_lite.search.scan import Scan, quantise_items, scan_graph
+from llmcdsr_lite.search.two_pass import TwoPassSearch
 
 DOMAINS = (Domain("a", 1, 21), Domain("b", 21, 61))
 RANGES = [(1, 61), (1, 21), (21, 61)]
@@ -80,6 +81,27 @@ def test_no_score_is_further_than_the_error(scale: float) -> None:
                 assert off <= Fraction(float(error[i]))
                 closest = min(closest, Fraction(float(error[i])) / max(off, Fraction(1, 10**9)))
     assert closest < 3  # the error is not a wild guess
+
+
+def test_scores_that_rounding_to_float32_makes_equal() -> None:
+    """Two items whose whole numbers have no error of their own, but differ where float32 does not.
+
+    The products are 2**25 and 2**25 + 2, times a power of two: one score, a tie that the first row wins.
+    """
+    power = np.float32(2.0**-7)
+    user, items = np.zeros((1, 5000), np.float32), np.zeros((21, 5000), np.float32)
+    user[0, :4189], items[1:3, :4189] = 89, 90  # 4189 * 89 * 90 = 2**25 - 542
+    user[0, 4189:4196], items[1:3, 4189:4196] = 1, [90, 90, 90, 90, 90, 90, 2]
+    items[2, 4195] += 2
+    items[3:, 4999] = 1
+    scan = Scan(items * power, (Domain("a", 1, 11), Domain("b", 11, 21)), 1)
+    found, _ = scan.scores((user * power).astype(np.float64), 1, 21)
+    assert found[0, :3].tolist() == [2**25, 2**25 + 2, 0]
+    assert np.float32(2**25) == np.float32(2**25 + 2)
+    search = make_search("exact", items * power, (Domain("a", 1, 11), Domain("b", 11, 21)), 1, scan=True)
+    assert isinstance(search, TwoPassSearch)
+    rows, scores = search.search(user * power, 1, 1, 21, [np.zeros(0, np.int64)], None)
+    assert (rows.tolist(), scores.tolist()) == ([[1]], [[2.0**11]])
 
 
 def test_the_graph_is_what_the_onnx_package_makes_of_it() -> None:

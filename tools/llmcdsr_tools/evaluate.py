@@ -23,7 +23,8 @@ from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.pseudo import Fusion, PseudoRecall
+from llmcdsr_lite.fusion import Fusion
+from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, Split
 from llmcdsr_tools.run import BestFor, best_model
