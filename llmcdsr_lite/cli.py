@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import DataError, LlmcdsrError, UnknownItemError, UsageError
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score.settings import MAX_PROCESSES
+from llmcdsr_lite.score.settings import MAX_BATCH, MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -128,14 +127,16 @@ def cli() -> None:
     show_default=True,
     help="Stop at a bad record, or report it and go on.",
 )
-@click.option("--resume", is_flag=True, help="Continue an interrupted output.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted output of the same job.")
 @click.option("--titles", is_flag=True, help="Write titles and domains, too.")
 @click.option("--input-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default.")
 @click.option(
     "--output-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default."
 )
 @click.option("--separator", default=" ", help="Between the items of a CSV history; a space by default.")
-@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Users at a time.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, MAX_BATCH), default=256, show_default=True, help="Users at a time."
+)
 @click.option(
     "--processes",
     type=click.IntRange(1, MAX_PROCESSES),
@@ -170,9 +171,11 @@ def score(
 
     Reads and writes JSON Lines, {"user": "u1", "history": ["item", "item"], "domain": "kitchenware"}
     with the newest item last and the domain optional, or CSV with the columns user, history and,
-    optionally, domain. Names ending in .gz are gzip. The input's order is kept.
+    optionally, domain. Gzip is read whatever its name, and written to names ending in .gz. The input's
+    order is kept.
     """
-    from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
+    from llmcdsr_lite.score.counter import Counter
+    from llmcdsr_lite.score.job import ScoreSettings, score_histories
 
     if processes > 1 and threads > 1:
         raise click.UsageError("--threads is for one process: with --processes each has one thread")
@@ -190,14 +193,7 @@ def score(
         batch_size,
         pseudo,
     )
-    start = time.perf_counter()
-
-    def progress(done: ScoreSummary) -> None:
-        rate = done.users / (time.perf_counter() - start)
-        click.echo(f"\r{done.users:,} users, {rate:,.0f} a second ", nl=False, err=True)
-
-    on_terminal = sys.stderr.isatty()
-    line_end = "\n" if on_terminal else ""  # of the counts
+    counter = Counter()
     try:
         summary = score_histories(
             recommender,
@@ -206,17 +202,14 @@ def score(
             settings,
             resume=resume,
             processes=processes,
-            report=lambda message: click.echo(message, err=True),
-            progress=progress if on_terminal else None,
+            report=counter.tell,
+            progress=counter.show if counter.is_shown else None,
         )
-    except (KeyboardInterrupt, LlmcdsrError, OSError):
-        if Path(f"{output}.partial").exists():
-            click.echo(f"{line_end}{output}.partial holds the part done; --resume continues", err=True)
-        raise
-    click.echo(
-        f"{line_end}{summary.users:,} users scored, {summary.bad:,} bad records left out, "
-        f"{summary.unknown_items:,} unknown items skipped, {summary.fallbacks:,} users without a known item",
-        err=True,
+    finally:
+        counter.end()
+    counter.tell(
+        f"{summary.users:,} users scored, {summary.bad:,} bad records left out, "
+        f"{summary.unknown_items:,} unknown items skipped, {summary.fallbacks:,} users without a known item"
     )
 
 

@@ -102,7 +102,7 @@ def read_histories(
 @contextmanager
 def _open_binary(path: Path) -> Iterator[IO[bytes]]:
     if path == STREAM and sys.stdin is None:
-        raise DataError("-: standard input is closed")
+        raise DataError("standard input is closed")
     try:
         if path == STREAM:
             yield _unpacked(sys.stdin.buffer)  # type: ignore[arg-type]

@@ -212,7 +212,10 @@ def test_score_resumes(bundle_folder: Path, source: Path, tmp_path: Path) -> Non
     arguments = ("score", source, "--model", bundle_folder, "-o", tmp_path / "out.jsonl")
     ok(*arguments, "--resume")
     first = (tmp_path / "out.jsonl").read_bytes()
-    ok(*arguments, "--resume")
+    assert len(first.splitlines()) == 30
+    refused = run(*arguments, "--resume")
+    assert refused.exit_code == 1
+    assert "out.jsonl: is there, and no interrupted output to continue" in refused.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == first
 
 
@@ -224,6 +227,7 @@ BAD_USAGE = [
     ["score", "in.jsonl", "--model", M, "-k", "0"],
     ["score", "in.jsonl", "--model", M, "-k", "many"],
     ["score", "in.jsonl", "--model", M, "--batch-size", "-1"],
+    ["score", "in.jsonl", "--model", M, "--batch-size", "99999999999999999999"],
     ["score", "in.jsonl", "--model", M, "--on-error", "ignore"],
     ["score", "in.jsonl", "--model", M, "--separator", ""],
     ["score", "in.jsonl", "--model", M, "--resume"],
@@ -360,7 +364,7 @@ def test_ctrl_c_says_how_to_go_on(bundle_folder: Path, tmp_path: Path) -> None:
         process.kill()
         process.stderr.close()
         process.stdin.close()
-    assert f"{tmp_path / 'out.jsonl'}.partial holds the part done; --resume continues\n" in message
+    assert f"{tmp_path / 'out.jsonl'}.partial holds the part done; resume continues\n" in message
     assert "Traceback" not in message
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -379,7 +383,7 @@ def test_progress_on_a_terminal(bundle_folder: Path, source: Path, tmp_path: Pat
     text = os.read(controller, 10_000).decode().replace("\r\n", "\n")
     os.close(controller)
     assert done.returncode == 0
-    assert re.match(r"\r20 users, [\d,]+ a second \r30 users, [\d,]+ a second \n30 users scored, .*\n$", text)
+    assert re.match(r"\r20 users \r30 users, [\d,]+ a second \n30 users scored, .*\n$", text)
 
 
 @pytest.mark.parametrize(

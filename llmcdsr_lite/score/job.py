@@ -136,7 +136,7 @@ def _check_output(source: Path, output: Path, resume: bool) -> None:
         if resume:
             raise UsageError("standard output cannot be resumed; name an output file")
         if sys.stdout is None:
-            raise DataError("-: standard output is closed")
+            raise DataError("standard output is closed")
     elif output.exists() and not output.is_file():
         raise DataError(f"{output}: is not a regular file; name another, or - for standard output")
     elif output.exists() and source != STREAM and source.exists() and output.samefile(source):
