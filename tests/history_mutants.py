@@ -48,6 +48,7 @@ LINES = [
     b'{"user": null, "history": ["f1"]}',
     b'{"user": "a", "history": "f1"}',
     b'{"user": "a", "history": ["f1", 2]}',
+    b'{"user": "a", "history": ["f1", 2.5]}',
     b'{"user": "a", "history": ["f1"], "domain": "elsewhere"}',
     b'{"user": "a", "history": ["f1"], "domain": ["food"]}',
     b'{"user": "a", "user": "b", "history": ["f1"], "history": ["k2"]}',
@@ -59,6 +60,10 @@ LINES = [
     b"a," + b"x" * LONG + b",",
     b'a,"f1 k2",food',
     b'a,"f1,food',
+    b'a,"',
+    b'a,"f1\nk2",food',
+    b"user,user,history",
+    b"User,history,domain",
     b"a,f1",
     b"a,f1,food,more",
     b",,",
@@ -118,7 +123,8 @@ def json_records(content: bytes) -> list[tuple[str, list[str], str | None] | Non
             value = json.loads(line)
             user, history, domain = value["user"], value["history"], value.get("domain")
             good = type(user) in (str, int) and type(history) is list and domain in (None, "food", "kitchen")
-            good = good and all(type(item) is str for item in history)
+            good = good and all(type(item) in (str, int) for item in history)
+            history = [str(item) for item in history]
             "".join([str(user), *history]).encode()
             records.append((str(user), history, domain) if good else None)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -129,30 +135,36 @@ def json_records(content: bytes) -> list[tuple[str, list[str], str | None] | Non
 def csv_records(content: bytes) -> list[tuple[str, list[str], str | None] | None] | None:
     """The same of a CSV; None where no line of it can be used, for want of a header."""
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    reader = csv.reader(_keep_ends(text), strict=True)
+    lines = _keep_ends(text)
+    csv.field_size_limit(1 << 24)
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, None)
     except csv.Error:
         return None
     if header is None:
         return []
-    if "user" not in header or "history" not in header:
+    known = [name for name in header if name.strip().lower() in ("user", "history", "domain")]
+    if sorted(known) not in (["history", "user"], ["domain", "history", "user"]):
         return None
     records: list[tuple[str, list[str], str | None] | None] = []
-    while True:
+    place = reader.line_num
+    while place < len(lines):
+        reader = csv.reader(lines[place:], strict=True)  # anew for every record: none takes another's lines
+        place += 1
         try:
             fields = next(reader)
+            place += reader.line_num - 1
             if not fields:
                 continue
-            named = dict(reversed(list(zip(header, fields, strict=True))))  # the first of equal names
+            named = dict(zip(header, fields, strict=True))
             domain = named.get("domain") or None
             history = [item for item in named["history"].split(" ") if item]
             "".join([named["user"], *history]).encode()
             records.append((named["user"], history, domain) if domain in (None, "food", "kitchen") else None)
-        except StopIteration:
-            return records
         except (csv.Error, ValueError):
             records.append(None)
+    return records
 
 
 def _keep_ends(text: str) -> list[str]:
