@@ -79,6 +79,8 @@ def test_usage_ends_with_status_2(place: Path, line: str, message: str) -> None:
         ),
         ("neighbours dataset -o names.jsonl", "names.jsonl: exists already"),
         ("embed-names names.jsonl dataset -o matrix.npy", "matrix.npy: exists already"),
+        ("generate dataset -o names.jsonl --model m --base-url http://127.0.0.1:1", "jsonl: exists already"),
+        ("bench --model dataset -o matrix.npy", "matrix.npy: exists already"),
         (
             "train dataset -o run --pretrained text.npz --pretrained-items",
             "text.npz: not a file of",

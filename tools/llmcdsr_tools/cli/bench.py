@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option, model_option
+from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.cli.options import model_size_options, needs_train_extra, overwrite_option
 
@@ -75,6 +76,7 @@ def random_bundle(output: Path, n_items: tuple[int, int], seed: int, overwrite: 
     help="A Python with PyTorch, or RePlay, or both; this one by default.",
 )
 @click.option("-o", "--output", type=FilePath, help="Write all figures to this file, too, as JSON.")
+@overwrite_option
 @json_option
 @example("llmcdsr bench --model models/demo --quick --only 'onnx-*-1'")
 def bench(
@@ -87,6 +89,7 @@ def bench(
     seed: int,
     baseline_python: str,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Measure the runtime on this machine: latency, users a second, start, memory.
@@ -97,6 +100,8 @@ def bench(
     from llmcdsr_tools.bench import stage
     from llmcdsr_tools.bench.report import format_line, format_report
 
+    if output is not None and output.exists() and not overwrite:  # before anything takes long
+        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     settings = stage.BenchSettings(
         n_requests=n_requests,
         n_soak=n_soak,

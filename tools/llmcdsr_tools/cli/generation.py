@@ -11,7 +11,7 @@ import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import DataError, GenerationError
-from llmcdsr_tools.cli.options import Number, needs_train_extra, settings_of
+from llmcdsr_tools.cli.options import Number, needs_train_extra, overwrite_option, settings_of
 from llmcdsr_tools.cli.progress import counter
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def show_prompts(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("--dry-run", is_flag=True, help="Send nothing: print example prompts, and what it would take.")
 @click.option("--price-in", type=Number(0), help="Of a million tokens, for --dry-run.")
 @click.option("--price-out", type=Number(0), help="Of a million tokens, for --dry-run.")
+@overwrite_option
 @json_option
 @example(
     "llmcdsr generate dataset --base-url http://127.0.0.1:8000/v1 --model gemma -o names.jsonl --dry-run"
@@ -109,6 +110,7 @@ def generate(
     dry_run: bool,
     price_in: float | None,
     price_out: float | None,
+    overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -137,7 +139,14 @@ def generate(
     try:
         with counter("users") as progress:
             result = stage.generate(
-                dataset, output, server, settings, answers=answers, **whom, progress=progress
+                dataset,
+                output,
+                server,
+                settings,
+                answers=answers,
+                **whom,
+                overwrite=overwrite,
+                progress=progress,
             )
     except KeyboardInterrupt:
         click.echo("stopped; what was answered is kept, the same command goes on", err=True)

@@ -88,6 +88,7 @@ def generate(
     split: Split = "train",
     users: Collection[str] | None = None,
     limit: int | None = None,
+    overwrite: bool = False,
     model: LanguageModel | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GenerateResult:
@@ -98,7 +99,7 @@ def generate(
     dataset : Path or Dataset
         The data set folder, or what was read from it.
     output : Path
-        The names file; one that is there is replaced.
+        The names file; one that an earlier call wrote is replaced, which is told by its answers file.
     server : ServerSettings
         Where the model is. Nothing is sent anywhere else.
     settings : GenerateSettings, optional
@@ -112,6 +113,8 @@ def generate(
         Ask for these alone.
     limit : int, optional
         Ask for so many, drawn by seed; a larger limit asks for the same and more.
+    overwrite : bool
+        Replace a names file that is of something else, too.
     model : LanguageModel, optional
         Asked in place of the server.
     progress : callable, optional
@@ -133,6 +136,11 @@ def generate(
     wanted = select(dataset, server, settings, templates, split=split, users=users, limit=limit)
     _check(server, settings)
     path = answers or output.with_name(output.name + ".answers")
+    if output.exists() and not path.exists() and not overwrite:
+        raise DataError(
+            f"{output}: exists already, and its answers file {path} does not; choose another name or ask for "
+            "it to be overwritten"
+        )
     run = _describe(wanted.dataset, split, server, settings, templates)
     stopped = threading.Event()
     stop = (*templates.stop, f"\n{settings.prompt.n_names + 1}.")  # of a list that is long enough
