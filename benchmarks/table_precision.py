@@ -17,7 +17,8 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.search.exact import ExactSearch, Rows
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import Rows
 from llmcdsr_tools.dataset import load_dataset
 
 Table = npt.NDArray[np.float32]

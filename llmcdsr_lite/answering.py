@@ -18,8 +18,8 @@ from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import Explanation
-from llmcdsr_lite.search.exact import Rows, Scores
 from llmcdsr_lite.search.hnsw import HnswSearch
+from llmcdsr_lite.search.protocol import Rows, Scores
 
 Answer = tuple[Rows, Scores, npt.NDArray[np.bool_], tuple[Explanation, ...] | None]
 

@@ -13,7 +13,7 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.ranking import Filters
-from llmcdsr_lite.search.exact import Rows
+from llmcdsr_lite.search.protocol import Rows
 
 UnknownPolicy = Literal["skip", "error"]
 _UNKNOWN_POLICIES = get_args(UnknownPolicy)  # to ask for them costs more than the check

@@ -8,7 +8,7 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.results import Explanation, Influence, PseudoItem
-from llmcdsr_lite.search.exact import Rows
+from llmcdsr_lite.search.protocol import Rows
 
 
 class Explainer:

@@ -9,7 +9,7 @@ import numpy as np
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.pseudo import PseudoItems, PseudoSetting
 from llmcdsr_lite.recall import FloatArray, RecallNetwork
-from llmcdsr_lite.search.exact import Rows
+from llmcdsr_lite.search.protocol import Rows
 
 
 class Fusion:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.errors import BundleError, UsageError
-from llmcdsr_lite.search.exact import SearchName
+from llmcdsr_lite.search.choice import SearchName
 
 if TYPE_CHECKING:
     from llmcdsr_lite.recommender import Recommender

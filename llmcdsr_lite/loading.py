@@ -14,7 +14,8 @@ from llmcdsr_lite.bundle.folder import ONNX, Bundle, read_bundle
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.lifetime import Source
-from llmcdsr_lite.search.exact import Search, SearchName, make_search
+from llmcdsr_lite.search.choice import SearchName, make_search
+from llmcdsr_lite.search.protocol import Search
 
 if TYPE_CHECKING:
     from llmcdsr_lite.recommender import Recommender

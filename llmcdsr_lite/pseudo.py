@@ -16,7 +16,7 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.recall import FloatArray, NameVectors, RecallNetwork
-from llmcdsr_lite.search.exact import Rows, Scores
+from llmcdsr_lite.search.protocol import Rows, Scores
 
 PseudoMode = Literal["off", "insert", "fuse"]
 Place = Literal["front", "spread"]

@@ -13,7 +13,9 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.pseudo import PseudoItems
-from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, Search, nothing
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.top_k import nothing
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
-from llmcdsr_lite.search.exact import Rows, Scores, Search
+from llmcdsr_lite.search.protocol import Rows, Scores, Search
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

@@ -29,7 +29,8 @@ from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.results import BatchRecommendations, Recommendations, described
 from llmcdsr_lite.search.added import beside
-from llmcdsr_lite.search.exact import Search, SearchName
+from llmcdsr_lite.search.choice import SearchName
+from llmcdsr_lite.search.protocol import Search
 from llmcdsr_lite.similar import SimilarItems
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.search.exact import Rows, Scores
+from llmcdsr_lite.search.protocol import Rows, Scores
 
 
 @dataclass(frozen=True)

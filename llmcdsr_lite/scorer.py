@@ -25,7 +25,7 @@ from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import check_domain
 from llmcdsr_lite.score.lines import recommend_records
 from llmcdsr_lite.score.settings import check_sizes
-from llmcdsr_lite.search.exact import SearchName
+from llmcdsr_lite.search.choice import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
 OUTPUT_COLUMNS = ("user", "items", "scores", "unknown", "fallback", "error")

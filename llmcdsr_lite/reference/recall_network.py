@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.search.exact import top_k
+from llmcdsr_lite.search.top_k import top_k
 
 IntArray = npt.NDArray[np.int64]
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, Search
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import Rows, Scores, Search
 
 Domains = tuple[Domain, Domain]
 

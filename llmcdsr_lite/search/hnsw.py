@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.search.exact import ExactSearch, Rows, Scores, top_k
+from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw_graph import Graph, GraphSettings, build_graph, import_hnswlib, make_index
+from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.top_k import top_k
 
 DEFAULT_SEARCH_WIDTH = 128  # of a graph that nobody has measured
 _FEW = 64

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
+from llmcdsr_lite.search.protocol import Rows, Scores
 
 _PAIRS = 1 << 10  # of user and item in float64 at a time: they stay in the cache
 

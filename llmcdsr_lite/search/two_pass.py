@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.search.exact import GROUP, ExactSearch, Rows, Scores, block, lower_bound, nothing
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import Rows, Scores
 from llmcdsr_lite.search.rescoring import best_of_reached
 from llmcdsr_lite.search.scan import Scan
+from llmcdsr_lite.search.top_k import GROUP, block, lower_bound, nothing
 
 _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near

@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.search.exact import ExactSearch, make_search
+from llmcdsr_lite.search.choice import make_search
+from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.scan import Scan, quantise_items, scan_graph
 from llmcdsr_lite.search.two_pass import TwoPassSearch
 

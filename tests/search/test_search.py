@@ -12,8 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError
-from llmcdsr_lite.search import exact as module
-from llmcdsr_lite.search.exact import ExactSearch, make_search, top_k
+from llmcdsr_lite.search import choice, exact
+from llmcdsr_lite.search.choice import make_search
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.top_k import top_k
 
 NONE = np.zeros(0, dtype=np.int64)
 DOMAINS = (Domain("a", 1, 801), Domain("b", 801, 2001))
@@ -90,7 +92,7 @@ def test_chunks_of_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     vectors = rng.integers(-3, 4, (41, 4)).astype(np.float32)
     users = rng.integers(-3, 4, (23, 4)).astype(np.float32)
     blocked = [rng.integers(1, 41, n % 5) for n in range(23)]
-    monkeypatch.setattr(module, "_CHUNK_SCORES", 40 * 5)  # five users at a time
+    monkeypatch.setattr(exact, "_CHUNK_SCORES", 40 * 5)  # five users at a time
     rows, _ = ExactSearch(vectors).search(users, 7, 1, 41, blocked, None)
     for i in range(23):
         expected = brute_force(users[i], vectors, 7, 1, 41, set(blocked[i].tolist()), None)
@@ -113,14 +115,14 @@ def test_auto_takes_hnsw_for_large_catalogues(monkeypatch: pytest.MonkeyPatch) -
     vectors = np.random.default_rng(1).normal(size=(2001, 16)).astype(np.float32)
     assert make_search("auto", vectors, DOMAINS, 1).name == "exact"
     assert make_search("hnsw", vectors, DOMAINS, 1).name == "hnsw"
-    monkeypatch.setattr(module, "AUTO_HNSW_ITEMS", 2000)
+    monkeypatch.setattr(choice, "AUTO_HNSW_ITEMS", 2000)
     assert make_search("auto", vectors, DOMAINS, 1).name == "hnsw"
     assert make_search("exact", vectors, DOMAINS, 1).name == "exact"
 
 
 def test_without_hnswlib_auto_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hnswlib", None)
-    monkeypatch.setattr(module, "AUTO_HNSW_ITEMS", 10)
+    monkeypatch.setattr(choice, "AUTO_HNSW_ITEMS", 10)
     vectors = np.random.default_rng(1).normal(size=(2001, 4)).astype(np.float32)
     search = make_search("auto", vectors, DOMAINS, 1)
     assert search.name == "exact"

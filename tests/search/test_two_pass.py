@@ -14,7 +14,9 @@ import pytest
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search import two_pass as module
-from llmcdsr_lite.search.exact import ExactSearch, Rows, Search, make_search
+from llmcdsr_lite.search.choice import make_search
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import Rows, Search
 from llmcdsr_lite.search.two_pass import TwoPassSearch
 
 Vectors = npt.NDArray[np.float32]

@@ -19,9 +19,10 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import BadRecord, read_histories
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.search.exact import ExactSearch, Rows
+from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph, import_hnswlib
+from llmcdsr_lite.search.protocol import Rows
 
 K = 10  # recall@10
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)

@@ -31,7 +31,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import LlmcdsrError, UsageError
-from llmcdsr_lite.search.exact import SearchName
+from llmcdsr_lite.search.choice import SearchName
 from llmcdsr_tools.bench.job import LENGTHS, USUAL_LENGTH, Answers, Job, K, Kind, Measurement, Workload
 
 BASELINES: tuple[Kind, ...] = ("torch", "replay")
