@@ -335,7 +335,7 @@ def test_what_is_not_a_bundle_is_not_replaced(world: Path, tmp_path: Path) -> No
     config = copy_of(world, tmp_path)
     (config.parent / "bundle").mkdir()
     (config.parent / "bundle" / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="exists and is not a bundle, so it is not replaced"):
+    with pytest.raises(DataError, match="so it is not a bundle and not replaced"):
         fit(config)
     assert not (config.parent / "work").exists()  # said before any work
     shutil.rmtree(config.parent / "bundle")

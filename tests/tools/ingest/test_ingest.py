@@ -247,7 +247,7 @@ def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> N
     ingest(source, out, items=items, settings=settings, overwrite=True)
     other.mkdir()
     (other / "letter.txt").write_text("dear")
-    with pytest.raises(DataError, match="not a data set folder"):
+    with pytest.raises(DataError, match=r"holds letter\.txt, so it is not a data set"):
         ingest(source, other, items=items, settings=settings, overwrite=True)
     for path in (tmp_path, source):
         with pytest.raises(DataError, match="is or holds the source"):

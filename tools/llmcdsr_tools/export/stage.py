@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, write_bundle
+from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.files import check_folder
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.version import __version__
@@ -78,6 +79,7 @@ def export(
     DataError
         If the folder is there and must not be overwritten, or what recall needs does not fit.
     """
+    check_folder(output, BUNDLE, overwrite=overwrite)  # before anything takes long
     header = read_run(run, dataset)
     parameters, description = load_model(best_model(run, best_for))
     data = load_dataset(header.dataset)

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcdsr_lite.bundle.folder import CONFIG
+from llmcdsr_lite.bundle.folder import BUNDLE
 from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.files import check_folder
 from llmcdsr_tools.fit.config import FitConfig, load_config
 from llmcdsr_tools.fit.measures import Measures, read_measures
 from llmcdsr_tools.fit.observer import FitObserver, StageOutcome
@@ -82,10 +83,7 @@ def fit(config: Path | FitConfig, *, observer: FitObserver | None = None) -> Fit
 def _check_outputs(config: FitConfig) -> None:
     """Refuse, before hours of work, to replace what `fit` did not make."""
     bundle, report = config.bundle, config.report
-    if bundle.exists() and not (
-        bundle.is_dir() and ((bundle / CONFIG).is_file() or not any(bundle.iterdir()))
-    ):
-        raise DataError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another name")
+    check_folder(bundle, BUNDLE, overwrite=True)
     if report.is_dir():
         raise DataError(f"{report}: is a folder, expected the name of an HTML file")
 

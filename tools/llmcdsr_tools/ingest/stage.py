@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset, summarize
+from llmcdsr_lite.files import check_folder
+from llmcdsr_tools.dataset import DATASET, Dataset, Histories, save_dataset, summarize
 from llmcdsr_tools.dataset_summary import describe
 from llmcdsr_tools.ingest.interactions import (
     Columns,
@@ -309,12 +310,7 @@ def _check_output(output: Path, overwrite: bool, sources: list[Path]) -> None:
     for source in sources:
         if source.resolve().is_relative_to(output.resolve()):
             raise DataError(f"{output}: is or holds the source {source}; choose another name for the output")
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / "dataset.json").is_file():
-        raise DataError(f"{output}: exists and is not a data set folder, so it is not replaced")
-    if not overwrite:
-        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
+    check_folder(output, DATASET, overwrite=overwrite)
 
 
 def _describe(
