@@ -5,71 +5,25 @@ The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import click
 
 from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
+from llmcdsr_lite.cli_errors import Group
 from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
-from llmcdsr_lite.errors import DataError, LlmcdsrError, UnknownItemError, UsageError
+from llmcdsr_lite.errors import DataError, UnknownItemError, UsageError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.settings import MAX_BATCH, MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
-
-
-class _ClosedOutput(io.TextIOBase):
-    """Stands for a closed standard output, to which click writes nothing without a word."""
-
-    @property
-    def buffer(self) -> BinaryIO:
-        """There is none."""
-        raise OSError("standard output is closed")
-
-    def write(self, text: str) -> int:
-        """Refuse."""
-        raise OSError("standard output is closed")
-
-
-@contextmanager
-def errors_as_messages() -> Iterator[None]:
-    """Turn what a command raises into one line on stderr and exit status 1, or 2 for usage."""
-    if sys.stdout is None:
-        sys.stdout = _ClosedOutput()
-    try:
-        yield
-    except UsageError as error:
-        raise click.UsageError(str(error)) from None
-    except LlmcdsrError as error:
-        raise click.ClickException(str(error)) from None
-    except UnicodeEncodeError as error:
-        lacks = f"is {sys.stdout.encoding}, which lacks {error.object[error.start]!a}"
-        raise click.ClickException(f"standard output {lacks}; set PYTHONIOENCODING=utf-8") from None
-    except BrokenPipeError:
-        raise  # click ends quietly, as a reader such as head expects
-    except OSError as error:  # a full disk, a folder without permission: no traceback helps here
-        raise click.ClickException(str(error)) from None
-    except MemoryError as error:
-        raise click.ClickException(f"not enough memory: {error}".removesuffix(": ")) from None
-
-
-class Group(click.Group):
-    """Commands whose errors are messages."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        with errors_as_messages():
-            return super().invoke(ctx)
 
 
 def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -396,6 +396,17 @@ def test_a_closed_standard_output_is_told(bundle_folder: Path, command: str) -> 
     assert (done.returncode, done.stderr) == (1, "Error: standard output is closed\n")
 
 
+@pytest.mark.parametrize("command", ["score - --model MODEL", "add-items --items - --model MODEL -o grown"])
+def test_a_closed_standard_input_is_told(bundle_folder: Path, tmp_path: Path, command: str) -> None:
+    words = [str(bundle_folder) if word == M else word for word in command.split()]
+    shell = shlex.join([str(Path(sys.executable).with_name("llmcdsr")), *words])
+    done = subprocess.run(
+        ["sh", "-c", f"{shell} <&-"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"Error: .*standard input is closed\n", done.stderr)
+
+
 def test_too_little_memory_is_told(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> None:
         np.empty(1 << 60, np.uint8)

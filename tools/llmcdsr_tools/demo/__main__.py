@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from llmcdsr_lite.cli import FilePath, errors_as_messages
+from llmcdsr_lite.cli import FilePath
+from llmcdsr_lite.cli_errors import Command
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
 from llmcdsr_tools.cli.progress import fit_progress
-
-
-class Command(click.Command):
-    """A command whose errors are messages."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
-        with errors_as_messages():
-            return super().invoke(ctx)
 
 
 @click.command(cls=Command)
