@@ -53,7 +53,7 @@ def run(line: str) -> Result:
         ("train dataset -o run --pretrained-items", "pretrained_items needs the file of pre-training"),
         ("pretrain dataset -o p.npz --text-embeddings matrix.npy --temperature 0", "is not in the range x>0"),
         ("pretrain dataset -o p.npz --text-embeddings matrix.npy --heads 3", "n_heads must divide hidden"),
-        ("random-bundle random --items 99999999999 1", "is not in the range 1<=x<=100000000"),
+        ("random-bundle random --items 99999999999 1", "is not in the range 1<=x<=10000000"),
         ("generate dataset -o n --model m --dry-run --temperature nan", "'nan' is not a finite number"),
         ("generate dataset -o n --model m --dry-run --price-in nan", "'nan' is not a finite number"),
         ("index bundle --recall nan", "'nan' is not a finite number"),

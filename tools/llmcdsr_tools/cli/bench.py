@@ -13,7 +13,7 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.cli.options import model_size_options, needs_train_extra, overwrite_option
 
-MAX_ITEMS = 100_000_000  # of a domain: tens of gigabytes
+MAX_ITEMS = 10_000_000  # of a domain: gigabytes of vectors
 
 
 @cli.command("random-bundle")
