@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,8 @@ def test_settings_and_counts_are_kept_with_the_data(tmp_path: Path) -> None:
     assert kept["dropped_users"] == result.dropped_users > 0
     assert any(f"dropped {result.dropped_users} users" in warning for warning in result.warnings)
     assert any(f"{result.untitled_items} items have no title" in warning for warning in result.warnings)
+    assert not any("in no item set" in warning for warning in result.warnings)
+    assert "1,234 titles are of items that are in no item set" in replace(result, stray_titles=1234).warnings
 
 
 SMALL = [(f"u{u}", f"i{i}", t) for u in range(4) for t, i in enumerate((0, 1, 2, 3, 4, 5))]

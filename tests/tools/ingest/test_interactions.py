@@ -150,6 +150,14 @@ def test_bad_interactions_are_refused_with_their_line(tmp_path: Path, row: str, 
     assert str(caught.value).startswith(f"{path}:4: {message}")
 
 
+def test_an_error_does_not_show_a_whole_page(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"user,item,timestamp\nu,{'nut' * 40_000},1\n")
+    with pytest.raises(DataError, match="is not in the items file") as caught:
+        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
 def test_a_json_line_without_domain_is_taken_beside_one_with_it(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(

@@ -114,7 +114,7 @@ def read_items(path: Path, columns: Columns, domains: tuple[str, str]) -> ItemTa
             first = line_of.setdefault(item, line)
             if first != line:
                 how = "listed twice" if item in ids[number] else "in both domains"
-                raise DataError(f"{path}:{line}: item {item!r} is {how}; it was first on line {first}")
+                raise DataError(f"{path}:{line}: item {item!r:.60} is {how}; it was first on line {first}")
             ids[number].append(item)
             titles[number].append("" if title.isspace() else title)
     for number, name in enumerate(domains):
@@ -184,13 +184,15 @@ def _item_code(items: ItemTable, item: str, domain: str, domains: tuple[str, str
     code = items.code_of.get(item)
     if code is None:
         raise ValueError(
-            f"item {item!r} is not in the items file" if item.strip() else "the item id is empty"
+            f"item {item!r:.60} is not in the items file" if item.strip() else "the item id is empty"
         )
     expected = domains[code >= items.n_a]
     if domain != expected and domain != ABSENT:
         if domain not in domains:
             raise ValueError(_other_domain(domain, domains))
-        raise ValueError(f"item {item!r} with domain {domain!r}, but the items file has it in {expected!r}")
+        raise ValueError(
+            f"item {item!r:.60} with domain {domain!r:.60}, but the items file has it in {expected!r}"
+        )
     return code
 
 
@@ -205,4 +207,4 @@ def _user_code(user_codes: dict[str, int], user: str) -> int:
 
 
 def _other_domain(domain: str, domains: tuple[str, str]) -> str:
-    return f"domain {domain!r}, expected {domains[0]!r} or {domains[1]!r}"
+    return f"domain {domain!r:.60}, expected {domains[0]!r} or {domains[1]!r}"
