@@ -105,9 +105,7 @@ class _Reader:
         else:
             made = operation.stack_after[0].name if operation.stack_after else operation.name
             what = f"holds a {made}"
-        raise DataError(
-            f"{self.path}: refused, the pickle {what}, expected a dict of texts and numbers alone"
-        )
+        raise DataError(f"{self.path}: refused, the pickle {what:.200}, {_EXPECTED}")
 
 
 def _checked(name: str, value: Any) -> Any:
