@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import BUNDLE, Bundle, read_bundle
 from llmcdsr_lite.bundle.index import BundleIndex
 from llmcdsr_lite.bundle.saving import read_card, save_bundle
-from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.files import check_folder
 from llmcdsr_lite.histories import BadRecord, read_histories
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
-from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph, import_hnswlib
+from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, import_hnswlib
 from llmcdsr_lite.search.protocol import Rows
+from llmcdsr_tools.search_widths import Histories, Measure, Observer, Vectors, WidthTrial
 
-K = 10  # recall@10
-WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_TIMED_USERS = 200
 _BATCH = 256
-
-Vectors = npt.NDArray[np.float32]
-Histories = Sequence[Rows]
 
 
 @dataclass(frozen=True)
@@ -57,22 +46,6 @@ class IndexSettings:
             raise UsageError(f"n_users is {self.n_users}, expected 1 or more")
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What one width of the search finds, and the median time for one user, of it and of exact search."""
-
-    part: str
-    domain: str
-    width: int
-    recall: float
-    milliseconds: float
-    exact_milliseconds: float
-    reached: bool
-
-
-Observer = Callable[[Measure], None]
-
-
 def index(
     bundle: Path,
     output: Path | None = None,
@@ -86,7 +59,8 @@ def index(
     """Write a bundle with graphs of its item vectors, and of those of its recall network.
 
     For each the smallest search width is chosen that finds the wanted share of the ten best items, seen
-    items excluded, as requests have it. If even the largest width does not, it is taken.
+    items excluded, as requests have it. If even the largest width does not, it is taken. For both domains at
+    once another one is chosen, on the ten best items of both: fewer of each are among them.
 
     Parameters
     ----------
@@ -117,8 +91,8 @@ def index(
     """
     import_hnswlib()
     settings = settings or IndexSettings()
-    if output is not None and output.exists() and not overwrite:  # before anything takes long
-        raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
+    target, overwrite = (bundle, True) if output is None else (output, overwrite)
+    check_folder(target, BUNDLE, overwrite=overwrite)  # before anything takes long
     found = read_bundle(bundle)
     card = read_card(found)
     rng = np.random.default_rng(settings.graph.seed)
@@ -127,21 +101,18 @@ def index(
     else:
         sample = _known_histories(found, histories, settings.n_users)
     source = "drawn" if histories is None else histories.name
-    trial = _Trial(settings, source, progress, observer)
+    trial = WidthTrial(settings.graph, settings.recall, source, progress, observer)
     backend = NumpyBackend(found.parameters)
     users = np.concatenate([backend.represent(sample[i : i + _BATCH]) for i in range(0, len(sample), _BATCH)])
-    items = trial.run("items", found.item_vectors, found.catalogue.domains, [users, users], sample)
+    domains = found.catalogue.domains
+    items = trial.run("items", found.item_vectors, domains, [users, users], sample)
+    items = trial.together("items", items, found.item_vectors, domains, users, sample)
     recall = None
     if found.recall is not None:
         directions = [_directions(found, found.recall, n, sample) for n in (0, 1)]
         vectors = np.asarray(found.recall.items, dtype=np.float32)
-        recall = trial.run("recall", vectors, found.catalogue.domains, directions, None)
-    save_bundle(
-        replace(found, index=BundleIndex(items, recall)),
-        card,
-        bundle if output is None else output,
-        overwrite=output is None or overwrite,
-    )
+        recall = trial.run("recall", vectors, domains, directions, None)
+    save_bundle(replace(found, index=BundleIndex(items, recall)), card, target, overwrite=overwrite)
     return tuple(trial.chosen)
 
 
@@ -186,101 +157,3 @@ def _directions(bundle: Bundle, network: RecallNetwork, domain: int, sample: His
     if not names:
         return np.zeros((0, network.hidden), np.float32)
     return np.asarray(network.directions(names, domain, weigh=weigh), dtype=np.float32)
-
-
-class _Trial:
-    """Builds a graph and tries widths."""
-
-    def __init__(
-        self, settings: IndexSettings, source: str, progress: Progress | None, observer: Observer | None
-    ) -> None:
-        self._settings = settings
-        self._source = source
-        self._progress = progress
-        self._observer = observer
-        self.chosen: list[Measure] = []
-
-    def run(
-        self,
-        part: str,
-        vectors: Vectors,
-        domains: tuple[Domain, Domain],
-        users: Sequence[Vectors],
-        histories: Histories | None,
-    ) -> SearchGraph:
-        """Build the graph of a part, and choose widths for the users of each domain."""
-        settings = self._settings
-        graph = build_graph(vectors, domains, settings.graph, self._progress)
-        chosen = []
-        for domain, of_domain in zip(domains, users, strict=True):
-            searched = HnswSearch(vectors, [domain], 1, SearchGraph(graph, (WIDTHS[0],)))
-            chosen.append(self._choose(part, domain, searched, ExactSearch(vectors), of_domain, histories))
-        self.chosen += chosen
-        measured: dict[str, Any] = {
-            "graph": asdict(settings.graph),
-            "wanted_recall": settings.recall,
-            "histories": self._source,
-            "domains": [
-                {
-                    "users": len(of_domain),
-                    "recall_at_10": round(measure.recall, 4),
-                    "milliseconds": round(measure.milliseconds, 4),
-                    "exact_milliseconds": round(measure.exact_milliseconds, 4),
-                }
-                for measure, of_domain in zip(chosen, users, strict=True)
-            ],
-        }
-        return SearchGraph(graph, tuple(measure.width for measure in chosen), measured)
-
-    def _choose(
-        self,
-        part: str,
-        domain: Domain,
-        search: HnswSearch,
-        exact: ExactSearch,
-        users: Vectors,
-        histories: Histories | None,
-    ) -> Measure:
-        nothing = np.zeros(0, dtype=np.int64)
-        blocked = [nothing] * len(users) if histories is None else histories
-        within = (min(K, domain.n_items), domain.start, domain.stop)
-        expected = np.concatenate(
-            [
-                exact.search(users[i : i + _BATCH], *within, blocked[i : i + _BATCH], None)[0]
-                for i in range(0, len(users), _BATCH)
-            ]
-            or [nothing]
-        )
-        exact_time = _median_time(exact, users[: _TIMED_USERS // 10], within, blocked)
-        for width in WIDTHS:
-            search.set_width(width)
-            # one at a time, as requests come: among others a user's search is as wide as that of any of them
-            found = [
-                search.search(users[i : i + 1], *within, blocked[i : i + 1], None)[0][0]
-                for i in range(len(users))
-            ]
-            hits = [
-                int(np.isin(a[a > 0], b).sum()) / max(1, int(np.count_nonzero(b)))
-                for a, b in zip(found, expected, strict=True)
-            ]
-            recall = float(np.mean(hits)) if hits else 1.0
-            taken = _median_time(search, users[:_TIMED_USERS], within, blocked)
-            reached = recall >= self._settings.recall
-            measure = Measure(part, domain.name, width, recall, taken, exact_time, reached)
-            if self._observer is not None:
-                self._observer(measure)
-            if reached:
-                break
-        return measure
-
-
-def _median_time(
-    search: HnswSearch | ExactSearch, users: Vectors, within: tuple[int, int, int], blocked: Histories
-) -> float:
-    """Median time in milliseconds of a search for one user."""
-    times = []
-    for i in range(len(users)):
-        begun = time.perf_counter()
-        search.search(users[i : i + 1], *within, blocked[i : i + 1], None)
-        times.append(time.perf_counter() - begun)
-    return float(np.median(times)) * 1e3 if times else 0.0
