@@ -1,6 +1,6 @@
 """What the benchmark's parent asks of a child process, and what the child answers; both travel as JSON.
 
-These modules (`bench_job`, `bench_child`, `bench_torch`, `bench_replay`) are imported before the first answer
+These modules (this one, `child`, `torch_baseline`, `replay_baseline`) are imported before the first answer
 is there, so they import nothing heavy themselves.
 """
 

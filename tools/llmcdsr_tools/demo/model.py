@@ -1,6 +1,6 @@
 """The shipped demo model: ``python -m llmcdsr_tools.demo models`` makes it from nothing.
 
-The invented world (`demo_world`) goes through the whole pipeline (`fit`, as ``fit.toml`` says) to the
+The invented world (`world`) goes through the whole pipeline (`fit`, as ``fit.toml`` says) to the
 bundle ``models/demo`` with sample histories beside it.
 
 What is reproduced: on one kind of processor every byte, in every call and with any number of threads (the

@@ -1,6 +1,6 @@
 """The whole pipeline, `fit`: from interactions to a bundle and a report, as one configuration says.
 
-The stages (`fit_plan`) are kept by the hash of what they are made from (`stage_cache`). A second call does
+The stages (`plan`) are kept by the hash of what they are made from (`stage_cache`). A second call does
 nothing; after a change, the stages that depend on it run; after a kill, the stage that was running goes
 on. The bundle has the same bytes either way.
 """
