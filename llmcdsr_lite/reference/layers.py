@@ -95,8 +95,8 @@ def dropout_mask(
 ) -> FloatArray:
     """Inverted dropout: an array of zeros (with probability `rate`) and ``1 / (1 - rate)``.
 
-    The probability is rounded to 1/256: one random byte decides an element, several times faster
-    than a float.
+    The probability is rounded to 1/256, and to 255/256 at most: one random byte decides an element,
+    several times faster than a float. A rate up to 0.0019 drops nothing.
     """
     n = math.prod(shape)
     threshold = min(round(rate * 256), 255)

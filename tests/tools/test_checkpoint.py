@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,14 @@ import pytest
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
+from llmcdsr_tools.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_model,
+    load_poolers,
+    save_checkpoint,
+    save_model,
+)
 
 CONFIG = SASRecConfig(n_items=5, hidden=4, n_blocks=1, n_heads=2, max_length=3, dropout=0.25)
 
@@ -86,6 +96,63 @@ def test_flipped_bytes_of_an_array_are_refused(tmp_path: Path) -> None:
     place = content.index(parameters.dense[:8].tobytes())
     path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
     refused(path, "damaged checkpoint")
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    """What zipfile, its decompressors and NumPy raise for damage has no common base."""
+    path = tmp_path / "m.npz"
+    parameters = SASRecParameters.initial(CONFIG, np.random.default_rng(0))
+    save_model(path, parameters, {"epoch": 7})
+    content = path.read_bytes()
+    rng = np.random.default_rng(1)
+    tail = content.rindex(b"PK\1\2")  # every header of the archive, and some of the arrays
+    headers = [
+        place + n
+        for part in (b"PK\3\4", b"PK\1\2", b"PK\5\6")
+        for place in places(content, part)
+        for n in range(46)
+    ]
+    n_refused = 0
+    for place in {*headers, *range(tail, len(content)), *rng.integers(0, len(content), 300).tolist()}:
+        if place >= len(content):
+            continue
+        changed = bytes([content[place] ^ int(rng.integers(1, 256))])
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                found, _ = load_model(path)
+        except TrainingError:
+            n_refused += 1
+        else:
+            assert np.array_equal(found.dense, parameters.dense)
+    assert n_refused > 300
+
+
+def places(content: bytes, part: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(re.escape(part), content)]
+
+
+@pytest.mark.parametrize("name", ["item_embedding", "dense", "poolers"])
+@pytest.mark.parametrize("dtype", [np.int64, np.complex64, np.float16, np.str_])
+def test_arrays_that_are_no_floats_are_refused(tmp_path: Path, name: str, dtype: Any) -> None:
+    changed_model(tmp_path / "m.npz", name, lambda array: array.astype(dtype))
+    with pytest.raises(TrainingError, match=r"m\.npz: .* holds .*, expected float32"):
+        load_poolers(tmp_path / "m.npz") if name == "poolers" else load_model(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("name", ["item_embedding", "dense", "poolers"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    changed_model(tmp_path / "m.npz", name, lambda array: np.where(array == array.flat[-1], value, array))
+    with pytest.raises(TrainingError, match=r"m\.npz: .* not finite"):
+        load_poolers(tmp_path / "m.npz") if name == "poolers" else load_model(tmp_path / "m.npz")
+
+
+def changed_model(path: Path, name: str, change: Callable[[Any], Any]) -> None:
+    parameters = SASRecParameters.initial(CONFIG, np.random.default_rng(0))
+    save_model(path, parameters, {"epoch": 7}, np.ones((2, 4), np.float32))
+    found = load_checkpoint(path)
+    save_checkpoint(path, Checkpoint({**found.arrays, name: change(found.arrays[name])}, found.description))
 
 
 @pytest.mark.parametrize(

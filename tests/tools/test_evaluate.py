@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluate import (
     CUTOFFS,
     Queries,
@@ -339,8 +339,16 @@ def test_what_is_no_model_of_the_data_set_is_refused(
         open_model(tmp_path, data)
     with pytest.raises(DataError, match="its items are not those of the data set"):
         open_model(bundle_folder, data)
+    ids = [*read_bundle(bundle_folder).catalogue.ids]
+    moved = Catalogue.from_sizes(ids, [""] * len(ids), ("food", "kitchen"), (1, len(ids) - 1))
+    with pytest.raises(DataError, match="its items are not those of the data set"):
+        open_model(bundle_folder, replace(data, catalogue=moved))
     other = replace(data, catalogue=CATALOGUE)
     with pytest.raises(DataError, match=r"best\.npz: has 66 items, the data set 100"):
         open_model(small_run.run, other)
+    save_dataset(replace(data, train=data.valid), tmp_path / "other")  # as many items
+    open_model(small_run.run, data, folder=small_world.folder)
+    with pytest.raises(TrainingError, match="other is not the data set that the run was trained on"):
+        open_model(small_run.run, load_dataset(tmp_path / "other"), folder=tmp_path / "other")
     shutil.copy(small_run.run / "best_b.npz", tmp_path / "best_b.npz")
     open_model(tmp_path, data, "b")

@@ -18,6 +18,7 @@ from llmcdsr_tools.run import (
     file_hash,
     folder_hash,
     open_run,
+    read_metrics,
     read_run,
     write_metrics,
 )
@@ -72,6 +73,37 @@ def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
     assert [EpochMetrics.from_json(json.loads(line)) for line in lines] == done
 
 
+def test_a_domain_without_users_is_null_in_the_metrics(tmp_path: Path) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    done = [epoch(1, NAN, 0.5), replace(epoch(2, 0.5, NAN), seconds=NAN, ndcg10=(NAN, 0.25), meta_loss=0.5)]
+    write_metrics(tmp_path, done)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    first, second = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert (first["hr10"], second["hr10"]) == ([None, 0.5], [0.5, None])
+    assert (second["seconds"], second["ndcg10"], second["meta_loss"]) == (None, [None, 0.25], 0.5)
+    assert repr(read_metrics(tmp_path)) == repr(done)  # repr: nan equals nan
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"epoch": 1}', "1", "\xff"])
+def test_damaged_metrics_are_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read as metrics"):
+        read_metrics(tmp_path)
+
+
+def test_a_best_model_that_a_run_lacks_is_told_of(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    open_run(run, header_of(dataset), resume=False)
+    with pytest.raises(TrainingError, match=r"best\.npz: no such file; the run has not finished an epoch$"):
+        best_model(run, "mean")
+    message = r"best_b\.npz: no such file; .* or no validation user has a target in domain B"
+    with pytest.raises(TrainingError, match=message):
+        best_model(run, "b")
+
+
 def test_best_model_names() -> None:
     assert [best_model(Path("r"), b).name for b in ("mean", "a", "b")] == [
         "best.npz",
@@ -113,6 +145,21 @@ def test_the_hash_sees_where_the_second_domain_starts(dataset: Path) -> None:
     header["domains"][1]["items"] -= 1
     (dataset / "dataset.json").write_text(json.dumps(header))
     assert folder_hash(dataset) != before
+
+
+def test_files_that_are_none_of_the_data_set_do_not_change_its_hash(dataset: Path) -> None:
+    names = sorted(p.name for p in dataset.iterdir() if p.name != "dataset.json")
+    domains = json.loads((dataset / "dataset.json").read_text())["domains"]
+    parts = [name + hashlib.sha256((dataset / name).read_bytes()).hexdigest() for name in names]
+    expected = hashlib.sha256((json.dumps(domains, sort_keys=True) + "".join(parts)).encode()).hexdigest()
+    assert folder_hash(dataset) == expected  # as runs of the first version have it
+    (dataset / ".DS_Store").write_bytes(b"\0")
+    open_run(dataset / "run", header_of(dataset), resume=False)
+    assert folder_hash(dataset) == expected
+    assert read_run(dataset / "run").dataset == dataset
+    (dataset / "test_rows.npy").unlink()
+    with pytest.raises(DataError, match=r"test_rows\.npy: cannot be read"):
+        folder_hash(dataset)
 
 
 def header_of(dataset: Path) -> RunHeader:
@@ -173,6 +220,20 @@ def test_what_a_killed_process_half_wrote_is_removed(dataset: Path, tmp_path: Pa
     (run / ".checkpoint.npz.x2.tmp").write_text("half")
     open_run(run, header, resume=True)
     assert [p.name for p in run.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("name", [".notes.tmp", ".tmp", ".run.json.tmp.swp", "checkpoint.npz.1.tmp"])
+def test_files_of_others_are_neither_removed_nor_overlooked(dataset: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_text("mine")
+    with pytest.raises(TrainingError, match="is not empty and holds no run"):
+        open_run(run, header_of(dataset), resume=False)
+    (run / name).rename(tmp_path / name)
+    open_run(run, header_of(dataset), resume=False)
+    (tmp_path / name).rename(run / name)
+    open_run(run, header_of(dataset), resume=True)
+    assert (run / name).read_text() == "mine"
 
 
 def test_what_is_no_run_is_refused(dataset: Path, tmp_path: Path) -> None:

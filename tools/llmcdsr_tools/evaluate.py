@@ -27,7 +27,7 @@ from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, Split
-from llmcdsr_tools.run import BestFor, best_model
+from llmcdsr_tools.run import BestFor, best_model, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 N_NEGATIVES = 999
@@ -174,7 +174,7 @@ def evaluate(
 
 
 def open_model(
-    model: Path, dataset: Dataset, best_for: BestFor = "mean"
+    model: Path, dataset: Dataset, best_for: BestFor = "mean", *, folder: Path | None = None
 ) -> tuple[Backend, npt.NDArray[np.floating[Any]]]:
     """Backend and item embedding of a bundle (through ONNX) or of a training run.
 
@@ -186,21 +186,27 @@ def open_model(
         What it will be evaluated on.
     best_for : {"mean", "a", "b"}
         Which of a run's models: the best on the mean of both domains, or for one.
+    folder : Path, optional
+        Where the data set is, to be sure that a run was trained on it: a run knows its files by their hash,
+        a bundle its items by their ids.
 
     Raises
     ------
-    DataError
-        If the folder is neither, or the model is not of the data set's items.
+    DataError, TrainingError
+        If the folder is neither, or the model is not of the data set.
     """
     if (model / CONFIG).exists():
         bundle = read_bundle(model)
-        if list(bundle.catalogue.ids) != list(dataset.catalogue.ids):
+        ours, theirs = bundle.catalogue, dataset.catalogue
+        if list(ours.ids) != list(theirs.ids) or ours.domains != theirs.domains:
             raise DataError(f"{model}: its items are not those of the data set")
         vectors = bundle.item_vectors
         return OnnxBackend(model / ONNX, vectors, bundle.parameters.config.max_length, 1), vectors
     best = best_model(model, best_for)
     if not best.exists():
         raise DataError(f"{model}: is neither a bundle ({CONFIG}) nor a training run ({best.name})")
+    if folder is not None:
+        read_run(model, folder)
     parameters, _ = load_model(best)
     if parameters.config.n_items != len(dataset.catalogue):
         raise DataError(

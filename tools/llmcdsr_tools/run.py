@@ -25,10 +25,15 @@ import numpy as np
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_tools.dataset import FILES, HEADER
 
 BEST = ("best", "best_a", "best_b")
+CHECKPOINT = "checkpoint.npz"
+METRICS = "metrics.jsonl"
+CURVES = "curves.svg"
 BestFor = Literal["mean", "a", "b"]
 _HEADER = "run.json"
+_FILES = (_HEADER, CHECKPOINT, METRICS, CURVES, *(f"{name}.npz" for name in BEST))
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,9 @@ class EpochMetrics:
     loss : float
         Mean over the epoch's steps.
     seconds : float
-        Training time, without validation.
+        Training time, without validation; nan if it is not known any more.
     hr10, ndcg10 : tuple of two float
-        Validation, 999 negatives, target domain A and B; nan for a domain without validation users.
+        Validation, sampled protocol, target domain A and B; nan for a domain without validation users.
     meta_loss : float or None
         Mean loss of the virtual copies on overlapped users; None without meta-learning.
     """
@@ -70,16 +75,26 @@ class EpochMetrics:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EpochMetrics:
-        """Read back what `asdict` and JSON made of one."""
-        (a, b), (ndcg_a, ndcg_b) = value["hr10"], value["ndcg10"]
-        return cls(
-            value["epoch"], value["loss"], value["seconds"], (a, b), (ndcg_a, ndcg_b), value["meta_loss"]
-        )
+        """Read back what `to_json` gave; seconds may be missing."""
+        a, b = map(_number, value["hr10"])
+        ndcg_a, ndcg_b = map(_number, value["ndcg10"])
+        seconds = _number(value.get("seconds"))
+        return cls(value["epoch"], value["loss"], seconds, (a, b), (ndcg_a, ndcg_b), value["meta_loss"])
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; null stands for nan, which JSON does not know."""
+        numbers = {"seconds": [self.seconds], "hr10": self.hr10, "ndcg10": self.ndcg10}
+        found = {name: [None if math.isnan(x) else x for x in values] for name, values in numbers.items()}
+        return {**asdict(self), **found, "seconds": found["seconds"][0]}
 
     @property
     def mean_hr10(self) -> float:
         """Mean over the domains that have validation users."""
         return float(np.nanmean(self.hr10))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 @dataclass
@@ -132,8 +147,20 @@ def read_run(run: Path, dataset: Path | None = None) -> RunHeader:
 
 
 def best_model(run: Path, best_for: BestFor) -> Path:
-    """Model file of the epoch that was best on the mean of both domains, or for one."""
-    return run / ("best.npz" if best_for == "mean" else f"best_{best_for}.npz")
+    """Model file of the epoch that was best on the mean of both domains, or for one.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds a run, but not this file.
+    """
+    path = run / ("best.npz" if best_for == "mean" else f"best_{best_for}.npz")
+    if (run / _HEADER).exists() and not path.exists():
+        never = (
+            "" if best_for == "mean" else f", or no validation user has a target in domain {best_for.upper()}"
+        )
+        raise TrainingError(f"{path}: no such file; the run has not finished an epoch{never}")
+    return path
 
 
 def open_run(run: Path, header: RunHeader, resume: bool) -> None:
@@ -153,8 +180,8 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
 
 
 def _leftovers(run: Path) -> list[Path]:
-    """Files half written by a process that was killed."""
-    return list(run.glob(".*.tmp"))
+    """Files half written by a process that was killed; see `atomic_file`."""
+    return [path for name in _FILES for path in run.glob(f".{name}.*.tmp")]
 
 
 def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
@@ -193,18 +220,34 @@ def _read_header(run: Path) -> RunHeader:
 
 def write_metrics(run: Path, done: list[EpochMetrics]) -> None:
     """Write metrics.jsonl."""
-    with atomic_file(run / "metrics.jsonl") as temporary:
-        lines = (json.dumps(asdict(m)) + "\n" for m in done)
+    with atomic_file(run / METRICS) as temporary:
+        lines = (json.dumps(m.to_json(), allow_nan=False) + "\n" for m in done)
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def folder_hash(folder: Path) -> str:
-    """Hash of the data set's files; of its header, only the domains, not where the data came from."""
-    names = sorted(p.name for p in folder.iterdir() if p.name != "dataset.json")
+def read_metrics(run: Path) -> list[EpochMetrics]:
+    """Read metrics.jsonl.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    path = run / METRICS
     try:
-        domains = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["domains"]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [EpochMetrics.from_json(json.loads(line)) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read as metrics: {error}") from None
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of a data set's own files; of its header, only the domains, not where the data came from."""
+    names = sorted(name for name in FILES if name != HEADER)
+    try:
+        domains = json.loads((folder / HEADER).read_text(encoding="utf-8"))["domains"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'dataset.json'}: cannot be read: {error}") from None
+        raise DataError(f"{folder / HEADER}: cannot be read: {error}") from None
     content = [json.dumps(domains, sort_keys=True), *(n + file_hash(folder / n) for n in names)]
     return hashlib.sha256("".join(content).encode()).hexdigest()
 

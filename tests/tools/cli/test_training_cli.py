@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.stages import _print_results
+from llmcdsr_tools.cli.stages import _print_results, cli
 from llmcdsr_tools.evaluate import Result
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -112,6 +115,40 @@ def test_the_bundle_is_evaluated_as_the_run_was(world: Path, made: dict[str, str
     assert all(0 <= hr <= 1 for r in run["results"] for hr in r["hr"] if r["n_users"])
     table = ok(llmcdsr("evaluate", "run", "dataset", cwd=world)).splitlines()
     assert len(table) == 1 + len(run["results"])
+
+
+def test_a_run_is_not_evaluated_on_other_data(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    arguments = ("interactions.csv", "--items", "items.csv", "--domains", "food", "kitchen", "--core", "2")
+    ok(llmcdsr("ingest", *arguments, "--seed", "3", "-o", "other", cwd=world))  # the same items
+    done = llmcdsr("evaluate", "run", "other", cwd=world)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"Error: run: other is not the data set that the run was trained on\n"
+
+
+def test_a_best_model_that_is_missing_is_named(
+    world: Path, made: dict[str, str], llmcdsr: Command, tmp_path: Path
+) -> None:
+    run = shutil.copytree(world / "run", tmp_path / "run")
+    (run / "best_b.npz").unlink()
+    for command in (("evaluate", str(run), "dataset"), ("export", str(run), "-o", str(tmp_path / "bundle"))):
+        done = llmcdsr(*command, "--best-for", "b", cwd=world)
+        assert done.returncode == 1
+        assert b"best_b.npz: no such file; the run has not finished an epoch, or no " in done.stderr
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_ctrl_c_tells_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool) -> None:
+    def interrupted(dataset: Path, run: Path, *_: Any, **__: Any) -> None:
+        run.mkdir()
+        if is_done:
+            (run / "checkpoint.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmcdsr_tools.train.stage.train", interrupted)
+    done = CliRunner().invoke(cli, ["train", "dataset", "-o", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert ("keeps the last full epoch, --resume goes on" in done.output) == is_done
+    assert ("no epoch was done, --resume begins again" in done.output) != is_done
 
 
 def test_a_measure_of_no_users_is_null(capsys: pytest.CaptureFixture[str]) -> None:

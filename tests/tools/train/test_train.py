@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import pytest
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.objectives import Loss
 from llmcdsr_tools.optimizers import RowAdam
-from llmcdsr_tools.run import EpochMetrics
+from llmcdsr_tools.run import EpochMetrics, read_metrics
 from llmcdsr_tools.train import training
 from llmcdsr_tools.train.settings import ItemUpdates
 from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, train
@@ -30,17 +31,15 @@ from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, trai
 BEST = ("best.npz", "best_a.npz", "best_b.npz")
 
 
-def arrays_of(run: Path) -> dict[str, bytes]:
-    return {k: v.tobytes() for k, v in load_checkpoint(run / "checkpoint.npz").arrays.items()}
-
-
 def assert_same_end(run: Path, other: Path) -> None:
-    for name in BEST:
+    """The same bytes in all files but for the seconds of metrics.jsonl."""
+    for name in (*BEST, "checkpoint.npz", "curves.svg"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
-    assert arrays_of(run) == arrays_of(other)
+    assert without_seconds(read_metrics(run)) == without_seconds(read_metrics(other))
+    assert not any(math.isnan(e.seconds) for e in read_metrics(run))
 
 
-def without_seconds(epochs: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
+def without_seconds(epochs: Sequence[EpochMetrics]) -> list[EpochMetrics]:
     return [replace(e, seconds=0.0) for e in epochs]
 
 
@@ -165,7 +164,7 @@ def test_ctrl_c_keeps_the_last_full_epoch(
     assert_same_end(run, small_run.run)
 
 
-@pytest.mark.parametrize("after", range(9))
+@pytest.mark.parametrize("after", range(11))
 def test_a_stop_before_any_write_is_made_good(
     small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -188,7 +187,12 @@ def test_a_stop_before_any_write_is_made_good(
         patch.setattr(os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
             train(small_world.folder, run, settings)
-    train(small_world.folder, run, settings, resume=True)
+    kept = read_metrics(run)[:1] if (run / "checkpoint.npz").exists() else []
+    once = replace(settings, n_epochs=1)
+    train(small_world.folder, run, once, resume=True)
+    assert load_model(run / "best.npz")[1]["epoch"] <= len(read_metrics(run))
+    resumed = train(small_world.folder, run, settings, resume=True)
+    assert list(resumed.epochs[: len(kept)]) == kept  # with their seconds
     assert_same_end(run, expected)
     assert not [p.name for p in run.iterdir() if p.name.startswith(".")]
 
@@ -255,6 +259,49 @@ def test_what_does_not_fit_the_run_is_refused(
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
+def test_best_models_that_are_not_the_checkpoints(
+    small_world: Any, small_run: TrainResult, tmp_path: Path
+) -> None:
+    settings, run = small_world.settings, tmp_path / "run"
+    train(small_world.folder, run, replace(settings, n_epochs=2))
+    assert load_model(run / "best.npz")[1]["epoch"] == 2  # the checkpoint has its parameters
+    (run / "best.npz").unlink()
+    save_model(run / "best_a.npz", load_model(run / "best_b.npz")[0], {"epoch": 3})
+    train(small_world.folder, run, settings, resume=True)
+    assert_same_end(run, small_run.run)
+    longer = replace(settings, n_epochs=8, learning_rate=1e-12)  # nothing moves: the first epoch is the best
+    train(small_world.folder, tmp_path / "still", longer)
+    message = r"best_a\.npz: no such file, the checkpoint's best is of epoch 1: the run cannot go on"
+    (tmp_path / "still" / "best_a.npz").unlink()
+    with pytest.raises(TrainingError, match=message):
+        train(small_world.folder, tmp_path / "still", longer, resume=True)
+    save_model(tmp_path / "still" / "best_a.npz", load_model(run / "best.npz")[0], {"epoch": 3})
+    with pytest.raises(
+        TrainingError, match=r"best_a\.npz: is of epoch 3, the checkpoint's best is of epoch 1"
+    ):
+        train(small_world.folder, tmp_path / "still", longer, resume=True)
+
+
+def test_a_run_without_its_checkpoint_does_not_start_over(
+    small_world: Any, small_run: TrainResult, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(small_run.run, tmp_path / "run"))
+    (run / "checkpoint.npz").unlink()
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    message = r"checkpoint\.npz: no such file, though there is best\.npz: the run cannot go on"
+    with pytest.raises(TrainingError, match=message):
+        train(small_world.folder, run, small_world.settings, resume=True)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_seconds_that_are_lost_are_nan(small_world: Any, small_run: TrainResult, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run.run, tmp_path / "run"))
+    (run / "metrics.jsonl").write_text("{")
+    done = train(small_world.folder, run, small_world.settings, resume=True)
+    assert without_seconds(done.epochs) == without_seconds(small_run.epochs)
+    assert all(math.isnan(e.seconds) for e in read_metrics(run))
+
+
 def test_a_damaged_checkpoint_is_refused(small_world: Any, small_run: TrainResult, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(small_run.run, run)
@@ -265,10 +312,12 @@ def test_a_damaged_checkpoint_is_refused(small_world: Any, small_run: TrainResul
     with pytest.raises(TrainingError, match=r"checkpoint\.npz: damaged"):
         train(small_world.folder, run, settings, resume=True)
     without = {k: v for k, v in good.arrays.items() if k != "item_first"}
+    whole = {**good.arrays, "dense": good.arrays["dense"].astype(np.int64)}
     transposed = {**good.arrays, "item_embedding": good.arrays["item_embedding"].T}
     for arrays, description in (
         (without, good.description),
         (transposed, good.description),
+        (whole, good.description),
         (good.arrays, {}),
         (good.arrays, {**good.description, "stopping": {"worst": 1}}),
     ):
@@ -286,6 +335,16 @@ def test_a_loss_that_is_not_finite_ends_training(small_world: Any, tmp_path: Pat
         train(small_world.folder, tmp_path / "run", settings)
     assert "checkpoint of epoch 0" not in str(e.value)
     assert not (tmp_path / "run" / "checkpoint.npz").exists()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_last_step_that_makes_the_model_not_finite_ends_training(small_world: Any, tmp_path: Path) -> None:
+    """One step an epoch: its loss is of the model before it, and finite."""
+    settings = replace(small_world.settings, n_epochs=1, batch_size=100_000, learning_rate=1e30)
+    message = "epoch 1: the model is not finite after its last step; no epoch was finished"
+    with pytest.raises(TrainingError, match=message):
+        train(small_world.folder, tmp_path / "run", settings)
+    assert not [p.name for p in (tmp_path / "run").glob("*.npz")]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -401,7 +460,7 @@ def test_unusable_inputs_leave_no_run_behind(small_world: Any, tmp_path: Path) -
     save_dataset(replace(data, train=short), tmp_path / "short")
     with pytest.raises(TrainingError, match="no training history of two items or more"):
         train(tmp_path / "short", run)
-    save_dataset(replace(data, valid=short), tmp_path / "unvalidated")
+    save_dataset(replace(data, valid=Histories.from_lists([], [])), tmp_path / "unvalidated")
     with pytest.raises(TrainingError, match="no validation user"):
         train(tmp_path / "unvalidated", run)
     with pytest.raises(DataError, match=r"dataset\.json"):

@@ -141,6 +141,7 @@ def train(
     """
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
+    from llmcdsr_tools.run import CHECKPOINT
     from llmcdsr_tools.train import stage
 
     try:
@@ -156,7 +157,13 @@ def train(
             observer=training_progress(),
         )
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; {output} keeps the last full epoch, --resume goes on from there", err=True)
+        done = (output / CHECKPOINT).exists()
+        kept = (
+            f"{output} keeps the last full epoch, --resume goes on from there"
+            if done
+            else "no epoch was done, --resume begins again"
+        )
+        click.echo(f"\nstopped; {kept}", err=True)
         raise
     reason = "stopped early" if result.stopped_early else "all epochs done"
     click.echo(
@@ -195,7 +202,7 @@ def evaluate(
     from llmcdsr_tools.dataset import load_dataset
 
     data = load_dataset(dataset)
-    backend, item_embedding = stage.open_model(model, data, best_for)
+    backend, item_embedding = stage.open_model(model, data, best_for, folder=dataset)
     recaller = stage.open_pseudo(model) if pseudo == "auto" else None
     results = stage.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
     _print_results(results, split, seed, as_json)

@@ -13,12 +13,23 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_tools.checkpoint import save_model
+from llmcdsr_lite.errors import DataError, SettingsError, TrainingError
+from llmcdsr_tools.checkpoint import load_model, save_model
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import EpochMetrics, RunHeader, file_hash, folder_hash, open_run, write_metrics
+from llmcdsr_tools.run import (
+    BEST,
+    CHECKPOINT,
+    CURVES,
+    EpochMetrics,
+    RunHeader,
+    file_hash,
+    folder_hash,
+    open_run,
+    read_metrics,
+    write_metrics,
+)
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.curves import plot_curves
 from llmcdsr_tools.train.meta_learning import MetaLearning
@@ -109,25 +120,71 @@ def train(
             _meta_learning(data, settings, names, found),
         )
         open_run(run, header, resume)
-        done = training.restore(run) if resume and (run / "checkpoint.npz").exists() else []
+        done = _restored(training, run)
         return _run_epochs(training, run, done, observer)
 
 
+def _restored(training: Training, run: Path) -> list[EpochMetrics]:
+    """Go back to the checkpoint of a run, if it has one, and make its best models those of the checkpoint.
+
+    Only the models of the checkpoint's own epoch can be missing after a stop: they are written after it.
+    """
+    best = [run / f"{name}.npz" for name in BEST]
+    if not (run / CHECKPOINT).exists():
+        found = next((path for path in best if path.exists()), None)
+        if found is not None:
+            raise TrainingError(
+                f"{run / CHECKPOINT}: no such file, though there is {found.name}: the run cannot go on; "
+                "choose another folder to start over"
+            )
+        return []
+    done = training.restore(run)
+    for path, epoch in zip(best, training.stopping.best_epoch, strict=True):
+        if epoch == len(done):
+            _save_best(training, path, epoch)
+        elif epoch:  # 0: a domain without validation users
+            found_epoch = load_model(path)[1].get("epoch") if path.exists() else None
+            if found_epoch != epoch:
+                state = "no such file" if found_epoch is None else f"is of epoch {found_epoch}"
+                raise TrainingError(
+                    f"{path}: {state}, the checkpoint's best is of epoch {epoch}: the run cannot go on; "
+                    "choose another folder to start over"
+                )
+    return _with_seconds(run, done)
+
+
+def _with_seconds(run: Path, done: list[EpochMetrics]) -> list[EpochMetrics]:
+    """The epochs with the seconds that metrics.jsonl has, if it can be read: the checkpoint has none."""
+    try:
+        seconds = {m.epoch: m.seconds for m in read_metrics(run)}
+    except DataError:
+        return done
+    return [replace(m, seconds=seconds.get(m.epoch, m.seconds)) for m in done]
+
+
+def _save_best(training: Training, path: Path, epoch: int) -> None:
+    save_model(path, training.parameters, {"epoch": epoch}, training.poolers)
+
+
 def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observer: Observer) -> TrainResult:
-    """Train on from the epochs that are done, saving each, until a reason to stop."""
+    """Train on from the epochs that are done, saving each, until a reason to stop.
+
+    The checkpoint makes an epoch done: all that is written after it is made good by the next call.
+    """
     settings, stopping = training.settings, training.stopping
     domains = training.data.catalogue.domains
     write_metrics(run, done)
+    if done:
+        plot_curves(run / CURVES, done, domains)
     while len(done) < settings.n_epochs and not stopping.finished(len(done), settings.patience):
         metrics = training.run_epoch(len(done) + 1, observer)
         improved = stopping.update(metrics)
-        for name in improved:
-            description = {"epoch": metrics.epoch}
-            save_model(run / f"{name}.npz", training.parameters, description, training.poolers)
         done.append(metrics)
+        write_metrics(run, done)  # before the checkpoint, which does without the seconds
         training.save(run, done)
-        write_metrics(run, done)
-        plot_curves(run / "curves.svg", done, domains)
+        for name in improved:
+            _save_best(training, run / f"{name}.npz", metrics.epoch)
+        plot_curves(run / CURVES, done, domains)
         observer.epoch(metrics, improved)
     return TrainResult(
         run,

@@ -20,7 +20,7 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluate import Result, evaluate
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam
-from llmcdsr_tools.run import EarlyStopping, EpochMetrics
+from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
@@ -92,17 +92,14 @@ class Training:
         for step, batch in enumerate(epoch_batches(self.sequences, self.settings.batch_size, rng), 1):
             loss, meta_loss = self.step(batch, rng)
             if not math.isfinite(loss + (meta_loss or 0.0)):
-                kept = (
-                    f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
-                )
-                raise TrainingError(
-                    f"epoch {epoch}, step {step}: the loss is {loss}; {kept}. A lower learning rate may help."
-                )
+                raise _diverged(epoch, f", step {step}: the loss is {loss}")
             total += loss
             meta_total += meta_loss or 0.0
             observer.step(epoch, step, n_steps, loss)
         self.item_adam.catch_up()
         seconds = time.perf_counter() - start
+        if not self._is_finite():
+            raise _diverged(epoch, ": the model is not finite after its last step")
         a, b = self.validate()
         trains_poolers = self.meta is not None and self.meta.optimizer != "none"
         mean_meta = meta_total / n_steps if trains_poolers else None
@@ -131,6 +128,15 @@ class Training:
         a, b = (r for r in results if r.protocol == "sampled")
         return a, b
 
+    def _is_finite(self) -> bool:
+        """Whether parameters, poolers and what the model makes of a history are numbers."""
+        arrays = [self.parameters.dense, self.parameters.item_embedding]
+        arrays += [] if self.poolers is None else [self.poolers]
+        if not all(np.isfinite(array).all() for array in arrays):
+            return False
+        longest = self.data.train[int(self.data.train.lengths.argmax())]  # parameters of every position
+        return bool(np.isfinite(NumpyBackend(self.parameters).represent([longest])).all())
+
     @property
     def poolers(self) -> npt.NDArray[np.float32] | None:
         """Poolers (2, H) of the recall network, where there is one."""
@@ -158,19 +164,21 @@ class Training:
         description = {
             "n_steps": self.dense_adam.n_steps,
             "stopping": asdict(self.stopping),
-            "epochs": [asdict(m) for m in done],
+            # without seconds: the same training gives the same bytes
+            "epochs": [{k: v for k, v in m.to_json().items() if k != "seconds"} for m in done],
         }
-        save_checkpoint(run / "checkpoint.npz", Checkpoint(self._state(), description))
+        save_checkpoint(run / CHECKPOINT, Checkpoint(self._state(), description))
 
     def restore(self, run: Path) -> list[EpochMetrics]:
         """Go back to the checkpoint; the epochs it has behind it."""
-        path = run / "checkpoint.npz"
+        path = run / CHECKPOINT
         checkpoint = load_checkpoint(path)
         try:
             for name, array in self._state().items():
-                if checkpoint.arrays[name].shape != array.shape:
-                    raise ValueError(f"{name} has shape {checkpoint.arrays[name].shape}")
-                array[:] = checkpoint.arrays[name]
+                found = checkpoint.arrays[name]
+                if (found.shape, found.dtype) != (array.shape, array.dtype):
+                    raise ValueError(f"{name} is {found.dtype} of shape {found.shape}")
+                array[:] = found
             description = checkpoint.description
             poolers = [] if self.meta is None else [self.meta.adam]
             for adam in (self.dense_adam, self.item_adam, *poolers):
@@ -180,3 +188,8 @@ class Training:
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path}: does not fit this run: {error}") from None
         return epochs
+
+
+def _diverged(epoch: int, what: str) -> TrainingError:
+    kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
+    return TrainingError(f"epoch {epoch}{what}; {kept}. A lower learning rate may help.")
