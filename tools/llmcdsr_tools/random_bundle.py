@@ -62,7 +62,7 @@ def write_random_bundle(
     hidden, n_blocks, n_heads, max_length : int
     seed : int
     overwrite : bool
-        Replace a folder that is there.
+        Replace a bundle that is there; no other folder is, unless it is empty.
 
     Raises
     ------

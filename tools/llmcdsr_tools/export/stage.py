@@ -61,7 +61,7 @@ def export(
     seed : int
         Of the negatives of the metrics in the model card.
     overwrite : bool
-        Replace a folder that is there.
+        Replace a bundle that is there; no other folder is, unless it is empty.
     pretrained : Path, optional
         What `pretrain` wrote. If the run was trained with pseudo items, the same file.
     text_embeddings : Path, optional
