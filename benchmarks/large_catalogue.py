@@ -167,7 +167,8 @@ def report_load(bundle: Path) -> None:
     assert graph_fault(read.index.items.graph, read.catalogue.domains) is None
     print(
         f"  of it to check the graph: {time.perf_counter() - begun[0]:.2f} s, "
-        f"{time.process_time() - begun[1]:.2f} s of CPU; search widths {read.index.items.search_widths}"
+        f"{time.process_time() - begun[1]:.2f} s of CPU; search widths {read.index.items.search_widths}, "
+        f"of both domains at once {read.index.items.width_together}"
     )
 
 

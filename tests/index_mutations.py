@@ -64,7 +64,7 @@ def damage_array(array: npt.NDArray[Any], rng: np.random.Generator, n_rows: int)
 
 def damage_config(index: dict[str, Any], rng: np.random.Generator) -> None:
     part = index[("items", "recall")[rng.integers(2)]]
-    holder, key = part, ("links", "search_widths", "measured")[rng.integers(3)]
+    holder, key = part, ("links", "search_widths", "measured", "width_together")[rng.integers(4)]
     if rng.integers(6) == 0:
         holder, key = index, ("items", "recall")[rng.integers(2)]
     value = VALUES[rng.integers(len(VALUES))]

@@ -14,7 +14,8 @@ recall_index_upper.npy
 ======================== ====================================================================
 
 ``index`` in config.json: ``items`` and, with the last three, ``recall``, each with ``links`` (M),
-``search_widths`` (for domain A, domain B) and ``measured``, how it was built and what it finds.
+``search_widths`` (for domain A, domain B), ``measured``, how it was built and what it finds, and possibly
+``width_together``, how wide a domain is searched at most where both are searched at once.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def write_index(folder: Path, index: BundleIndex) -> tuple[tuple[str, ...], dict
             "search_widths": list(searched.search_widths),
             "measured": dict(searched.measured),
         }
+        if searched.width_together is not None:
+            described[part]["width_together"] = searched.width_together
     return tuple(names), described
 
 
@@ -145,7 +148,12 @@ def _read_graph(
     measured = described.get("measured")
     if not isinstance(measured, dict):
         raise BundleError(f"{path}: field 'index.{part}.measured' must be an object")
-    return SearchGraph(graph, _read_widths(path, described, part, len(domains)), measured)
+    together = (
+        None
+        if "width_together" not in described
+        else read_size(path, described, "width_together", _MAX_WIDTH)
+    )
+    return SearchGraph(graph, _read_widths(path, described, part, len(domains)), measured, together)
 
 
 def _read_widths(path: Path, described: dict[str, Any], part: str, n_domains: int) -> tuple[int, ...]:

@@ -31,11 +31,15 @@ class SearchGraph:
         For each domain, how many candidates a search keeps.
     measured : mapping
         JSON-able: how it was built, and the recall that was found for these widths.
+    width_together : int, optional
+        How many it keeps in each domain at most where several are searched at once: fewer of each are among
+        the best of all. Without it they are searched as wide as alone.
     """
 
     graph: Graph
     search_widths: tuple[int, ...]
     measured: Mapping[str, Any] = field(default_factory=dict)
+    width_together: int | None = None
 
 
 class HnswSearch:
@@ -76,15 +80,18 @@ class HnswSearch:
             raise ValueError(f"a graph of {len(graph.graph.links)} rows for {len(item_vectors)} item vectors")
         self._exact = ExactSearch(item_vectors)
         self._indexes = [
-            (domain, width, make_index(graph.graph, item_vectors, domain, width, threads))
+            (domain, width, make_index(graph.graph, item_vectors, domain, threads))
             for domain, width in zip(domains, graph.search_widths, strict=True)
         ]
+        self._width_together = graph.width_together
 
     def set_width(self, width: int) -> None:
-        """Set how many candidates a search keeps, in every domain; not while others search."""
-        for _, _, index in self._indexes:
-            index.set_ef(width)
+        """Set how many candidates a search keeps, in every domain."""
         self._indexes = [(domain, width, index) for domain, _, index in self._indexes]
+
+    def set_width_together(self, width: int | None) -> None:
+        """Set how many candidates a search of several domains keeps in each at most."""
+        self._width_together = width
 
     def search(
         self,
@@ -106,15 +113,17 @@ class HnswSearch:
         ):
             return self._exact.search(users, k, start, stop, blocked, allowed)
         found_rows, found_scores = [], []
+        together = None if len(indexes) == 1 else self._width_together
         for _, width, index in indexes:
-            # hnswlib searches as wide as what is asked for, if that is more: the best of twice as many
+            width = width if together is None else min(width, together)
+            # of a narrow search, which is as wide as what is asked for, the best of twice as many
             n = wanted if width >= 2 * wanted else 2 * wanted
             try:
-                labels, distances = index.knn_query(users, k=n)
+                labels, distances = index.knn_query(users, k=max(width, n))  # nearest first
             except RuntimeError:  # the graph does not reach so many items
                 return self._exact.search(users, k, start, stop, blocked, None)
-            found_rows.append(labels.astype(np.int64))
-            found_scores.append(1 - distances)
+            found_rows.append(labels[:, :n].astype(np.int64))
+            found_scores.append(1 - distances[:, :n])
         rows = found_rows[0] if len(indexes) == 1 else np.concatenate(found_rows, axis=1)
         scores = found_scores[0] if len(indexes) == 1 else np.concatenate(found_scores, axis=1)
         for i, forbidden in enumerate(blocked):

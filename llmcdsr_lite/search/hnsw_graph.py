@@ -190,10 +190,11 @@ def _links_fault(links: Links, domain: Domain, owners: npt.NDArray[np.int64]) ->
     return None
 
 
-def make_index(
-    graph: Graph, vectors: npt.NDArray[np.float32], domain: Domain, search_width: int, threads: int
-) -> Any:
+def make_index(graph: Graph, vectors: npt.NDArray[np.float32], domain: Domain, threads: int) -> Any:
     """Give hnswlib the graph of a domain, for search by inner product; its labels are item rows.
+
+    A search keeps as many candidates as it is asked for, so that each may have a width of its own: what
+    hnswlib calls ``ef`` is of the index, and must not change while others search.
 
     Parameters
     ----------
@@ -201,8 +202,6 @@ def make_index(
         Without a fault.
     vectors : float32 array (items + 1, H)
     domain : Domain
-    search_width : int
-        How many candidates a search keeps at least.
     threads : int
         Of a search for many users.
 
@@ -231,7 +230,7 @@ def make_index(
         "cur_element_count": n,
         "max_level": int(levels.max()),
         "enterpoint_node": int(levels.argmax()),
-        "ef": search_width,
+        "ef": 1,
         "num_threads": threads,
         "ep_added": True,
         "has_deletions": False,

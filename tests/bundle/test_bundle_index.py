@@ -49,7 +49,7 @@ def large() -> Bundle:
     settings = GraphSettings(links=2, build_width=20)
     vectors = parameters.item_embedding
     index = BundleIndex(
-        SearchGraph(build_graph(vectors, catalogue.domains, settings), (30, 40), {"by": "hand"}),
+        SearchGraph(build_graph(vectors, catalogue.domains, settings), (30, 40), {"by": "hand"}, 35),
         SearchGraph(build_graph(items, catalogue.domains, settings), (50, 60)),
     )
     choice = PseudoChoice(PseudoSetting("insert", 3, "front"))
@@ -79,13 +79,16 @@ def test_round_trip(written: Path, large: Bundle) -> None:
     for one, other in ((found.items, large.index.items), (found.recall, large.index.recall)):
         assert one.search_widths == other.search_widths
         assert one.measured == other.measured
+        assert one.width_together == other.width_together
         for name in ARRAYS:
             array = getattr(one.graph, name)
             assert isinstance(array, np.memmap)
             assert np.array_equal(array, getattr(other.graph, name))
     config = json.loads((written / "config.json").read_text())
     assert config["format_version"] == 3
-    assert config["index"]["items"] == {"links": 2, "search_widths": [30, 40], "measured": {"by": "hand"}}
+    widths = {"search_widths": [30, 40], "width_together": 35}
+    assert config["index"]["items"] == {"links": 2, **widths, "measured": {"by": "hand"}}
+    assert set(config["index"]["recall"]) == {"links", "search_widths", "measured"}
     assert set(FILES) < set(config["files"])
 
 
@@ -199,6 +202,9 @@ def test_wrong_array_with_the_right_hash(
         (["index", "items", "search_widths"], [30, 0], "search_widths"),
         (["index", "items", "search_widths"], [30, 10**9], "search_widths"),
         (["index", "items", "search_widths"], [30, True], "search_widths"),
+        (["index", "items", "width_together"], 0, "field 'width_together' is 0"),
+        (["index", "items", "width_together"], None, "field 'width_together' is None"),
+        (["index", "recall", "width_together"], 10**9, "field 'width_together' is 1000000000"),
         (["index", "recall", "search_widths"], None, "field 'index.recall.search_widths' is None"),
         (["index", "recall", "measured"], [], "field 'index.recall.measured' must be an object"),
     ],

@@ -159,6 +159,34 @@ def test_a_wider_search_finds_more(vectors: npt.NDArray[np.float32]) -> None:
     assert hits[0] < 0.8 * hits[1]
 
 
+def test_several_domains_are_searched_as_wide_as_is_said_for_them(vectors: npt.NDArray[np.float32]) -> None:
+    """Where no width is said, as wide as alone; and a domain alone never minds it."""
+    graph = build_graph(vectors, DOMAINS, GraphSettings(links=3))
+    users = np.random.default_rng(4).normal(size=(60, 16)).astype(np.float32)
+
+    def found(together: int | None, start: int, stop: int) -> list[list[int]]:
+        search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200), width_together=together))
+        return search.search(users, 2, start, stop, [NONE] * 60, None)[0].tolist()
+
+    def joined(width: int | None) -> list[list[int]]:
+        """The best of both domains, each searched alone."""
+        search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200)))
+        if width is not None:
+            search.set_width(width)
+        parts = [search.search(users, 2, d.start, d.stop, [NONE] * 60, None) for d in DOMAINS]
+        rows, scores = (np.concatenate(one, axis=1) for one in zip(*parts, strict=True))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :2]
+        best: list[list[int]] = np.take_along_axis(rows, order, axis=1).tolist()
+        return best
+
+    start, stop = DOMAINS[0].start, DOMAINS[-1].stop
+    assert found(None, start, stop) == joined(None)
+    assert found(500, start, stop) == joined(None)  # no wider than alone
+    assert found(5, start, stop) == joined(5) != joined(None)
+    for domain in DOMAINS:
+        assert found(5, domain.start, domain.stop) == found(None, domain.start, domain.stop)
+
+
 def test_no_users(hnsw: HnswSearch) -> None:
     rows, scores = hnsw.search(np.zeros((0, 16), np.float32), 3, 1, 2001, [], None)
     assert rows.shape == scores.shape == (0, 3)

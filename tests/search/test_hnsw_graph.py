@@ -116,7 +116,8 @@ def test_labels_are_rows_and_distances_of_the_vectors_given(
     graph: Graph, vectors: npt.NDArray[np.float32]
 ) -> None:
     for domain in DOMAINS:
-        index = make_index(graph, vectors, domain, 600, 1)
+        index = make_index(graph, vectors, domain, 1)
+        index.set_ef(600)
         labels, distances = index.knn_query(vectors[7:8] * 3, k=5)
         scores = vectors.astype(np.float64) @ (vectors[7] * 3)
         expected = sorted(range(domain.start, domain.stop), key=lambda row: -scores[row])[:5]
@@ -230,7 +231,7 @@ def test_another_layout_is_refused(
 
     monkeypatch.setattr(hnswlib, "Index", Other)
     with pytest.raises(MissingDependencyError, match=r"needs hnswlib 0\.8.*'label_offset': 8"):
-        make_index(graph, vectors, DOMAINS[0], 64, 1)
+        make_index(graph, vectors, DOMAINS[0], 1)
 
 
 def test_without_hnswlib(vectors: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:

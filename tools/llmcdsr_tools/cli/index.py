@@ -14,7 +14,7 @@ from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import Number, overwrite_option
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.index import Measure
+    from llmcdsr_tools.search_widths import Measure
 
 
 @cli.command()

@@ -1,0 +1,189 @@
+"""How wide a graph must be searched to find what is wanted: the widths are tried, the narrowest is taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
+from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph
+from llmcdsr_lite.search.protocol import Rows
+
+K = 10  # recall@10
+WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+_TIMED_USERS = 200
+_BATCH = 256
+
+Vectors = npt.NDArray[np.float32]
+Histories = Sequence[Rows]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one width of the search finds, and the median time for one user, of it and of exact search."""
+
+    part: str
+    domain: str
+    width: int
+    recall: float
+    milliseconds: float
+    exact_milliseconds: float
+    reached: bool
+
+
+Observer = Callable[[Measure], None]
+
+
+class WidthTrial:
+    """Builds graphs and chooses how wide they are searched.
+
+    Parameters
+    ----------
+    settings : GraphSettings
+    recall : float
+        Share of the ten best items that searches must find.
+    source : str
+        Where the histories are from.
+    progress : callable, optional
+        Told how many items are linked, of how many.
+    observer : callable, optional
+        Told of every width that is tried.
+    """
+
+    def __init__(
+        self,
+        settings: GraphSettings,
+        recall: float,
+        source: str,
+        progress: Progress | None,
+        observer: Observer | None,
+    ) -> None:
+        self._settings = settings
+        self._recall = recall
+        self._source = source
+        self._progress = progress
+        self._observer = observer
+        self.chosen: list[Measure] = []
+
+    def run(
+        self,
+        part: str,
+        vectors: Vectors,
+        domains: tuple[Domain, Domain],
+        users: Sequence[Vectors],
+        histories: Histories | None,
+    ) -> SearchGraph:
+        """Build the graph of a part, and choose widths for the users of each domain."""
+        graph = build_graph(vectors, domains, self._settings, self._progress)
+        exact = ExactSearch(vectors)
+        chosen = []
+        for domain, of_domain in zip(domains, users, strict=True):
+            searched = HnswSearch(vectors, [domain], 1, SearchGraph(graph, (WIDTHS[0],)))
+            chosen.append(
+                self._choose(part, domain, WIDTHS, searched, searched.set_width, exact, of_domain, histories)
+            )
+        self.chosen += chosen
+        measured: dict[str, Any] = {
+            "graph": asdict(self._settings),
+            "wanted_recall": self._recall,
+            "histories": self._source,
+            "domains": [
+                _described(measure, len(of_domain)) for measure, of_domain in zip(chosen, users, strict=True)
+            ],
+        }
+        return SearchGraph(graph, tuple(measure.width for measure in chosen), measured)
+
+    def together(
+        self,
+        part: str,
+        alone: SearchGraph,
+        vectors: Vectors,
+        domains: tuple[Domain, Domain],
+        users: Vectors,
+        histories: Histories,
+    ) -> SearchGraph:
+        """Choose how wide both domains are searched at once, if that may be narrower than one alone."""
+        a, b = domains
+        both = Domain(f"{a.name} and {b.name}", a.start, b.stop)
+        searched = HnswSearch(vectors, domains, 1, alone)
+        widths = [width for width in WIDTHS if width <= max(alone.search_widths)]
+        measure = self._choose(
+            part, both, widths, searched, searched.set_width_together, ExactSearch(vectors), users, histories
+        )
+        if not measure.reached:
+            return alone
+        self.chosen.append(measure)
+        measured = {**alone.measured, "together": _described(measure, len(users))}
+        return replace(alone, measured=measured, width_together=measure.width)
+
+    def _choose(
+        self,
+        part: str,
+        domain: Domain,
+        widths: Sequence[int],
+        search: HnswSearch,
+        set_width: Callable[[int], None],
+        exact: ExactSearch,
+        users: Vectors,
+        histories: Histories | None,
+    ) -> Measure:
+        nothing = np.zeros(0, dtype=np.int64)
+        blocked = [nothing] * len(users) if histories is None else histories
+        within = (min(K, domain.n_items), domain.start, domain.stop)
+        expected = np.concatenate(
+            [
+                exact.search(users[i : i + _BATCH], *within, blocked[i : i + _BATCH], None)[0]
+                for i in range(0, len(users), _BATCH)
+            ]
+            or [nothing]
+        )
+        exact_time = _median_time(exact, users[: _TIMED_USERS // 10], within, blocked)
+        for width in widths:
+            set_width(width)
+            # one at a time, as requests come: among others a user's search is as wide as that of any of them
+            found = [
+                search.search(users[i : i + 1], *within, blocked[i : i + 1], None)[0][0]
+                for i in range(len(users))
+            ]
+            hits = [
+                int(np.isin(a[a > 0], b).sum()) / max(1, int(np.count_nonzero(b)))
+                for a, b in zip(found, expected, strict=True)
+            ]
+            recall = float(np.mean(hits)) if hits else 1.0
+            taken = _median_time(search, users[:_TIMED_USERS], within, blocked)
+            reached = recall >= self._recall
+            measure = Measure(part, domain.name, width, recall, taken, exact_time, reached)
+            if self._observer is not None:
+                self._observer(measure)
+            if reached:
+                break
+        return measure
+
+
+def _described(measure: Measure, n_users: int) -> dict[str, Any]:
+    """What config.json says of a width."""
+    return {
+        "users": n_users,
+        "recall_at_10": round(measure.recall, 4),
+        "milliseconds": round(measure.milliseconds, 4),
+        "exact_milliseconds": round(measure.exact_milliseconds, 4),
+    }
+
+
+def _median_time(
+    search: HnswSearch | ExactSearch, users: Vectors, within: tuple[int, int, int], blocked: Histories
+) -> float:
+    """Median time in milliseconds of a search for one user."""
+    times = []
+    for i in range(len(users)):
+        begun = time.perf_counter()
+        search.search(users[i : i + 1], *within, blocked[i : i + 1], None)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)) * 1e3 if times else 0.0
