@@ -145,6 +145,39 @@ def test_ties_and_nan_count_against_the_model() -> None:
     assert both(1, math.nan, 2, 3) == (2, 3)
 
 
+@pytest.mark.parametrize("n_items", [2, 7, 37, 99])
+@pytest.mark.parametrize("n_users", [1, 3, 300])
+def test_ties_are_not_broken_by_rounding(n_items: int, n_users: int) -> None:
+    """A product rounds the same sum in more than one way, by where in it an item stands."""
+    rng = np.random.default_rng(0)
+    hidden = 64
+    users = rng.normal(size=(n_users, hidden)).astype(np.float32)
+    users[:, 3] = rng.choice([-1, 1], n_users)
+    table = np.tile(rng.normal(size=hidden).astype(np.float32), (n_items + 1, 1))
+
+    class Users:
+        name = "users"
+        n_given = 0
+
+        def represent(self, histories: Any) -> Any:
+            self.n_given += len(histories)
+            return users[self.n_given - len(histories) : self.n_given]
+
+    domain = Domain("a", 1, n_items + 1)
+    targets = rng.integers(1, n_items + 1, n_users)
+    targets[0] = n_items
+    queries = Queries([np.array([1])] * n_users, targets)
+    negatives = draw_negatives(targets, domain, 5, 0)
+    sampled, full = ranks(Users(), table, queries, domain, negatives)
+    assert set(sampled) == {min(5, n_items - 1)}
+    assert set(full) == {n_items - 1}
+    table[1:, 3] += np.arange(n_items, dtype=np.float32) / 10  # no ties any more
+    _, full = ranks(Users(), table, queries, domain, negatives)
+    exact = users.astype(np.float64) @ table[1:].T.astype(np.float64)
+    expected = (exact >= np.take_along_axis(exact, targets[:, None] - 1, axis=1)).sum(axis=1) - 1
+    assert full.tolist() == expected.tolist()
+
+
 def test_a_perfect_and_a_hopeless_model() -> None:
     """The first target is ranked first of all, the second last."""
     table = np.array([[0.0], [1.0], *([-float(i)] for i in range(N_A + N_B - 1))])

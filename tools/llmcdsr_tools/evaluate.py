@@ -274,20 +274,43 @@ def ranks(
     for chunk in _chunks(len(sampled)):
         histories = queries.histories[chunk]
         if pseudo is None:
-            scores = backend.represent(histories) @ table.T  # (chunk, items of the domain)
+            users = backend.represent(histories)  # (chunk, H)
+            scores = users @ table.T  # (chunk, items of the domain)
         else:
             recalled = pseudo.recall(histories, domain, ["auto"] * len(histories))
             sequences = [
                 history if items is None else items.sequence(history, pseudo.max_length)
                 for history, items in zip(histories, recalled, strict=True)
             ]
-            scores = backend.represent(sequences) @ table.T
+            users = backend.represent(sequences)
+            scores = users @ table.T
             Fusion(pseudo.network, recalled).add(scores, slice(0, len(histories)), rows)
-        columns = queries.targets[chunk, None] - domain.start
-        ahead = ~(scores < np.take_along_axis(scores, columns, axis=1))
+        ahead = _ahead(scores, users, table, queries.targets[chunk] - domain.start)
         full[chunk] = ahead.sum(axis=1) - 1  # the target itself
         sampled[chunk] = np.take_along_axis(ahead, negatives[chunk] - domain.start, axis=1).sum(axis=1)
     return sampled, full
+
+
+def _ahead(
+    scores: npt.NDArray[np.floating[Any]],
+    users: npt.NDArray[np.floating[Any]],
+    table: npt.NDArray[np.floating[Any]],
+    columns: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Whether each item ranks before each user's target, or is it (chunk, items).
+
+    A product may sum up the columns at its edges in another order than the rest. So items whose vector is the
+    target's, to the bit, are looked for among those that seem to score less by no more than rounding.
+    """
+    of_target = np.take_along_axis(scores, columns[:, None], axis=1)
+    below = scores < of_target
+    lengths = np.linalg.norm(users, axis=1) * np.linalg.norm(table[columns], axis=1)
+    rounding = 2 * table.shape[1] * np.finfo(scores.dtype).eps * lengths[:, None]
+    near = below & ~(scores < of_target - rounding)
+    for user in np.flatnonzero(near.any(axis=1)):
+        others = np.flatnonzero(near[user])
+        below[user, others] = (table[others] != table[columns[user]]).any(axis=1)
+    return ~below
 
 
 def format_results(results: list[Result]) -> str:
