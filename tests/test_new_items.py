@@ -289,6 +289,12 @@ def test_saving_without_new_items_copies(folder: Path, tmp_path: Path) -> None:
         Recommender.load(folder).save(tmp_path / "copy")
 
 
+def test_a_folder_that_cannot_be_made(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file/sub: cannot be written: "):
+        Recommender.load(folder, backend="numpy").save(tmp_path / "file" / "sub")
+
+
 def test_a_model_card_that_has_changed_since(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     recommender = Recommender.load(copy, backend="numpy")
