@@ -220,7 +220,7 @@ def test_the_made_case_passes(run_with: Callable[..., Result]) -> None:
         ("contrastive", "ok"),
         ("recall", "ok"),
     ]
-    assert [line.split(maxsplit=1) for line in lines[5:]] == [["other", "not checked: not built yet"]]
+    assert [line.split(maxsplit=1) for line in lines[5:]] == [["other", "not checked: no check of that name"]]
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,51 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         np.save(file, np.zeros(3))
     refused(CliRunner().invoke(main, [str(path)]), "cannot be read as an .npz file")
     np.savez(path, weights=np.zeros(3))  # nothing in it would be checked: that must not pass
-    refused(CliRunner().invoke(main, [str(path)]), "has no array 'config.hidden'")
-    with pytest.raises(DataError, match=r"has no array 'config\.hidden'"):
+    refused(CliRunner().invoke(main, [str(path)]), "nothing is checked")
+    with pytest.raises(DataError, match=r"has none of the groups forward, .*: nothing is checked"):
         check(path)
+
+
+def test_a_case_without_groups_does_not_pass(made: Arrays, tmp_path: Path) -> None:
+    parts = {k: v for k, v in made.items() if k.startswith(("config.", "param/", "other/"))}
+    np.savez(tmp_path / "case.npz", **parts)
+    refused(CliRunner().invoke(main, [str(tmp_path / "case.npz")]), "nothing is checked")
+
+
+def test_arrays_that_are_not_read_are_named(run_with: Callable[..., Result]) -> None:
+    assert "not read" not in run_with().output
+    result = run_with({"forward/grad/surprise": np.zeros(3), "recall/history/0": np.zeros(2)})
+    assert result.exit_code == 0
+    notes = [line.strip() for line in result.output.splitlines() if "not read" in line]
+    assert notes == ["not read: forward/grad/surprise", "not read: recall/history/0"]
+
+
+@pytest.mark.parametrize("group", ["meta/0", "meta/1", "meta_sgd", "meta_warm"])
+def test_another_embedding_of_an_augmented_sequence_fails(tmp_path: Path, group: str) -> None:
+    if not (OFFICIAL / "case_1.npz").exists():
+        pytest.skip(f"the official case is not at {OFFICIAL / 'case_1.npz'}")
+    with np.load(OFFICIAL / "case_1.npz") as archive:
+        arrays = dict(archive)
+    arrays[f"{group}/augmented/input_embeddings"][-1, -1, 0] += 0.01
+    np.savez(tmp_path / "case.npz", **arrays)
+    (failed,) = [r for r in check(tmp_path / "case.npz") if not r.passed]
+    assert failed.worst == f"{group}/augmented/input_embeddings"
+
+
+def test_a_changed_byte_gives_no_traceback(made: Arrays, tmp_path: Path, coarse: None) -> None:
+    path = tmp_path / "case.npz"
+    names = ("config.", "param/", "contrastive/")
+    np.savez_compressed(path, **{k: v for k, v in made.items() if k.startswith(names)})
+    content = path.read_bytes()
+    rng = np.random.default_rng(2)
+    n_refused = 0
+    for place in rng.integers(0, len(content), 250).tolist():
+        changed = bytes([content[place] ^ int(rng.integers(1, 256))])
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        result = CliRunner().invoke(main, [str(path)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), place
+        n_refused += result.output.startswith("Error: ")
+    assert n_refused > 150
 
 
 def test_one_bad_file_among_good_ones(made: Arrays, tmp_path: Path, coarse: None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.reference.packing import PackedSequences, pack
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.checkpoint import read_arrays
 
 Array = npt.NDArray[Any]
 
@@ -41,19 +41,21 @@ class Case:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read: set[str] = set()
         try:
-            # TypeError below: a single array (.npy)
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                self._arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            self._arrays = read_arrays(path)
+        except DataError as error:
             raise DataError(f"{path}: cannot be read as an .npz file: {error}") from None
-        _ = self["config.hidden"]  # another archive has no group to check, and must not pass
 
     def __getitem__(self, name: str) -> Array:
-        try:
-            return self._arrays[name]
-        except KeyError:
-            raise DataError(f"{self.path}: has no array {name!r}") from None
+        if name not in self._arrays:
+            raise DataError(f"{self.path}: has no array {name!r}")
+        self._read.add(name)
+        return self._arrays[name]
+
+    def unread(self, group: str) -> tuple[str, ...]:
+        """Arrays of a group that nobody has asked for."""
+        return tuple(n for n in self._arrays if n.startswith(f"{group}/") and n not in self._read)
 
     def groups(self) -> list[str]:
         """Groups in file order: the first part of the names, without the model itself."""

@@ -2,15 +2,16 @@
 
 ``python -m llmcdsr_tools.conformance FILE...`` reads case files (.npz: parameters under PyTorch's names,
 inputs, outputs and gradients, float64, dropout off), prints the largest relative error of each group and
-exits with status 1 if one is out of tolerance. The relative error of an array is the largest absolute
-difference divided by the largest absolute value expected.
+exits with status 1 if one is out of tolerance, or none is checked. Arrays that no check reads are named.
+The relative error of an array is the largest absolute difference divided by the largest absolute value
+expected.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -37,12 +38,15 @@ class GroupResult:
     worst : str
         The array it was found in.
     tolerance : float
+    unread : tuple of str
+        Arrays of the group that no comparison asked for.
     """
 
     group: str
     error: float | None = None
     worst: str = ""
     tolerance: float = 0.0
+    unread: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -66,7 +70,8 @@ def check(path: Path) -> list[GroupResult]:
     Raises
     ------
     DataError
-        If the file cannot be read, lacks an array, or its arrays do not fit together.
+        If the file cannot be read, has no group that is checked, lacks an array, or its arrays do not fit
+        together.
     """
     case = Case(path)
     results = []
@@ -76,9 +81,12 @@ def check(path: Path) -> list[GroupResult]:
             continue
         try:
             with np.errstate(all="ignore"):  # what is not finite fails the comparison
-                results.append(_check_group(case, group))
+                result = _check_group(case, group)
+            results.append(replace(result, unread=case.unread(group)))
         except (ValueError, IndexError, TypeError) as error:
             raise DataError(f"{path}: arrays of group {group!r} do not fit together: {error}") from None
+    if all(r.error is None for r in results):
+        raise DataError(f"{path}: has none of the groups {', '.join(_CHECKS)}: nothing is checked")
     return results
 
 
@@ -87,9 +95,7 @@ def _check_group(case: Case, group: str) -> GroupResult:
     worst, error = "", 0.0
     for name, actual, expected in compare(case):
         this = relative_error(actual, expected)
-        if math.isnan(this):  # nothing is worse, and no later array may hide it
-            return GroupResult(group, this, name, tolerance)
-        if this > error:
+        if not this <= error and not math.isnan(error):  # nothing is worse than nan, and nothing may hide it
             worst, error = name, this
     return GroupResult(group, error, worst, tolerance)
 
@@ -168,12 +174,14 @@ def main(files: tuple[Path, ...]) -> None:
         for r in results:
             passed &= r.passed
             if r.error is None:
-                click.echo(f"  {r.group:<12} not checked: not built yet")
+                click.echo(f"  {r.group:<12} not checked: no check of that name")
                 continue
             verdict = "ok" if r.passed else "OUT OF TOLERANCE"
             click.echo(
                 f"  {r.group:<12} {r.error:.1e} (tolerance {r.tolerance:.0e}, worst: {r.worst}) {verdict}"
             )
+            if r.unread:
+                click.echo(f"  {'':<12} not read: {', '.join(r.unread)}")
     if not passed:
         raise SystemExit(1)
 

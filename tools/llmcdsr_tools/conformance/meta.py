@@ -47,6 +47,8 @@ def check_meta(case: Case) -> Comparisons:
     for step in ("meta/0", "meta/1"):
         virtual = yield from _check_step(case, step, "fresh-adam", _fresh_adams(case), 0.0)
         after = parameters_of(case, f"{step}/shadow_param_after/")
+        # the official step begins from an empty state: it leaves none behind
+        yield f"{step}/state_after_is_empty", np.array(1), case[f"{step}/state_after_is_empty"]
         yield f"{step}/shadow_param_after/item_embedding", virtual.item_embedding, after.item_embedding
         for name, array in virtual.arrays.items():
             yield f"{step}/shadow_param_after/{name}", array, after.arrays[name]
@@ -101,6 +103,9 @@ def _check_step(
     base = _PaddedBatch.read(case, "forward")
     shown = _PaddedBatch.read(case, f"{group}/augmented", frozen=True)
     meta = _PaddedBatch.read(case, "meta/overlap")
+    inputs, tokens = pack_padded(case[f"{group}/augmented/seq"])
+    given = case[f"{group}/augmented/input_embeddings"].reshape(-1, parameters.config.hidden)
+    yield f"{group}/augmented/input_embeddings", parameters.item_embedding[inputs.rows], given[tokens]
     of_augmented, run = differentiate(parameters, shown.batch, lambda _: shown.objective, None)
     # the official optimisers step along rows without a gradient, too
     gradient = with_all_rows(combine(base.gradient(parameters), of_augmented), parameters)
