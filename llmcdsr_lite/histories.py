@@ -102,10 +102,10 @@ def read_histories(
 @contextmanager
 def _open_binary(path: Path) -> Iterator[IO[bytes]]:
     if path == STREAM and sys.stdin is None:
-        raise DataError("standard input is closed")
+        raise DataError("-: cannot be read: standard input is closed")
     try:
         if path == STREAM:
-            yield _unpacked(sys.stdin.buffer)  # type: ignore[arg-type]
+            yield _unpacked(sys.stdin.buffer)
             return
         with path.open("rb") as file:
             yield gzip.GzipFile(fileobj=file) if named_gzip(path) else _unpacked(file)  # type: ignore[misc]
@@ -113,9 +113,10 @@ def _open_binary(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _unpacked(file: io.BufferedReader) -> IO[bytes]:
+def _unpacked(file: IO[bytes]) -> IO[bytes]:
     """The file, or what is in it where it is gzip."""
-    is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
+    peek = getattr(file, "peek", None)  # what stands in for standard input may have none
+    is_gzip = peek is not None and peek(2)[:2] == _GZIP_MAGIC
     return gzip.GzipFile(fileobj=file) if is_gzip else file  # type: ignore[return-value]
 
 

@@ -224,7 +224,7 @@ def test_gzip_without_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(DataError, match=r"^standard input is closed$"):
+    with pytest.raises(DataError, match=r"^-: cannot be read: standard input is closed$"):
         list(read_histories(Path("-")))
 
 

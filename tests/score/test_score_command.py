@@ -68,7 +68,7 @@ def shell(command: str, bundle_folder: Path, source: Path) -> subprocess.Complet
     ("command", "message"),
     [
         ('"$IN" --model "$MODEL" >&-', b"Error: standard output is closed\n"),
-        ('- --model "$MODEL" <&-', b"Error: standard input is closed\n"),
+        ('- --model "$MODEL" <&-', b"Error: -: cannot be read: standard input is closed\n"),
     ],
 )
 def test_a_closed_stream_is_told(bundle_folder: Path, source: Path, command: str, message: bytes) -> None:
