@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
@@ -168,6 +169,23 @@ def test_a_graph_that_disagrees_is_not_published(
 
     monkeypatch.setattr(stage, "build_onnx", spoiled)
     with pytest.raises(TrainingError, match=r"differs from the NumPy model by \d"):
+        export(run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_graph_against_the_standard_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime takes a graph without a name; the standard, and what checks against it, does not."""
+    whole = stage.build_onnx
+
+    def nameless(parameters: Any, location: str, offset: int) -> bytes:
+        model = onnx.load_from_string(whole(parameters, location, offset))
+        model.graph.ClearField("name")
+        return bytes(model.SerializeToString())
+
+    monkeypatch.setattr(stage, "build_onnx", nameless)
+    with pytest.raises(onnx.checker.ValidationError, match="name"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

@@ -54,6 +54,18 @@ def batch_of(*histories: list[int]) -> TrainingBatch:
     return TrainingBatch(packed, np.concatenate([np.array(targets[i]) for i in packed.order]))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("learning_rate", [1e30, 1e39])
+def test_a_last_step_that_makes_the_model_not_finite_ends_it(
+    small_world: Any, text: Any, learning_rate: float
+) -> None:
+    """One step an epoch: its loss is of the model before it, and finite."""
+    training = training_of(small_world, text, batch_size=100_000, learning_rate=learning_rate)
+    with pytest.raises(TrainingError, match="domain 'food', epoch 1: the model is not finite after its last"):
+        training.run_epoch()
+    assert training.best_epoch == 0
+
+
 def scalar_nt_xent(text: Any, vectors: Any, temperature: float) -> float:
     views = [*text, *vectors]
     n, total = len(text), 0.0

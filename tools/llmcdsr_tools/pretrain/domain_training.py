@@ -42,7 +42,7 @@ class DomainEpoch:
     seconds : float
         Training time, without validation.
     hr10, ndcg10 : float
-        Next item of the domain from the domain's own history, 999 negatives, validation users.
+        Next item of the domain from the domain's own history, sampled protocol, validation users.
     title_rank : float
         Median rank, from 1, of an item's vector in the domain by cosine with its projected title; of
         the items held out, or of a sample if there are none.
@@ -120,6 +120,11 @@ class DomainTraining:
                 )
             steps.append((loss, contrastive))
         seconds = time.perf_counter() - start
+        if not self._is_finite():
+            raise TrainingError(
+                f"domain {self.data.domain.name!r}, epoch {epoch}: the model is not finite after its last "
+                "step. A lower learning rate may help."
+            )
         loss, contrastive = (float(x) for x in np.mean(steps, axis=0))
         metrics = DomainEpoch(epoch, loss, contrastive, seconds, *self.validate(), *self.align())
         if not self.best_epoch or metrics.hr10 > self.epochs[self.best_epoch - 1].hr10:
@@ -218,6 +223,11 @@ class DomainTraining:
         steps = len(epochs) * math.ceil(len(self.data.sequences) / self.settings.batch_size)
         for adam in self._optimizers().values():
             adam.resume(steps)
+
+    def _is_finite(self) -> bool:
+        """Whether all that was trained, and what the model makes of a history, are numbers."""
+        some = NumpyBackend(self.parameters).represent(self.data.valid.histories[:1])
+        return all(np.isfinite(array).all() for array in (some, *self.state().values()))
 
     def _optimizers(self) -> dict[str, Adam]:
         return {"dense": self.dense_adam, "item": self.item_adam, "projection": self.projection_adam}
