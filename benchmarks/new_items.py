@@ -104,7 +104,7 @@ def train_with_all(work: Path, seed: int) -> SASRecParameters:
     """The model trained with all items: the run of the results table, if it is there."""
     run = work / "runs" / f"softmax-{seed}" / "run"
     settings = TrainSettings(loss="sampled-softmax", seed=seed)
-    if not best_model(run, "mean").exists():
+    if not (run / "best.npz").exists():
         train(work / "dataset", run, settings, text_embeddings=work / "titles.npy", resume=True)
     parameters, _ = load_model(best_model(run, "mean"))
     parameters.item_embedding[0] = 0

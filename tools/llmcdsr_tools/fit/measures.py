@@ -88,7 +88,7 @@ def measure(model: Path, dataset: Path, *, seed: int = 0) -> Measures:
         Of the negatives.
     """
     data = load_dataset(dataset)
-    backend, table = open_model(model, data)
+    backend, table = open_model(model, data, folder=dataset)
     uses = (model / CONFIG).exists() and any(c.auto.mode != "off" for c in read_bundle(model).pseudo)
     pseudo = open_pseudo(model) if uses else None  # else it answers as it does without
     test, valid = (
