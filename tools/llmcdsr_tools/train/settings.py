@@ -79,7 +79,7 @@ class TrainSettings:
     n_heads: int = 1
     max_length: int = 50
     dropout: float = 0.5
-    item_updates: ItemUpdates = "rows"
+    item_updates: ItemUpdates = "deferred"
     text_deviation: float = 0.05
     cold_sequences: bool = False
     pretrained_items: bool = False
