@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
-from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
@@ -28,7 +25,7 @@ from llmcdsr_tools.fit.measures import KindResult, read_measures
 from llmcdsr_tools.fit.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import EpochMetrics, best_model
+from llmcdsr_tools.run import best_model, read_metrics
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -124,7 +121,7 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
 
 
 def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
-    epochs = _epochs(sources.run)
+    epochs = read_metrics(sources.run)
     a, b = (d.name for d in data.catalogue.domains)
     among = [ranked_among(N_NEGATIVES, d.n_items) for d in data.catalogue.domains]
     best = max(epochs, key=lambda e: e.mean_hr10).epoch if epochs else None
@@ -297,12 +294,3 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], n_words: int = 1
 
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _epochs(run: Path) -> list[EpochMetrics]:
-    path = run / "metrics.jsonl"
-    try:
-        lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [EpochMetrics.from_json(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as metrics: {error}") from None
