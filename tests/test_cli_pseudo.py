@@ -130,7 +130,7 @@ def test_score(folder: Path, recommender: Recommender, tmp_path: Path, pseudo: A
 
 def test_score_settings_that_cannot_be_meant() -> None:
     other: Any = "on"
-    with pytest.raises(UsageError, match="pseudo is 'on', expected 'auto' or 'off'"):
+    with pytest.raises(UsageError, match="pseudo is 'on', expected one of 'auto', 'off'"):
         ScoreSettings(pseudo=other)
 
 
