@@ -56,7 +56,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def checked_threads(threads: Any) -> int:
-    """Refuse numbers of threads that cannot be meant."""
+    """The number of threads; one that cannot be meant is refused."""
     number = whole_number("threads", threads)
     if not 1 <= number <= MAX_THREADS:
         raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {number}")

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from llmcdsr_lite.errors import DataError
 
+_OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -95,8 +97,10 @@ def check_folder(path: Path, kind: FolderKind, *, overwrite: bool = False) -> No
 
 
 def _contents(folder: Path) -> Iterator[str]:
-    """Names of the files in a folder, and of empty folders."""
+    """Names of the files in a folder, and of empty folders, but for what a system leaves there."""
     for entry in folder.rglob("*"):
+        if entry.name in _OF_THE_SYSTEM:
+            continue
         if entry.is_symlink() or not entry.is_dir() or not any(entry.iterdir()):
             yield entry.relative_to(folder).as_posix()
 
@@ -197,7 +201,8 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         name = str(path if error.filename is None or temporary is None else error.filename)
         if temporary is not None and not (name.startswith(str(temporary)) or _is_full(error)):
             raise
-        name = name.replace(str(temporary), str(path))
+        if temporary is not None:
+            name = name.replace(str(temporary), str(path))
         raise DataError(f"{name}: cannot be written: {error.strerror or error}") from None
 
 

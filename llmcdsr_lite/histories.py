@@ -170,7 +170,7 @@ def checked_record(number: int, user: Any, history: Any, domain: Any) -> History
     """
     if not _is_id(user):
         return BadRecord(number, f"field 'user' must be a string or a number, found {user!r:.60}")
-    if not isinstance(history, list) or not all(map(_is_id, history)):
+    if not isinstance(history, list) or not (set(map(type, history)) <= {str} or all(map(_is_id, history))):
         return BadRecord(number, f"field 'history' must be a list of item ids, found {history!r:.60}")
     if domain is not None and not isinstance(domain, str):
         return BadRecord(number, f"field 'domain' must be a string, found {domain!r:.60}")

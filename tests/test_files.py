@@ -10,7 +10,7 @@ import pytest
 
 from llmcdsr_lite import files
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.files import FolderKind, atomic_file, atomic_folder, check_folder
+from llmcdsr_lite.files import FolderKind, atomic_file, atomic_folder, check_folder, writing
 
 KIND = FolderKind("a shelf", marker="x", files=frozenset({"x", "new", "in/side"}))
 
@@ -219,6 +219,23 @@ def test_errors_have_the_name_that_the_user_gave(tmp_path: Path) -> None:
     for error in (FileNotFoundError(errno.ENOENT, "No such file", "input"), BrokenPipeError()):
         with pytest.raises(type(error)), atomic_file(path):
             fail(error)
+
+
+def test_what_a_system_leaves_in_a_folder_makes_it_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with atomic_folder(folder, KIND) as out:
+        (out / "x").write_text("1")
+    (folder / ".DS_Store").write_text("where the icons are")
+    with atomic_folder(folder, KIND, overwrite=True) as out:
+        (out / "x").write_text("2")
+    assert names(folder) == ["x"]
+
+
+def test_a_name_is_told_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "None" / "out"  # as Python writes that there is no temporary file
+    with pytest.raises(DataError) as caught, writing(path):
+        path.write_text("")
+    assert str(caught.value) == f"{path}: cannot be written: No such file or directory"
 
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:

@@ -152,10 +152,12 @@ def undisturbed(folder: Path, read: Callable[[], Read]) -> Read:
         before = _identity(folder)
         try:
             found = read()
-        except BundleError:
-            if _identity(folder) == before:
+        except (BundleError, OSError) as error:
+            if _identity(folder) != before:
+                continue
+            if isinstance(error, BundleError):
                 raise
-            continue
+            raise BundleError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
         if _identity(folder) == before:
             return found
     raise BundleError(f"{folder}: was replaced {_ATTEMPTS} times while it was read")

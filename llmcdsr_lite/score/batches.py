@@ -79,7 +79,9 @@ def read_batches(
 
 
 def _content(record: HistoryRecord | BadRecord) -> bytes:
-    return repr(record).encode(errors="backslashreplace")
+    if isinstance(record, BadRecord):
+        return repr(record).encode(errors="backslashreplace")
+    return "\0".join((record.user, record.domain or "", *record.history, "")).encode()
 
 
 def _batch(

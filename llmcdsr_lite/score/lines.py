@@ -58,7 +58,7 @@ def recommend_records(
             recommender.recommend_batch(
                 [records[i].history for i in places],
                 domain=one,
-                k=min(k, len(recommender.items)),
+                k=k,
                 exclude_seen=exclude_seen,
                 pseudo=pseudo,
             ),

@@ -113,6 +113,7 @@ class FileSink:
         self._resume = resume
         self._report = report
         self._has_written = False
+        self._member: gzip.GzipFile | None = None  # of a gzip output, what was begun since the last save
         self.progress = Progress(job)
         self._saved = time.monotonic()
 
@@ -136,7 +137,6 @@ class FileSink:
             self._file.close()
             _let_go(self._lock)
             raise
-        self._member = self._open_member()
         return self
 
     def _restore(self, job: str) -> Progress:
@@ -160,12 +160,15 @@ class FileSink:
         whole = False
         try:
             if kind is None:
+                if self.progress.size == 0:  # an output without a line is valid gzip, too
+                    self.write(b"")
                 self.save(force=True)
                 whole = True
         finally:
-            for file in (self._member, self._file):
+            for file in (self._member, self._file):  # nothing is left to write, or it failed anyway
                 with suppress(OSError):
-                    file.close()
+                    if file is not None:
+                        file.close()
             try:
                 self._leave(whole)
             finally:
@@ -186,6 +189,11 @@ class FileSink:
         """Add lines."""
         self._has_written = True
         with writing(self._partial):
+            if not named_gzip(self._output):
+                self._file.write(text)
+                return
+            if self._member is None:
+                self._member = gzip.GzipFile(fileobj=self._file, mode="wb", mtime=0)
             self._member.write(text)
 
     def save(self, *, force: bool) -> None:
@@ -193,21 +201,16 @@ class FileSink:
         if not force and time.monotonic() - self._saved < _SAVE_SECONDS:
             return
         with writing(self._partial):
-            if self._member is not self._file:
-                self._member.close()  # ends a gzip member: the file can be cut here
+            if self._member is not None:
+                self._member.close()  # the file can be cut here
+                self._member = None
             self._file.flush()
             os.fsync(self._file.fileno())
         size = self._file.tell()
         with atomic_file(self._state_path) as temporary:
             temporary.write_text(json.dumps({**asdict(self.progress), "size": size}), encoding="utf-8")
         self.progress.size = size
-        self._member = self._open_member()
         self._saved = time.monotonic()
-
-    def _open_member(self) -> IO[bytes]:
-        if not named_gzip(self._output):
-            return self._file
-        return gzip.GzipFile(fileobj=self._file, mode="wb", mtime=0)  # type: ignore[return-value]
 
 
 def _open_alone(path: Path) -> tuple[IO[bytes], int | None]:

@@ -114,8 +114,8 @@ class HnswSearch:
             return self._exact.search(users, k, start, stop, blocked, allowed)
         found_rows, found_scores = [], []
         together = None if len(indexes) == 1 else self._width_together
-        for _, width, index in indexes:
-            width = width if together is None else min(width, together)
+        for domain, width, index in indexes:
+            width = min(width if together is None else min(width, together), domain.n_items)
             # of a narrow search, which is as wide as what is asked for, the best of twice as many
             n = wanted if width >= 2 * wanted else 2 * wanted
             try:

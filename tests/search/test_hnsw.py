@@ -190,3 +190,15 @@ def test_several_domains_are_searched_as_wide_as_is_said_for_them(vectors: npt.N
 def test_no_users(hnsw: HnswSearch) -> None:
     rows, scores = hnsw.search(np.zeros((0, 16), np.float32), 3, 1, 2001, [], None)
     assert rows.shape == scores.shape == (0, 3)
+
+
+def test_a_domain_of_fewer_items_than_the_width_is_searched_too(vectors: npt.NDArray[np.float32]) -> None:
+    domains = (Domain("a", 1, 101), Domain("b", 101, 2001))
+    search = HnswSearch(vectors, domains, 1)
+    search.set_width(256)
+    search._exact = None  # fails where it would answer exactly
+    users = np.random.default_rng(6).normal(size=(20, 16)).astype(np.float32)
+    rows, _ = search.search(users, 5, 1, 2001, [NONE] * 20, None)
+    best = [best_rows(user, vectors, 5, 1, 2001) for user in users]
+    found = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), best, strict=True))
+    assert found > 95  # of 100

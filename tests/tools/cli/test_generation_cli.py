@@ -16,6 +16,7 @@ from fake_llm_server import FakeServer, serving
 from snack_world import N_A, N_B, N_SINGLE, make_dataset
 from tiny_encoder import E, make_tiny_model, write_encoder
 
+from llmcdsr_tools.cli.generation import read_user_ids
 from llmcdsr_tools.dataset import save_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.generate.prompt_templates import shipped_templates
@@ -174,3 +175,8 @@ def test_on_a_terminal_it_counts(folder: Path, tmp_path: Path) -> None:
     assert f"\r{N_A + N_B} of {N_A + N_B} titles, " in told
     assert done.stdout.startswith(f"{N_A + N_B} titles embedded".encode())
     assert np.load(tmp_path / "titles.npy").shape == (N_A + N_B, E)
+
+
+def test_user_ids_end_where_lines_do(tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_bytes("a\u2028b\r\nc\x0bd\n\n".encode())
+    assert read_user_ids(tmp_path / "users.txt") == ["a\u2028b", "c\x0bd"]

@@ -186,7 +186,7 @@ def read_user_ids(path: Path) -> list[str]:
     """
     try:
         with click.open_file(str(path), "rb") as file:
-            lines = file.read().decode("utf-8").splitlines()
+            lines = file.read().decode("utf-8").replace("\r\n", "\n").split("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
