@@ -96,7 +96,9 @@ class DeferredAdam(RowAdam):
     def __init__(self, values: FloatArray, settings: AdamSettings) -> None:
         super().__init__(values, settings)
         self._last = np.zeros(len(values), dtype=np.int64)  # step that each row is up to date with
-        self._powers = (settings.beta1 * settings.beta2**-0.5) ** np.arange(_MAX_AGE + 1.0)
+        steps = np.arange(_MAX_AGE + 1)
+        self._decays = [(beta**steps).astype(values.dtype) for beta in (settings.beta1, settings.beta2)]
+        self._powers = (settings.beta1 * settings.beta2**-0.5) ** steps
         self._sums = np.zeros(_MAX_AGE + 1)  # the sum above, for rows that are n steps behind
 
     def step_rows(self, gradient: RowGradient) -> None:
@@ -119,22 +121,20 @@ class DeferredAdam(RowAdam):
         rows : int64 array (n,), optional
             May repeat.
         """
-        behind = self.n_steps - (self._last if rows is None else self._last[rows])
-        late = np.flatnonzero(behind)
-        ages = behind[late]
-        if rows is not None:
-            late, places = np.unique(rows[late], return_index=True)
-            ages = ages[places]
-        first, second = self.first[late], self.second[late]
+        if rows is None:
+            rows = np.arange(len(self.values))
+        ages = self.n_steps - self._last[rows]
+        behind = ages > 0
+        rows, ages = rows[behind], ages[behind]  # where a row repeats, all of it is done twice, to one effect
+        first, second = self.first[rows], self.second[rows]
         change = np.sqrt(second)
         change += self.settings.epsilon
         np.divide(first, change, out=change)
-        factor = (self.settings.learning_rate * self._sums[ages]).astype(change.dtype)
-        change *= factor[:, None]
-        self.values[late] -= change
-        self.first[late] = first * (self.settings.beta1**ages).astype(first.dtype)[:, None]
-        self.second[late] = second * (self.settings.beta2**ages).astype(second.dtype)[:, None]
-        self._last[late] = self.n_steps
+        change *= (self.settings.learning_rate * self._sums[ages, None]).astype(change.dtype)
+        self.values[rows] -= change
+        self.first[rows] = first * self._decays[0][ages, None]
+        self.second[rows] = second * self._decays[1][ages, None]
+        self._last[rows] = self.n_steps
 
     def resume(self, n_steps: int) -> None:
         """Go on after so many steps; values and moments are set already, up to date."""
