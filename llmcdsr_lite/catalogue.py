@@ -6,7 +6,7 @@ Row 0 is padding; domain A holds rows 1..|A|, domain B rows |A|+1..|A|+|B|.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,6 +80,14 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """Item ids in row order."""
+        return iter(self.ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        """Whether there is an item of that id."""
+        return item_id in self.row_of_id
 
     @cached_property
     def row_of_id(self) -> dict[str, int]:

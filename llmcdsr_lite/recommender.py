@@ -140,7 +140,7 @@ class Recommender:
 
     @property
     def items(self) -> Catalogue:
-        """The catalogue: ids, titles and domains of all items."""
+        """The catalogue: ids, titles and domains of all items; as a collection, the ids in order."""
         return still_open(self._catalogue)
 
     @property

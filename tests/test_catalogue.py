@@ -25,6 +25,13 @@ def test_rows_count_from_one_with_domain_a_first(catalogue: Catalogue) -> None:
     assert catalogue.domain("kitchen") == Domain("kitchen", 3, 6)
 
 
+def test_it_is_a_collection_of_ids(catalogue: Catalogue) -> None:
+    assert list(catalogue) == list("abcde")
+    assert "c" in catalogue
+    assert "Dark Coffee" not in catalogue
+    assert 1 not in catalogue
+
+
 def test_rows_keep_order_and_repeats_and_list_the_unknown(catalogue: Catalogue) -> None:
     rows, unknown = catalogue.rows(iter(["e", "x", "a", "e", "x"]))
     assert rows.tolist() == [5, 1, 5]
