@@ -48,18 +48,18 @@ class Recipe:
 
 OFFICIAL = TrainSettings()
 SOFTMAX = TrainSettings(loss="sampled-softmax")
-# what was compared before `deferred` was there is compared with `rows` throughout
-ROWS = replace(SOFTMAX, item_updates="rows")
-WIDE = replace(ROWS, hidden=128, n_negatives=512, dropout=0.6, learning_rate=5e-4)  # chosen on validation
-META = replace(ROWS, pretrained_items=True, inner_optimizer="none")
+WIDE = replace(SOFTMAX, hidden=128, n_negatives=512, dropout=0.6, learning_rate=5e-4)  # chosen on validation
+META = replace(SOFTMAX, pretrained_items=True, inner_optimizer="none")
 RECIPES = {
     "official": Recipe("official recipe: BCE, 1 negative", OFFICIAL),
     "softmax": Recipe("sampled softmax, items from titles", SOFTMAX, from_text=True),
-    "official-rows": Recipe("official recipe, touched rows", replace(OFFICIAL, item_updates="rows")),
-    "softmax-rows": Recipe("sampled softmax from titles, touched rows", ROWS, from_text=True),
-    "cold": Recipe("  + cold sequences", replace(ROWS, cold_sequences=True), from_text=True),
+    "official-dense": Recipe("official recipe, dense Adam", replace(OFFICIAL, item_updates="deferred")),
+    "softmax-dense": Recipe(
+        "sampled softmax from titles, dense Adam", replace(SOFTMAX, item_updates="deferred"), from_text=True
+    ),
+    "cold": Recipe("  + cold sequences", replace(SOFTMAX, cold_sequences=True), from_text=True),
     "wide": Recipe("  + cold sequences, H 128", replace(WIDE, cold_sequences=True), from_text=True),
-    "names": Recipe("  + pseudo items, no meta-learning", ROWS, from_text=True, names="neighbours"),
+    "names": Recipe("  + pseudo items, no meta-learning", SOFTMAX, from_text=True, names="neighbours"),
     "pretrained": Recipe("sampled softmax, items from pre-training", META),
     "pretrained-names": Recipe("  + pseudo items, no meta-learning", META, names="neighbours"),
     "sgd": Recipe("  + meta-learning, SGD", replace(META, inner_optimizer="sgd"), names="neighbours"),

@@ -429,7 +429,7 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"dropout": 1.0}, "dropout must be in"),
         ({"max_length": 0}, "must be at least 1"),
         ({"loss": "BCE"}, "loss must be one of bce, sampled-softmax, found 'BCE'"),
-        ({"item_updates": "row"}, "item_updates must be one of deferred, rows, found 'row'"),
+        ({"item_updates": "row"}, "item_updates must be one of rows, deferred, found 'row'"),
         ({"seed": -1}, "seed must be at least 0, found -1"),
         ({"n_augmented": 0}, "n_augmented must be at least 1, found 0"),
         ({"n_overlapped": 0}, "n_overlapped must be at least 1"),

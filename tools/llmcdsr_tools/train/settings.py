@@ -16,7 +16,7 @@ from llmcdsr_tools.setting_checks import (
 )
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 
-ItemUpdates = Literal["deferred", "rows"]
+ItemUpdates = Literal["rows", "deferred"]
 InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 
@@ -39,9 +39,9 @@ class TrainSettings:
     learning_rate : float
     hidden, n_blocks, n_heads, max_length, dropout
         See `SASRecConfig`.
-    item_updates : {"deferred", "rows"}
-        Whether Adam moves all item rows, those that a step does not touch when they are next needed, or
-        only those that it touches (see `optimizers`).
+    item_updates : {"rows", "deferred"}
+        Whether Adam moves only the item rows that a step touches, or all of them as dense Adam does, the
+        others when they are next needed (see `optimizers`).
     text_deviation : float
         Root mean square of item embeddings that start from text.
     pretrained_items : bool
@@ -79,7 +79,7 @@ class TrainSettings:
     n_heads: int = 1
     max_length: int = 50
     dropout: float = 0.5
-    item_updates: ItemUpdates = "deferred"
+    item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
     cold_sequences: bool = False
     pretrained_items: bool = False
