@@ -18,12 +18,11 @@ from typing import Any, Literal
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.evaluate import Result
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.ingest.stage import IngestSettings, ingest
+from llmcdsr_tools.export import export
+from llmcdsr_tools.ingest import IngestSettings, ingest
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.pretrain.stage import pretrain
-from llmcdsr_tools.train.stage import TrainSettings, train
+from llmcdsr_tools.pretrain import PretrainSettings, pretrain
+from llmcdsr_tools.train import TrainSettings, train
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar
@@ -49,12 +49,38 @@ def model_size_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ("--heads", "n_heads", 256, 1, "Heads of attention; they divide the hidden size."),
         ("--max-length", "max_length", 10_000, 50, "Longest history."),
     )
-    for option, name, largest, default, text in reversed(sizes):
-        add = click.option(
-            option, name, type=click.IntRange(1, largest), default=default, show_default=True, help=text
-        )
+    return _with_options(
+        function,
+        [(option, name, click.IntRange(1, top), default, text) for option, name, top, default, text in sizes],
+    )
+
+
+def _with_options(
+    function: Callable[..., Any], options: Sequence[tuple[str, str, Any, Any, str | None]]
+) -> Callable[..., Any]:
+    """Add options (flag, name, type, default, help) to a command, in their order."""
+    for flag, name, kind, default, text in reversed(options):
+        add = click.option(flag, name, type=kind, default=default, show_default=True, help=text)
         function = add(function)
     return function
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for how a SASRec model is trained, named as the fields of settings."""
+    positive, above_zero = click.IntRange(1), Number(0, min_open=True)
+    losses = click.Choice(["bce", "sampled-softmax"])
+    better = "bce is the official recipe; sampled-softmax ranks better."
+    options: tuple[tuple[str, str, Any, Any, str | None], ...] = (
+        ("--loss", "loss", losses, "bce", better),
+        ("--negatives", "n_negatives", positive, 256, "Of each domain, for sampled-softmax."),
+        ("--epochs", "n_epochs", positive, 200, "At most so many."),
+        ("--patience", "patience", positive, 10, "Epochs without a better validation HR@10."),
+        ("--dropout", "dropout", Number(0, 1, max_open=True), 0.5, None),
+        ("--batch-size", "batch_size", positive, 128, "Sequences a step."),
+        ("--learning-rate", "learning_rate", above_zero, 1e-3, None),
+        ("--seed", "seed", click.IntRange(0), 0, None),
+    )
+    return _with_options(model_size_options(function), options)
 
 
 def settings_of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:

@@ -14,10 +14,10 @@ from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cli.options import (
     Number,
-    model_size_options,
     needs_train_extra,
     overwrite_option,
     threads_option,
+    training_options,
 )
 from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
 
@@ -27,21 +27,6 @@ from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
 @click.option("-o", "--output", required=True, type=FilePath, help=".npz file to write.")
 @click.option(
     "--text-embeddings", required=True, type=FilePath, help=".npy matrix (items, E) of `llmcdsr embed`."
-)
-@click.option(
-    "--loss",
-    type=click.Choice(["bce", "sampled-softmax"]),
-    default="bce",
-    show_default=True,
-    help="Of the recommender; bce is the official recipe.",
-)
-@click.option(
-    "--negatives",
-    "n_negatives",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="For sampled-softmax.",
 )
 @click.option(
     "--text-initialization", is_flag=True, help="Start the items from the titles' principal components."
@@ -60,25 +45,7 @@ from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
     show_default=True,
     help="Of the contrastive loss.",
 )
-@click.option(
-    "--epochs",
-    "n_epochs",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    help="At most so many a domain.",
-)
-@click.option(
-    "--patience",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Epochs without a better validation HR@10.",
-)
-@model_size_options
-@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.5, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
+@training_options
 @click.option(
     "--held-out",
     type=Number(0, 1, max_open=True),
@@ -86,7 +53,6 @@ from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
     show_default=True,
     help="Share of items kept from the contrastive loss, to measure it on.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @threads_option("Of matrix products")
 @overwrite_option
 @example("llmcdsr pretrain dataset --text-embeddings titles.npy -o pretrained.npz")

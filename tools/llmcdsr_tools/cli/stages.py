@@ -21,10 +21,10 @@ import llmcdsr_tools.cli.pipeline  # noqa: F401
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import (
     Number,
-    model_size_options,
     needs_train_extra,
     overwrite_option,
     threads_option,
+    training_options,
 )
 from llmcdsr_tools.cli.progress import training_progress
 
@@ -43,31 +43,7 @@ best_for_option = click.option(
 @cli.command()
 @click.argument("dataset", type=FilePath)
 @click.option("-o", "--output", required=True, type=FilePath, help="Folder of the run.")
-@click.option(
-    "--loss",
-    type=click.Choice(["bce", "sampled-softmax"]),
-    default="bce",
-    show_default=True,
-    help="bce is the official recipe; sampled-softmax ranks better.",
-)
-@click.option(
-    "--negatives",
-    "n_negatives",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Of each domain, for sampled-softmax.",
-)
-@click.option(
-    "--epochs", "n_epochs", type=click.IntRange(1), default=200, show_default=True, help="At most so many."
-)
-@click.option(
-    "--patience",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Epochs without a better validation HR@10.",
-)
+@training_options
 @click.option("--text-embeddings", type=FilePath, help=".npy matrix (items, E) that the items start from.")
 @click.option(
     "--cold-sequences",
@@ -116,11 +92,6 @@ best_for_option = click.option(
 @click.option(
     "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
 )
-@model_size_options
-@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.5, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
 @threads_option("Of matrix products")
 @example("llmcdsr train dataset -o run --loss sampled-softmax --text-embeddings titles.npy")
