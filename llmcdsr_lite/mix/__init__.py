@@ -1,0 +1,1 @@
+"""The mix of experts: what is added to the scores of the sequence model, and with what weight."""
