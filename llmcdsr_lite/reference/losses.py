@@ -9,7 +9,9 @@ move (see `tangents`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from llmcdsr_lite.reference.layers import FloatArray, softmax
 from llmcdsr_lite.reference.sasrec import RowGradient
 
 RowArray = npt.NDArray[np.int64]
+
+_BLOCK = 128  # tokens whose scores are in memory at a time: 4 MB with 8,192 negatives
+_LANES = 2  # parts of a domain's tokens that threads can share; fixed, so that sums have one order
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,13 @@ def sampled_softmax(
     positives: RowArray,
     shared_negatives: tuple[RowArray, RowArray],
     second_domain_start: int,
+    threads: Executor | None = None,
 ) -> LossGradients:
     """Softmax cross-entropy of the next item against negatives of its domain that the batch shares.
 
     ``mean(log(exp(f.e(pos)) + sum_j exp(f.e(neg_j))) - f.e(pos))``; a negative that is the positive
-    itself is left out of the sum.
+    itself is left out of the sum. Tokens are taken in blocks, so that memory does not grow with their
+    number times that of the negatives.
 
     Parameters
     ----------
@@ -124,9 +131,11 @@ def sampled_softmax(
     positives : int64 array (T,)
         The next item of each token.
     shared_negatives : two int64 arrays (m,)
-        Negatives of domain A and of domain B, drawn once for the batch.
+        Distinct negatives of domain A and of domain B, drawn once for the batch.
     second_domain_start : int
         First row of domain B.
+    threads : Executor, optional
+        Shares the work; the result does not depend on it.
     """
     loss = 0.0
     d_features = np.empty_like(features)
@@ -135,22 +144,77 @@ def sampled_softmax(
     for negatives, tokens in _by_domain(positives, shared_negatives, second_domain_start):
         f, targets = features[tokens], positives[tokens]  # (t, H), (t,)
         e_positive, e_negative = item_embedding[targets], item_embedding[negatives]  # (t, H), (m, H)
-        logits = _logits(f, targets, e_positive, negatives, e_negative)
-        top = logits.max(axis=1, keepdims=True)
-        positive = logits[:, 0] - top[:, 0]
-        logits -= top
-        np.exp(logits, out=logits)
-        total = logits.sum(axis=1, keepdims=True)
-        loss += float(np.sum(np.log(total[:, 0]) - positive))
-        logits /= total * len(features)  # now the gradient of the logits, but for the positive's -1/T
-        d_positive = logits[:, :1] - features.dtype.type(1 / len(features))
-        d_negative = logits[:, 1:]
-        df = d_negative @ e_negative
-        df += d_positive * e_positive
+        own = _own_columns(targets, negatives)
+        middle = -(-len(tokens) // _LANES)
+        lanes = [slice(n * middle, (n + 1) * middle) for n in range(_LANES)]
+
+        parts = ([array[lane] for lane in lanes] for array in (f, e_positive, own))
+        share = map if threads is None else threads.map
+        found = list(share(_softmax_lane, *parts, repeat(e_negative, _LANES)))
+        loss += sum(lane.loss for lane in found)
+        df = np.concatenate([lane.d_features for lane in found])
+        df /= features.dtype.type(len(features))
         d_features[tokens] = df
+        d_positive = np.concatenate([lane.d_positive for lane in found])[:, None] * f
+        d_negative = found[0].d_negative
+        for lane in found[1:]:
+            d_negative += lane.d_negative
+        for gradient in (d_positive, d_negative):
+            gradient /= features.dtype.type(len(features))
         rows += [targets, negatives]
-        d_rows += [d_positive * f, d_negative.T @ f]
+        d_rows += [d_positive, d_negative]
     return LossGradients(loss / len(features), d_features, np.concatenate(rows), np.concatenate(d_rows))
+
+
+@dataclass(frozen=True)
+class _SoftmaxLane:
+    """Summed loss of some tokens (t,) and its gradients."""
+
+    loss: float
+    d_features: FloatArray  # (t, H)
+    d_positive: FloatArray  # (t,), of the positive's score
+    d_negative: FloatArray  # (m, H)
+
+
+def _softmax_lane(
+    f: FloatArray, e_positive: FloatArray, own: RowArray, e_negative: FloatArray
+) -> _SoftmaxLane:
+    """Softmax of tokens f (t, H) over their positives (t, H) and the negatives (m, H), block by block."""
+    positive = np.einsum("th,th->t", f, e_positive)
+    d_features, d_negative = np.empty_like(f), np.zeros_like(e_negative)
+    d_positive = np.empty_like(positive)
+    product = np.empty_like(e_negative)
+    scores = np.empty((min(_BLOCK, len(f)), len(e_negative)), dtype=f.dtype)
+    ones = np.ones((len(e_negative), 1), dtype=f.dtype)
+    loss = 0.0
+    for start in range(0, len(f), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        x, p = f[block], scores[: len(f[block])]
+        np.matmul(x, e_negative.T, out=p)
+        hit = np.flatnonzero(own[block] >= 0)
+        p[hit, own[block][hit]] = -np.inf
+        top = np.maximum(p.max(axis=1), positive[block])[:, None]
+        p -= top
+        np.exp(p, out=p)
+        of_positive = np.exp(positive[block, None] - top)
+        total = p @ ones + of_positive  # (block, 1): a product sums up several times faster than sum
+        loss += float(np.sum(np.log(total) + top)) - float(np.sum(positive[block]))
+        share = of_positive / total - 1
+        d_positive[block] = share[:, 0]
+        d_features[block] = (p @ e_negative) / total + share * e_positive[block]
+        np.matmul(p.T, x / total, out=product)
+        d_negative += product
+    return _SoftmaxLane(loss, d_features, d_positive, d_negative)
+
+
+def _own_columns(targets: RowArray, negatives: RowArray) -> RowArray:
+    """Place of each target (t,) among the negatives, -1 where it is none of them."""
+    order = np.argsort(negatives)
+    ordered = negatives[order]
+    places = np.minimum(np.searchsorted(ordered, targets), max(0, len(ordered) - 1))
+    if not len(ordered):
+        return np.full(len(targets), -1)
+    return np.where(ordered[places] == targets, order[places], -1)
 
 
 def sampled_softmax_tangent(
@@ -215,7 +279,9 @@ def _logits(
     logits = np.empty((len(f), 1 + len(negatives)), dtype=f.dtype)
     logits[:, 0] = np.einsum("th,th->t", f, e_positive)
     np.matmul(f, e_negative.T, out=logits[:, 1:])
-    logits[:, 1:][targets[:, None] == negatives] = -np.inf
+    own = _own_columns(targets, negatives)
+    hit = np.flatnonzero(own >= 0)
+    logits[hit, 1 + own[hit]] = -np.inf
     return logits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,33 @@ def test_sampled_softmax_is_its_formula() -> None:
     features, table = example()
     found = sampled_softmax(features, table, POSITIVES, SHARED, SECOND)
     assert found.loss == pytest.approx(scalar_softmax(features, table, POSITIVES, SHARED), rel=1e-12)
+
+
+def test_sampled_softmax_in_blocks_and_threads() -> None:
+    rng = np.random.default_rng(7)
+    features, table = rng.normal(size=(600, 3)), rng.normal(size=(400, 3))
+    positives = rng.integers(1, 400, 600)
+    shared = (rng.permutation(np.arange(1, 100)), rng.permutation(np.arange(100, 400))[:250])
+    found = sampled_softmax(features, table, positives, shared, 100)
+    expected, d_features, d_table = 0.0, np.zeros_like(features), np.zeros_like(table)
+    for t, positive in enumerate(positives.tolist()):
+        rows = [positive, *(n for n in shared[positive >= 100].tolist() if n != positive)]
+        scores = table[rows] @ features[t]
+        p = np.exp(scores) / np.exp(scores).sum()
+        expected -= math.log(p[0]) / 600
+        p[0] -= 1
+        d_features[t] = p @ table[rows] / 600
+        d_table[rows] += p[:, None] * features[t] / 600
+    assert found.loss == pytest.approx(expected, rel=1e-10)
+    np.testing.assert_allclose(found.d_features, d_features, rtol=1e-8, atol=1e-12)
+    gradient = np.zeros_like(table)
+    np.add.at(gradient, found.rows, found.d_rows)
+    np.testing.assert_allclose(gradient, d_table, rtol=1e-8, atol=1e-12)
+    with ThreadPoolExecutor(2) as threads:
+        shared_out = sampled_softmax(features, table, positives, shared, 100, threads)
+    assert shared_out.loss == found.loss
+    np.testing.assert_array_equal(shared_out.d_features, found.d_features)
+    np.testing.assert_array_equal(shared_out.d_rows, found.d_rows)
 
 
 def test_sampled_softmax_gradients() -> None:

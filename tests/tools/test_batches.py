@@ -31,6 +31,25 @@ def test_sequences_by_hand() -> None:
     assert inputs == [[2, 3, 4], [7]]
 
 
+@given(st.lists(st.lists(st.integers(1, 12), max_size=13), max_size=9), st.integers(1, 5))
+def test_windows_have_every_item_but_the_first_as_a_target_once(
+    histories: list[list[int]], max_length: int
+) -> None:
+    sequences = TrainingSequences.from_histories(packed(histories), max_length, windows=True)
+    found = [
+        (sequences.rows[s : s + n].tolist(), sequences.targets[s : s + n].tolist())
+        for s, n in zip(sequences.starts, sequences.lengths, strict=True)
+    ]
+    expected = []
+    for history in histories:
+        stop = len(history)
+        while stop >= 2:  # from the end back
+            start = max(0, stop - 1 - max_length)
+            expected.append((history[start : stop - 1], history[start + 1 : stop]))
+            stop = start + 1
+    assert found == expected
+
+
 @given(
     st.lists(st.lists(st.integers(1, 12), max_size=9), max_size=15),
     st.integers(1, 5),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.optimizers import _MAX_AGE, Adam, AdamSettings, DeferredAdam, RowAdam
+from llmcdsr_tools.optimizers import _MAX_AGE, Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
 
 SETTINGS = AdamSettings(learning_rate=0.03, beta1=0.8, beta2=0.9, epsilon=1e-3)
 Array = npt.NDArray[np.float64]
@@ -131,3 +131,20 @@ def test_float32_stays_float32(optimizer: type[RowAdam]) -> None:
     adam.step_rows(RowGradient(np.array([1]), np.ones((1, 2), dtype=np.float32)))
     adam.step(np.ones((3, 2), dtype=np.float32))
     assert adam.values.dtype == adam.first.dtype == adam.second.dtype == np.float32
+
+
+@pytest.mark.parametrize("horizon", [1.0, 2.5, 4.0, 100.0])
+def test_an_average_is_a_mean_first_and_exponential_then(horizon: float) -> None:
+    rng = np.random.default_rng(5)
+    samples = rng.normal(size=(9, 3))
+    values = np.zeros(3)
+    average = WeightAverage([values], horizon)
+    expected = [0.0] * 3
+    for n, sample in enumerate(samples, 1):
+        values[:] = sample
+        average.sample()
+        share = 1 / n if n < horizon else 1 / horizon
+        expected = [(1 - share) * e + share * x for e, x in zip(expected, sample.tolist(), strict=True)]
+    np.testing.assert_allclose(average.means[0], expected, rtol=1e-12)
+    if horizon == 100.0:
+        np.testing.assert_allclose(average.means[0], samples.mean(axis=0), rtol=1e-12)

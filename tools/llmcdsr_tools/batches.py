@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.packing import PackedSequences, pack
+from llmcdsr_lite.reference.packing import PackedSequences, pack, token_indices
 from llmcdsr_tools.dataset import Histories
 
 RowArray = npt.NDArray[np.int64]
@@ -35,12 +35,23 @@ class TrainingSequences:
     max_length: int
 
     @classmethod
-    def from_histories(cls, histories: Histories, max_length: int) -> TrainingSequences:
-        """Take the newest ``max_length + 1`` items of every history with two items or more."""
-        inputs = np.minimum(histories.lengths - 1, max_length)
-        starts = histories.offsets[1:] - 1 - inputs
-        usable = inputs >= 1
-        return cls(*_with_next(histories), starts[usable], inputs[usable], max_length)
+    def from_histories(
+        cls, histories: Histories, max_length: int, *, windows: bool = False
+    ) -> TrainingSequences:
+        """Take the newest ``max_length + 1`` items of every history with two items or more.
+
+        With `windows`, older items of a long history, too: windows of `max_length` inputs from its end back,
+        the oldest as long as what is left. So every item but the first of a history is a target once.
+        """
+        inputs = np.maximum(histories.lengths - 1, 0)
+        n_windows = -(-inputs // max_length)
+        if not windows:
+            n_windows = np.minimum(n_windows, 1)
+        users = np.repeat(np.arange(len(histories)), n_windows)
+        age = token_indices(np.zeros_like(n_windows), n_windows)  # of a window, 0 for the newest
+        ends = histories.offsets[users + 1] - 1 - age * max_length
+        lengths = np.minimum(inputs[users] - age * max_length, max_length)
+        return cls(*_with_next(histories), ends - lengths, lengths, max_length)
 
     @classmethod
     def overlapped(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:

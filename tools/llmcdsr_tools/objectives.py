@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -80,6 +81,7 @@ class SampledSoftmax:
 
     negatives: tuple[RowArray, RowArray]
     second_domain_start: int
+    threads: Executor | None = None
 
     @property
     def negative_rows(self) -> RowArray:
@@ -88,7 +90,9 @@ class SampledSoftmax:
 
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """See `Objective.loss`."""
-        return sampled_softmax(features, item_embedding, targets, self.negatives, self.second_domain_start)
+        return sampled_softmax(
+            features, item_embedding, targets, self.negatives, self.second_domain_start, self.threads
+        )
 
     def tangent(
         self,
@@ -118,13 +122,14 @@ class ObjectiveSource:
     n_negatives: int
     catalogue: Catalogue
     rng: np.random.Generator
+    threads: Executor | None = None
 
     def __call__(self, targets: RowArray) -> Objective:
         """Objective for some targets, with negatives of its own."""
         if self.kind == "bce":
             return BinaryCrossEntropy(same_domain_negatives(targets, self.catalogue, self.rng))
         negatives = shared_negatives(self.catalogue, self.n_negatives, self.rng)
-        return SampledSoftmax(negatives, self.catalogue.domains[1].start)
+        return SampledSoftmax(negatives, self.catalogue.domains[1].start, self.threads)
 
     def like(self, other: Objective) -> Callable[[RowArray], Objective]:
         """Draw so that a second batch and one with objective `other` are one: shared negatives stay."""

@@ -8,6 +8,7 @@ rows touched cost. ``benchmarks/row_adam.py`` measures what they are worth on va
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +141,39 @@ class DeferredAdam(RowAdam):
         """Go on after so many steps; values and moments are set already, up to date."""
         super().resume(n_steps)
         self._last[:] = n_steps
+
+
+class WeightAverage:
+    """Running average of arrays that training changes: what is validated and exported in their place.
+
+    It is the plain mean of the first samples, and an exponential one when there are `horizon` of them
+    (averages of weights: Polyak and Juditsky, 1992; Izmailov et al., 2018).
+
+    Parameters
+    ----------
+    arrays : sequence of float arrays
+    horizon : float
+        Samples that the average spans, from 1.
+
+    Attributes
+    ----------
+    means : list of float arrays
+    n_samples : int
+    """
+
+    def __init__(self, arrays: Sequence[FloatArray], horizon: float) -> None:
+        self.arrays = arrays
+        self.horizon = horizon
+        self.means = [np.zeros_like(array) for array in arrays]
+        self.n_samples = 0
+
+    def sample(self) -> None:
+        """Take in the arrays as they are."""
+        self.n_samples += 1
+        share = 1 / min(self.n_samples, self.horizon)
+        for mean, array in zip(self.means, self.arrays, strict=True):
+            mean *= mean.dtype.type(1 - share)
+            mean += mean.dtype.type(share) * array
 
 
 def adam_change(

@@ -74,6 +74,25 @@ def test_ctrl_c_keeps_the_last_full_epoch(
     assert_same_end(run, small_run.run)
 
 
+def test_averaged_weights_resume_to_the_same_bytes(small_world: Any, tmp_path: Path) -> None:
+    settings = replace(
+        small_world.settings,
+        loss="sampled-softmax",
+        average_epochs=1.25,
+        windows=True,
+        max_length=3,
+        n_epochs=3,
+    )
+    whole = train(small_world.folder, tmp_path / "whole", settings)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(small_world.folder, run, settings, observer=Interrupt(3, 2))
+    train(small_world.folder, run, settings, resume=True, threads=2)  # nothing depends on the threads
+    assert_same_end(run, whole.run)
+    last = load_checkpoint(run / "checkpoint.npz").arrays
+    assert np.abs(last["item_average"] - last["item_embedding"])[1:].max() > 1e-4
+
+
 @pytest.mark.parametrize("after", range(11))
 def test_a_stop_before_any_write_is_made_good(
     small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 from llmcdsr_tools.objectives import Loss
 from llmcdsr_tools.setting_checks import (
@@ -39,6 +41,11 @@ class TrainSettings:
     learning_rate : float
     hidden, n_blocks, n_heads, max_length, dropout
         See `SASRecConfig`.
+    windows : bool
+        Train on all of a long history, in windows of `max_length`, rather than on its newest part alone.
+    average_epochs : float
+        Validate and keep the average of the weights over about so many epochs, in place of the last weights;
+        0 for these.
     item_updates : {"rows", "deferred"}
         Whether Adam moves only the item rows that a step touches, or all of them as dense Adam does, the
         others when they are next needed (see `optimizers`).
@@ -79,6 +86,8 @@ class TrainSettings:
     n_heads: int = 1
     max_length: int = 50
     dropout: float = 0.5
+    windows: bool = False
+    average_epochs: float = 0.0
     item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
     cold_sequences: bool = False
@@ -96,6 +105,8 @@ class TrainSettings:
         check_counts(self, ("n_augmented", "n_overlapped", "recall_k"))
         check_positive(self, ("learning_rate", "text_deviation"))
         check_positive(self, ("inner_learning_rate", "pooler_learning_rate"))
+        if not (math.isfinite(self.average_epochs) and self.average_epochs >= 0):
+            raise SettingsError(f"average_epochs is {self.average_epochs}, expected 0 or more")
         check_seed(self.seed)
         check_choice("loss", self.loss, get_args(Loss))
         check_choice("item_updates", self.item_updates, get_args(ItemUpdates))

@@ -6,6 +6,9 @@ one does, to the byte (on the same machine with the same number of BLAS threads)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -83,8 +86,7 @@ def train(
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
     threads : int
-        Threads of NumPy's matrix products. The products are small: a second thread gains little, and
-        loses much on a machine that is busy. Another number may change the last bits of the result.
+        Threads that share the products of the sampled softmax; the result does not depend on it.
     observer : Observer, optional
 
     Returns
@@ -108,7 +110,8 @@ def train(
         folder_hash(dataset),
         *(None if path is None else file_hash(path) for path in (text_embeddings, names, pretrained)),
     )
-    with threadpool_limits(threads, user_api="blas"):
+    # NumPy's own threads gain little on products of this size, and lose much on a busy machine
+    with threadpool_limits(1, user_api="blas"), _executor(threads) as executor:
         # what is refused here leaves no run behind
         text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
         found = None if pretrained is None else load_pretrained(pretrained, data)
@@ -118,10 +121,21 @@ def train(
             text,
             _pretrained_items(settings, found, text is not None),
             _meta_learning(data, settings, names, found),
+            executor,
         )
         open_run(run, header, resume)
         done = _restored(training, run)
         return _run_epochs(training, run, done, observer)
+
+
+@contextmanager
+def _executor(threads: int) -> Iterator[Executor | None]:
+    """Threads to share work with the calling one, which waits for them; None for one thread."""
+    if threads == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(threads) as executor:
+        yield executor
 
 
 def _restored(training: Training, run: Path) -> list[EpochMetrics]:
@@ -163,7 +177,7 @@ def _with_seconds(run: Path, done: list[EpochMetrics]) -> list[EpochMetrics]:
 
 
 def _save_best(training: Training, path: Path, epoch: int) -> None:
-    save_model(path, training.parameters, {"epoch": epoch}, training.poolers)
+    save_model(path, training.validated_parameters(), {"epoch": epoch}, training.poolers)
 
 
 def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observer: Observer) -> TrainResult:

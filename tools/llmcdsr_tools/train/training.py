@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluate import Result, evaluate
 from llmcdsr_tools.objectives import ObjectiveSource
-from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam
+from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
 from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
 from llmcdsr_tools.train.settings import TrainSettings
+
+AVERAGE_SAMPLES = 64  # of the average, an epoch
 
 
 class Observer:
@@ -50,6 +53,8 @@ class Training:
         Item vectors that it starts from instead.
     meta : MetaLearning, optional
         Where sequences are augmented.
+    threads : Executor, optional
+        Shares the work of the sampled softmax.
     """
 
     def __init__(
@@ -59,12 +64,16 @@ class Training:
         text: npt.NDArray[np.float32] | None = None,
         vectors: npt.NDArray[np.float32] | None = None,
         meta: MetaLearning | None = None,
+        threads: Executor | None = None,
     ) -> None:
         self.data = data
         self.settings = settings
         self.meta = meta
+        self.threads = threads
         config = settings.model_config(len(data.catalogue))
-        self.sequences = TrainingSequences.from_histories(data.train, settings.max_length)
+        self.sequences = TrainingSequences.from_histories(
+            data.train, settings.max_length, windows=settings.windows
+        )
         if settings.cold_sequences:
             cold = TrainingSequences.cold(data.train, data.catalogue, settings.max_length)
             self.sequences = self.sequences.joined(cold)
@@ -81,12 +90,27 @@ class Training:
         self.dense_adam = Adam(self.parameters.dense, adam)
         optimizer = DeferredAdam if settings.item_updates == "deferred" else RowAdam
         self.item_adam = optimizer(self.parameters.item_embedding, adam)
+        self.average = self._average() if settings.average_epochs else None
         self.stopping = EarlyStopping.start()
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.sequences) / self.settings.batch_size)
+
+    @property
+    def sample_every(self) -> int:
+        """Steps between two samples of the average."""
+        return max(1, self.n_steps // AVERAGE_SAMPLES)
+
+    def _average(self) -> WeightAverage:
+        samples = self.n_steps / self.sample_every * self.settings.average_epochs
+        return WeightAverage([self.parameters.item_embedding, self.parameters.dense], max(1.0, samples))
 
     def run_epoch(self, epoch: int, observer: Observer) -> EpochMetrics:
         """One pass over the training sequences, then validation."""
         rng = np.random.default_rng([self.settings.seed, epoch])
-        n_steps = math.ceil(len(self.sequences) / self.settings.batch_size)
+        n_steps = self.n_steps
         total, meta_total = 0.0, 0.0
         start = time.perf_counter()
         for step, batch in enumerate(epoch_batches(self.sequences, self.settings.batch_size, rng), 1):
@@ -95,6 +119,9 @@ class Training:
                 raise _diverged(epoch, f", step {step}: the loss is {loss}")
             total += loss
             meta_total += meta_loss or 0.0
+            if self.average is not None and step % self.sample_every == 0:
+                self.item_adam.catch_up()
+                self.average.sample()
             observer.step(epoch, step, n_steps, loss)
         self.item_adam.catch_up()
         seconds = time.perf_counter() - start
@@ -109,7 +136,9 @@ class Training:
 
     def step(self, batch: TrainingBatch, rng: np.random.Generator) -> tuple[float, float | None]:
         """One optimiser step; the loss before it, and the meta loss where the poolers are trained."""
-        draw = ObjectiveSource(self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng)
+        draw = ObjectiveSource(
+            self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng, self.threads
+        )
         gradient, run = differentiate(self.parameters, batch, draw, rng, self.item_adam.catch_up)
         meta_loss = None
         if self.meta is not None:
@@ -122,11 +151,17 @@ class Training:
 
     def validate(self) -> tuple[Result, Result]:
         """Sampled metrics of the validation users, target domain A and B."""
-        backend = NumpyBackend(self.parameters)
-        table = self.parameters.item_embedding
+        parameters = self.validated_parameters()
+        backend, table = NumpyBackend(parameters), parameters.item_embedding
         results = evaluate(backend, table, self.data, split="valid", groups=("all",))
         a, b = (r for r in results if r.protocol == "sampled")
         return a, b
+
+    def validated_parameters(self) -> SASRecParameters:
+        """What an epoch leaves behind: the averaged weights, where there are any, or the last ones."""
+        if self.average is None or not self.average.n_samples:
+            return self.parameters
+        return SASRecParameters(self.parameters.config, *self.average.means)
 
     def _is_finite(self) -> bool:
         """Whether parameters, poolers and what the model makes of a history are numbers."""
@@ -151,6 +186,8 @@ class Training:
             "dense_first": self.dense_adam.first,
             "dense_second": self.dense_adam.second,
         }
+        if self.average is not None:
+            arrays |= dict(zip(("item_average", "dense_average"), self.average.means, strict=True))
         if self.meta is not None:
             arrays |= {
                 "poolers": self.meta.poolers,
@@ -183,6 +220,10 @@ class Training:
             poolers = [] if self.meta is None else [self.meta.adam]
             for adam in (self.dense_adam, self.item_adam, *poolers):
                 adam.resume(description["n_steps"])
+            if self.average is not None:
+                self.average.n_samples = (
+                    description["n_steps"] // self.n_steps * (self.n_steps // self.sample_every)
+                )
             self.stopping = EarlyStopping(**description["stopping"])
             epochs = [EpochMetrics.from_json(e) for e in description["epochs"]]
         except (KeyError, TypeError, ValueError) as error:
