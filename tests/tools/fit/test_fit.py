@@ -31,6 +31,7 @@ from llmcdsr_tools.generate.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
 
 STAGES = ["ingest", "embed", "names", "embed-names", "pretrain", "train", "export", "evaluate", "report"]
+NAMES = 'generator = "neighbours"\nn_names = 4'
 CONFIG = """
 [ingest]
 source = "interactions.csv"
@@ -44,6 +45,7 @@ test_share = 0.2
 dimension = 8
 
 [names]
+generator = "neighbours"
 n_names = 4
 
 [pretrain]
@@ -213,7 +215,7 @@ def test_an_output_that_comes_out_otherwise_reruns_what_reads_it(
 
 def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
-    text = CONFIG.replace("n_names = 4", 'generator = "none"').replace('inner_optimizer = "sgd"', "")
+    text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "")
     config.write_text(text, encoding="utf-8")
     result = fit(config)
     assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names")]
@@ -236,7 +238,7 @@ def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:
         for r in read_names(made.stages[2].output)
     ]
     write_names(config.parent / "mine.jsonl", names)
-    text = CONFIG.replace("n_names = 4", 'generator = "file"\nfile = "mine.jsonl"')
+    text = CONFIG.replace(NAMES, 'generator = "file"\nfile = "mine.jsonl"')
     config.write_text(text, encoding="utf-8")
     result = fit(config)
     assert ran(result) == ["names", "embed-names", "train", "export", "evaluate", "report"]
@@ -267,7 +269,7 @@ class StandIn:
 def test_names_of_a_language_model(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = copy_of(world, tmp_path)
     write_encoder(config.parent / "encoder", make_tiny_model())
-    text = CONFIG.replace("n_names = 4", 'generator = "llm"\nlimit = 20')
+    text = CONFIG.replace(NAMES, 'generator = "llm"\nlimit = 20')
     text = text.replace("dimension = 8", 'encoder = "encoder"') + (
         "[generate]\nbase_url = 'http://127.0.0.1:1/v1'\nmodel = 'stand-in'\n"
         "endpoint = 'completion'\noutput_format = 'list'\nconcurrency = 1\n"

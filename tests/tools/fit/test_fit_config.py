@@ -16,6 +16,7 @@ from llmcdsr_tools.generate.prompts import PromptSettings
 from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import Columns, IngestSettings
 from llmcdsr_tools.pretrain.stage import PretrainSettings
+from llmcdsr_tools.train.settings import OFFICIAL
 from llmcdsr_tools.train.stage import TrainSettings
 
 MINIMAL = '[ingest]\nsource = "log.csv"\n'
@@ -78,16 +79,28 @@ def test_items_that_start_from_pre_training_do_not_start_from_titles(tmp_path: P
     assert not config.text_initialization
 
 
+def test_a_recipe_is_replaced_key_by_key(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + "[train]\nrecipe = 'official'\nn_epochs = 7\ndropout = 0.4")
+    expected = TrainSettings(**{**OFFICIAL, "n_epochs": 7, "dropout": 0.4})
+    assert config.train == expected
+    assert expected.loss == "bce"
+    assert load(tmp_path, MINIMAL + "[train]\nrecipe = 'best'").train == TrainSettings()
+    with pytest.raises(DataError, match=r"recipe: expected one of best, official, found 'papers'"):
+        load(tmp_path, MINIMAL + "[train]\nrecipe = 'papers'")
+
+
 def test_the_example_is_one(tmp_path: Path) -> None:
     config = load(tmp_path, example_config())
     assert config.ingest.source == tmp_path / "interactions.csv.gz"
-    assert config.train.loss == config.pretrain.loss == "sampled-softmax"
+    assert config.train == TrainSettings()
+    assert config.text_initialization
     # keys that are commented out are real ones, too
     lines = [line.removeprefix("# ") for line in example_config().splitlines() if line.startswith("# ")]
     keys = [line.split(" = ")[0] for line in lines if " = " in line.split("#")[0]]
-    known = {f.name for cls in (EmbedTable, NamesTable, ServerSettings) for f in fields(cls)}
+    tables = (EmbedTable, NamesTable, ServerSettings, PretrainSettings, TrainSettings)
+    known = {f.name for cls in tables for f in fields(cls)}
     assert keys
-    assert set(keys) <= known
+    assert set(keys) <= {*known, "text_initialization"}
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"learning_rate": float("inf")}, "learning_rate must be above 0"),
         ({"hidden": 6, "n_heads": 4}, "n_heads must divide hidden"),
         ({"dropout": 1.0}, "dropout must be in"),
-        ({"max_length": 0}, "must be at least 1"),
+        ({"max_length": -1}, "must be at least 1"),
         ({"loss": "BCE"}, "loss must be one of bce, sampled-softmax, found 'BCE'"),
         ({"item_updates": "row"}, "item_updates must be one of rows, deferred, found 'row'"),
         ({"seed": -1}, "seed must be at least 0, found -1"),

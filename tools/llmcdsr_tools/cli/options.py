@@ -41,17 +41,22 @@ def threads_option(of: str) -> Callable[..., Any]:
     )
 
 
+_MODEL_SIZES = (
+    ("--hidden", "hidden", 8192, 64, "Hidden size."),
+    ("--blocks", "n_blocks", 64, 2, "Blocks of attention and feed-forward."),
+    ("--heads", "n_heads", 256, 1, "Heads of attention; they divide the hidden size."),
+    ("--max-length", "max_length", 10_000, 50, "Longest history."),
+)
+
+
 def model_size_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options for how large a SASRec model is, named as the fields of settings."""
-    sizes = (
-        ("--hidden", "hidden", 8192, 64, "Hidden size."),
-        ("--blocks", "n_blocks", 64, 2, "Blocks of attention and feed-forward."),
-        ("--heads", "n_heads", 256, 1, "Heads of attention; they divide the hidden size."),
-        ("--max-length", "max_length", 10_000, 50, "Longest history."),
-    )
     return _with_options(
         function,
-        [(option, name, click.IntRange(1, top), default, text) for option, name, top, default, text in sizes],
+        [
+            (flag, name, click.IntRange(1, top), default, text)
+            for flag, name, top, default, text in _MODEL_SIZES
+        ],
     )
 
 
@@ -66,21 +71,41 @@ def _with_options(
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for how a SASRec model is trained, named as the fields of settings."""
+    """Options for how a SASRec model is pre-trained, named as the fields of settings."""
+    defaults = {"loss": "sampled-softmax", "n_negatives": 256, "n_epochs": 200, "patience": 5, "dropout": 0.5}
+    return _with_options(model_size_options(function), _training_options(defaults))
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for how a SASRec model is trained: a recipe, and fields of settings in place of its own."""
+    options = [(flag, name, kind, None, text) for flag, name, kind, _, text in _training_options({})]
+    sizes = [(flag, name, click.IntRange(1, top), None, text) for flag, name, top, _, text in _MODEL_SIZES]
+    recipe = click.option(
+        "--recipe",
+        type=click.Choice(["best", "official"]),
+        default="best",
+        show_default=True,
+        help="What ranks best, or the paper's; the options below replace parts of it.",
+    )
+    return recipe(_with_options(function, [*options, *sizes]))
+
+
+def _training_options(defaults: Mapping[str, Any]) -> list[tuple[str, str, Any, Any, str | None]]:
+    """Options (flag, name, type, default, help) for how a SASRec model is trained."""
     positive, above_zero = click.IntRange(1), Number(0, min_open=True)
     losses = click.Choice(["bce", "sampled-softmax"])
     better = "bce is the official recipe; sampled-softmax ranks better."
-    options: tuple[tuple[str, str, Any, Any, str | None], ...] = (
-        ("--loss", "loss", losses, "bce", better),
-        ("--negatives", "n_negatives", positive, 256, "Of each domain, for sampled-softmax."),
-        ("--epochs", "n_epochs", positive, 200, "At most so many."),
-        ("--patience", "patience", positive, 10, "Epochs without a better validation HR@10."),
-        ("--dropout", "dropout", Number(0, 1, max_open=True), 0.5, None),
+    options = (
+        ("--loss", "loss", losses, None, better),
+        ("--negatives", "n_negatives", positive, None, "Of each domain, for sampled-softmax."),
+        ("--epochs", "n_epochs", positive, None, "At most so many."),
+        ("--patience", "patience", positive, None, "Epochs without a better validation."),
+        ("--dropout", "dropout", Number(0, 1, max_open=True), None, None),
         ("--batch-size", "batch_size", positive, 128, "Sequences a step."),
         ("--learning-rate", "learning_rate", above_zero, 1e-3, None),
         ("--seed", "seed", click.IntRange(0), 0, None),
     )
-    return _with_options(model_size_options(function), options)
+    return [(flag, name, kind, defaults.get(name, d), text) for flag, name, kind, d, text in options]
 
 
 def settings_of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:

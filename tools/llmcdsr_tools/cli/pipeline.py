@@ -29,7 +29,10 @@ from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
     "--text-embeddings", required=True, type=FilePath, help=".npy matrix (items, E) of `llmcdsr embed`."
 )
 @click.option(
-    "--text-initialization", is_flag=True, help="Start the items from the titles' principal components."
+    "--text-initialization/--no-text-initialization",
+    default=True,
+    show_default=True,
+    help="Start the items from the titles' principal components.",
 )
 @click.option(
     "--contrastive-weight",

@@ -23,8 +23,8 @@ from llmcdsr_tools.cli.options import (
     Number,
     needs_train_extra,
     overwrite_option,
+    recipe_options,
     threads_option,
-    training_options,
 )
 from llmcdsr_tools.cli.progress import training_progress
 
@@ -43,8 +43,27 @@ best_for_option = click.option(
 @cli.command()
 @click.argument("dataset", type=FilePath)
 @click.option("-o", "--output", required=True, type=FilePath, help="Folder of the run.")
-@training_options
-@click.option("--text-embeddings", type=FilePath, help=".npy matrix (items, E) that the items start from.")
+@recipe_options
+@click.option(
+    "--text-embeddings",
+    type=FilePath,
+    help=".npy matrix (items, E) that the items start from, in place of word vectors of their titles.",
+)
+@click.option(
+    "--item-start",
+    type=click.Choice(["titles", "random"]),
+    help="Where the items start without such a matrix.  [default: titles]",
+)
+@click.option(
+    "--windows/--newest",
+    default=None,
+    help="Train on all of a long history, or on its newest part.  [default: windows]",
+)
+@click.option(
+    "--average-epochs",
+    type=Number(0),
+    help="Keep the average of the weights over so many epochs.  [default: 1.25; official: 0]",
+)
 @click.option(
     "--cold-sequences",
     is_flag=True,
@@ -93,12 +112,13 @@ best_for_option = click.option(
     "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
 )
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
-@threads_option("Of matrix products")
-@example("llmcdsr train dataset -o run --loss sampled-softmax --text-embeddings titles.npy")
+@threads_option("That share the products of the loss")
+@example("llmcdsr train dataset -o run --text-embeddings titles.npy --threads 2")
 @needs_train_extra
 def train(
     dataset: Path,
     output: Path,
+    recipe: Literal["best", "official"],
     text_embeddings: Path | None,
     names: Path | None,
     pretrained: Path | None,
@@ -114,12 +134,13 @@ def train(
 
     from llmcdsr_tools.run import CHECKPOINT
     from llmcdsr_tools.train import stage
+    from llmcdsr_tools.train.settings import recipe_settings
 
     try:
         result = stage.train(
             dataset,
             output,
-            stage.TrainSettings(**settings),
+            recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None}),
             text_embeddings=text_embeddings,
             names=names,
             pretrained=pretrained,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llmcdsr_lite.errors import DataError, LlmcdsrError
 from llmcdsr_tools.fit.config_tables import check_keys, read_table
@@ -28,6 +28,7 @@ from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import IngestSettings
 from llmcdsr_tools.pretrain.stage import PretrainSettings
 from llmcdsr_tools.setting_checks import usable_threads
+from llmcdsr_tools.train.settings import OFFICIAL, Recipe
 from llmcdsr_tools.train.stage import TrainSettings
 
 __all__ = ["FitConfig", "load_config"]
@@ -129,15 +130,26 @@ def _check_together(config: FitConfig) -> None:
 
 def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool]:
     """Settings of `train`, and whether items start from the titles."""
-    own = {k: v for k, v in table.items() if k != "text_initialization"}
-    settings: TrainSettings = _read(TrainSettings, own, path, "train", extra=("text_initialization",))
+    recipe = table.get("recipe", "best")
+    if recipe not in get_args(Recipe):
+        raise DataError(
+            f"{path} [train] recipe: expected one of {', '.join(get_args(Recipe))}, found {recipe!r}"
+        )
+    own = {k: v for k, v in table.items() if k not in ("text_initialization", "recipe")}
+    if recipe == "official":
+        own = {**OFFICIAL, **own}
+    settings: TrainSettings = _read(
+        TrainSettings, own, path, "train", extra=("text_initialization", "recipe")
+    )
     text_initialization = table.get("text_initialization", not settings.pretrained_items)
     if not isinstance(text_initialization, bool):
         raise DataError(f"{path} [train] text_initialization: expected true or false")
     if text_initialization and settings.pretrained_items:
         raise DataError(f"{path} [train]: items start from the titles or from pre-training, not from both")
     try:
-        settings.model_config(1)  # refuses sizes that no model can have
+        replace(settings, max_length=settings.max_length or 1).model_config(
+            1
+        )  # refuses sizes that no model can have
     except LlmcdsrError as error:
         raise DataError(f"{path} [train]: {error}") from None
     return settings, text_initialization

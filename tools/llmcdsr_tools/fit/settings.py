@@ -71,7 +71,7 @@ class NamesTable:
         started again.
     """
 
-    generator: Generator = "neighbours"
+    generator: Generator = "none"
     file: Path | None = None
     n_neighbors: int = N_NEIGHBORS
     n_names: int = N_NAMES

@@ -20,7 +20,7 @@ from llmcdsr_tools.setting_checks import (
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """What pre-training is done with; the defaults are the official recipe.
+    """What pre-training is done with; the official recipe has the loss ``bce`` and starts items at random.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ class PretrainSettings:
     seed : int
     """
 
-    loss: Loss = "bce"
+    loss: Loss = "sampled-softmax"
     n_negatives: int = 256
     contrastive_weight: float = 0.1
     temperature: float = 1.0
     n_epochs: int = 200
-    patience: int = 10
+    patience: int = 5
     batch_size: int = 128
     learning_rate: float = 1e-3
     hidden: int = 64
@@ -64,7 +64,7 @@ class PretrainSettings:
     n_heads: int = 1
     max_length: int = 50
     dropout: float = 0.5
-    text_initialization: bool = False
+    text_initialization: bool = True
     text_deviation: float = 0.05
     held_out: float = 0.0
     seed: int = 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.objectives import Loss
 from llmcdsr_tools.setting_checks import (
     check_choice,
@@ -18,20 +23,25 @@ from llmcdsr_tools.setting_checks import (
 )
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 
+Recipe = Literal["best", "official"]
+ItemStart = Literal["titles", "random"]
 ItemUpdates = Literal["rows", "deferred"]
 InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
+
+_WHOLE = 0.95  # share of histories that the model takes in whole, within these bounds
+_SHORTEST, _LONGEST = 50, 200
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What a run is trained with; the defaults are the official recipe.
+    """What a run is trained with; the defaults are the recipe that ranks best, `OFFICIAL` has the paper's.
 
     Parameters
     ----------
     loss : {"bce", "sampled-softmax"}
         Binary cross-entropy with one negative a position, or softmax with shared negatives.
     n_negatives : int
-        Shared negatives of each domain, for the sampled softmax.
+        Shared negatives of each domain, for the sampled softmax; a domain with fewer items gives all.
     n_epochs : int
         At most so many epochs.
     patience : int
@@ -39,8 +49,13 @@ class TrainSettings:
     batch_size : int
         Sequences a step.
     learning_rate : float
-    hidden, n_blocks, n_heads, max_length, dropout
+    hidden, n_blocks, n_heads, dropout
         See `SASRecConfig`.
+    max_length : int
+        Longest history that the model takes; 0 leaves it to the data, see `for_data`.
+    item_start : {"titles", "random"}
+        Where item embeddings start if neither text embeddings nor pre-trained vectors are given: from word
+        vectors of the titles, or at random.
     windows : bool
         Train on all of a long history, in windows of `max_length`, rather than on its newest part alone.
     average_epochs : float
@@ -75,19 +90,20 @@ class TrainSettings:
     seed : int
     """
 
-    loss: Loss = "bce"
-    n_negatives: int = 256
+    loss: Loss = "sampled-softmax"
+    n_negatives: int = 8192
     n_epochs: int = 200
-    patience: int = 10
+    patience: int = 4
     batch_size: int = 128
     learning_rate: float = 1e-3
     hidden: int = 64
     n_blocks: int = 2
     n_heads: int = 1
-    max_length: int = 50
-    dropout: float = 0.5
-    windows: bool = False
-    average_epochs: float = 0.0
+    max_length: int = 0
+    dropout: float = 0.3
+    item_start: ItemStart = "titles"
+    windows: bool = True
+    average_epochs: float = 1.25
     item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
     cold_sequences: bool = False
@@ -109,6 +125,7 @@ class TrainSettings:
             raise SettingsError(f"average_epochs is {self.average_epochs}, expected 0 or more")
         check_seed(self.seed)
         check_choice("loss", self.loss, get_args(Loss))
+        check_choice("item_start", self.item_start, get_args(ItemStart))
         check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
         check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
 
@@ -118,6 +135,44 @@ class TrainSettings:
             return "adam" if has_names and self.pretrained_items else "none"
         return self.inner_optimizer
 
+    def for_data(self, data: Dataset) -> TrainSettings:
+        """The same settings, with those that the data decide.
+
+        `max_length` holds `_WHOLE` of the histories as they are, within `_SHORTEST` and `_LONGEST`.
+        """
+        if self.max_length:
+            return self
+        lengths = np.concatenate([data.train.lengths, data.valid.lengths])
+        wanted = int(np.quantile(lengths, _WHOLE, method="inverted_cdf")) if len(lengths) else 0
+        return replace(self, max_length=min(max(wanted, _SHORTEST), _LONGEST))
+
     def model_config(self, n_items: int) -> SASRecConfig:
-        """Sizes of the model for a catalogue of `n_items`."""
+        """Sizes of the model for a catalogue of `n_items`, once `max_length` is decided."""
         return model_config(self, n_items)
+
+
+OFFICIAL: Mapping[str, Any] = MappingProxyType(
+    {
+        "loss": "bce",
+        "patience": 10,
+        "max_length": 50,
+        "dropout": 0.5,
+        "item_start": "random",
+        "windows": False,
+        "average_epochs": 0.0,
+    }
+)
+
+
+def recipe_settings(recipe: Recipe = "best", **given: Any) -> TrainSettings:
+    """Settings of a recipe, but for those that are given.
+
+    Parameters
+    ----------
+    recipe : {"best", "official"}
+        What ranks best, or the paper's.
+    **given
+        Fields of `TrainSettings`.
+    """
+    check_choice("recipe", recipe, get_args(Recipe))
+    return TrainSettings(**{**(OFFICIAL if recipe == "official" else {}), **given})

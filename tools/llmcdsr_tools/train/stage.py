@@ -38,6 +38,7 @@ from llmcdsr_tools.train.curves import plot_curves
 from llmcdsr_tools.train.meta_learning import MetaLearning
 from llmcdsr_tools.train.settings import ItemUpdates, TrainSettings
 from llmcdsr_tools.train.training import Observer, Training
+from llmcdsr_tools.word_vectors import title_vectors
 
 __all__ = ["ItemUpdates", "Observer", "TrainResult", "TrainSettings", "train"]
 
@@ -75,7 +76,8 @@ def train(
         Folder for the run; it must not hold one yet, unless `resume` is true.
     settings : TrainSettings, optional
     text_embeddings : Path, optional
-        ``.npy`` matrix (items, E) that the item embeddings start from.
+        ``.npy`` matrix (items, E) that the item embeddings start from; without it, see
+        `TrainSettings.item_start`.
     names : Path, optional
         Embedded names (see `embed_names`): every step gets augmented sequences with pseudo items that
         are recalled for them. Needs `pretrained`.
@@ -100,10 +102,10 @@ def train(
     TrainingError
         If the folder holds another run, what is given does not fit together, or the loss is not finite.
     """
-    settings = settings or TrainSettings()
-    settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
     observer = observer or Observer()
     data = load_dataset(dataset)
+    settings = (settings or TrainSettings()).for_data(data)
+    settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
     header = RunHeader(
         asdict(settings),
         dataset.resolve(),
@@ -113,13 +115,13 @@ def train(
     # NumPy's own threads gain little on products of this size, and lose much on a busy machine
     with threadpool_limits(1, user_api="blas"), _executor(threads) as executor:
         # what is refused here leaves no run behind
-        text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
+        text = _text(data, settings, text_embeddings)
         found = None if pretrained is None else load_pretrained(pretrained, data)
         training = Training(
             data,
             settings,
             text,
-            _pretrained_items(settings, found, text is not None),
+            _pretrained_items(settings, found, text_embeddings is not None),
             _meta_learning(data, settings, names, found),
             executor,
         )
@@ -207,6 +209,17 @@ def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observe
         stopping.best[0],
         stopping.finished(len(done), settings.patience),
     )
+
+
+def _text(
+    data: Dataset, settings: TrainSettings, text_embeddings: Path | None
+) -> npt.NDArray[np.float32] | None:
+    """Text embeddings (items, E) that item embeddings start from, if they do."""
+    if text_embeddings is not None:
+        return load_text_embeddings(text_embeddings, len(data.catalogue))
+    if settings.item_start == "random" or settings.pretrained_items:
+        return None
+    return title_vectors(data.catalogue.titles)
 
 
 def _pretrained_items(

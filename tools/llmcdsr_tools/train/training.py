@@ -47,6 +47,7 @@ class Training:
     ----------
     data : Dataset
     settings : TrainSettings
+        Of which the data have decided what they do (`TrainSettings.for_data`).
     text : float32 array (items, E), optional
         What the item embedding starts from.
     vectors : float32 array (items, H), optional
@@ -72,10 +73,10 @@ class Training:
         self.threads = threads
         config = settings.model_config(len(data.catalogue))
         self.sequences = TrainingSequences.from_histories(
-            data.train, settings.max_length, windows=settings.windows
+            data.train, config.max_length, windows=settings.windows
         )
         if settings.cold_sequences:
-            cold = TrainingSequences.cold(data.train, data.catalogue, settings.max_length)
+            cold = TrainingSequences.cold(data.train, data.catalogue, config.max_length)
             self.sequences = self.sequences.joined(cold)
         if not len(self.sequences):
             raise TrainingError("the data set has no training history of two items or more")
