@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
-from llmcdsr_tools.evaluate import Result
+from llmcdsr_tools.evaluation.official import Result
 from llmcdsr_tools.export import export
 from llmcdsr_tools.ingest import IngestSettings, ingest
 from llmcdsr_tools.neighbours import neighbours

@@ -24,7 +24,8 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset, save_dataset
-from llmcdsr_tools.evaluate import Queries, ranks
+from llmcdsr_tools.evaluation.official import ranks
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.export import export
 from llmcdsr_tools.export.pseudo_trials import ExpectedMetrics
 from llmcdsr_tools.export.title_map import principal_components

@@ -21,7 +21,7 @@ from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
-from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
+from llmcdsr_tools.evaluation.official import evaluate, open_model, open_pseudo
 
 FUSE = PseudoSetting("fuse", 3, weight=4.0)
 

@@ -19,7 +19,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.stages import _print_results, cli
-from llmcdsr_tools.evaluate import Result
+from llmcdsr_tools.evaluation.official import Result
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 N_FOOD, N_KITCHEN, N_USERS = 30, 24, 240

@@ -19,7 +19,8 @@ from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.evaluate import N_NEGATIVES, Queries, draw_negatives, evaluate, ranks
+from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, evaluate, ranks
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
 from llmcdsr_tools.export.pseudo_trials import ExpectedMetrics, PseudoTrials, Trial, Trials
 from llmcdsr_tools.export.recall import SourcedNetwork

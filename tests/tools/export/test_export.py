@@ -19,7 +19,7 @@ from llmcdsr_lite.pseudo import PseudoSetting
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Histories, save_dataset
-from llmcdsr_tools.evaluate import evaluate, open_model, open_pseudo
+from llmcdsr_tools.evaluation.official import evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import stage
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
 from llmcdsr_tools.export.pseudo_trials import PseudoTrials, Trial, Trials

@@ -23,7 +23,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import load_dataset
-from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.evaluation.official import evaluate, open_model
 from llmcdsr_tools.fit.observer import StageOutcome
 from llmcdsr_tools.fit.stage import FitObserver, FitResult, fit
 from llmcdsr_tools.fit.stage_cache import Stage, tree_hash

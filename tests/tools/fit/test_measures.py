@@ -13,7 +13,7 @@ from llmcdsr_lite.bundle.folder import ONNX, read_bundle, write_bundle
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.evaluate import evaluate, open_model
+from llmcdsr_tools.evaluation.official import evaluate, open_model
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.fit.measures import KINDS, kind_of, measure, measure_kinds, read_measures, write_measures
 from llmcdsr_tools.pretrain.stage import PretrainSettings, pretrain

@@ -14,7 +14,7 @@ from padded_sasrec import numerical_gradient
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.packing import pack_lists
 from llmcdsr_tools.batches import TrainingBatch
-from llmcdsr_tools.evaluate import evaluate
+from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.domain_training import DomainTraining, title_ranks
 from llmcdsr_tools.pretrain.settings import PretrainSettings

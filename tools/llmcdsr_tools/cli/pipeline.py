@@ -112,7 +112,7 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         return
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
-    from llmcdsr_tools.evaluate import format_results
+    from llmcdsr_tools.evaluation.official import format_results
     from llmcdsr_tools.fit.measures import without_nan
     from llmcdsr_tools.fit.stage import fit as run_fit
 

@@ -29,7 +29,7 @@ from llmcdsr_tools.cli.options import (
 from llmcdsr_tools.cli.progress import training_progress
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.evaluate import Result
+    from llmcdsr_tools.evaluation.official import Result
 
 best_for_option = click.option(
     "--best-for",
@@ -250,7 +250,7 @@ def export(
 
 
 def _print_results(results: list[Result], split: str, seed: int, as_json: bool) -> None:
-    from llmcdsr_tools.evaluate import CUTOFFS, format_results
+    from llmcdsr_tools.evaluation.official import CUTOFFS, format_results
 
     if as_json:
         described = [{**asdict(r), "hr": _json_numbers(r.hr), "ndcg": _json_numbers(r.ndcg)} for r in results]

@@ -33,7 +33,7 @@ from llmcdsr_lite.pseudo import (
 )
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.evaluate import COLD_MIN_HISTORY, Queries
+from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries
 from llmcdsr_tools.export.pseudo_trials import MARGIN, ExpectedMetrics, PseudoTrials, Ranks, Trial, Trials
 from llmcdsr_tools.export.recall import SourcedNetwork
 

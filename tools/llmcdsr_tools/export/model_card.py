@@ -8,7 +8,7 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.pseudo import PseudoSetting, Source
 from llmcdsr_lite.title_neighbours import Weighing
-from llmcdsr_tools.evaluate import N_NEGATIVES, Result, format_results, ranked_among
+from llmcdsr_tools.evaluation.official import N_NEGATIVES, Result, format_results, ranked_among
 from llmcdsr_tools.export.pseudo_trials import MARGIN
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting, Source
-from llmcdsr_tools.evaluate import N_NEGATIVES
+from llmcdsr_tools.evaluation.official import N_NEGATIVES
 
 MARGIN = 2.0  # standard errors
 

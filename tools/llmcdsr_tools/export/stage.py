@@ -19,7 +19,7 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_model, load_poolers
 from llmcdsr_tools.dataset import Dataset, load_dataset
-from llmcdsr_tools.evaluate import Result, evaluate
+from llmcdsr_tools.evaluation.official import Result, evaluate
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
 from llmcdsr_tools.export.model_card import model_card
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx

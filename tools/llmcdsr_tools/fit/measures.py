@@ -21,7 +21,7 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.dataset import Dataset, load_dataset
-from llmcdsr_tools.evaluate import (
+from llmcdsr_tools.evaluation.official import (
     N_NEGATIVES,
     Queries,
     Result,

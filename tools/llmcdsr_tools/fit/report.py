@@ -18,7 +18,7 @@ from llmcdsr_tools.checkpoint import load_poolers
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
-from llmcdsr_tools.evaluate import CUTOFFS, N_NEGATIVES, Result, ranked_among
+from llmcdsr_tools.evaluation.official import CUTOFFS, N_NEGATIVES, Result, ranked_among
 from llmcdsr_tools.fit.charts import Line, line_chart
 from llmcdsr_tools.fit.config import FitConfig
 from llmcdsr_tools.fit.measures import KindResult, read_measures

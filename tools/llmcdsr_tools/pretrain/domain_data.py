@@ -14,7 +14,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_tools.batches import TrainingSequences
 from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.evaluate import Queries
+from llmcdsr_tools.evaluation.queries import Queries
 
 
 @dataclass(frozen=True)

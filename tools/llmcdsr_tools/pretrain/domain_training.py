@@ -20,7 +20,7 @@ from llmcdsr_lite.reference.contrastive import nt_xent
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, epoch_batches
-from llmcdsr_tools.evaluate import N_NEGATIVES, draw_negatives, ranks
+from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, ranks
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.settings import PretrainSettings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.evaluate import N_NEGATIVES, ranked_among
+from llmcdsr_tools.evaluation.official import N_NEGATIVES, ranked_among
 
 if TYPE_CHECKING:
     from llmcdsr_tools.run import EpochMetrics

@@ -18,7 +18,7 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.evaluate import Result, evaluate
+from llmcdsr_tools.evaluation.official import Result, evaluate
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
 from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics

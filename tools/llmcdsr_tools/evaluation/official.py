@@ -1,4 +1,4 @@
-"""Evaluation: how well the held-out last item of each user is ranked within its own domain.
+"""The official protocol: how well the held-out last item of each user is ranked within its own domain.
 
 Two protocols, side by side because sampled metrics alone can mislead: against 999 distinct uniform
 negatives of the target's domain (the official one; all others where there are fewer), and against the
@@ -21,17 +21,17 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
-from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories, Split
+from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.run import BestFor, best_model, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 N_NEGATIVES = 999
-COLD_MIN_HISTORY = 3
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
 
 Protocol = Literal["sampled", "full"]
@@ -84,43 +84,6 @@ class Result:
     def ndcg10(self) -> float:
         """NDCG at 10."""
         return self.ndcg[CUTOFFS.index(10)]
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Histories to rank for, with the items that came next.
-
-    Parameters
-    ----------
-    histories : list of int arrays
-        Item rows, oldest first, none empty.
-    targets : int64 array (n,)
-        Item rows.
-    """
-
-    histories: list[npt.NDArray[np.integer[Any]]]
-    targets: npt.NDArray[np.int64]
-
-    @classmethod
-    def from_split(cls, histories: Histories) -> Queries:
-        """The last item of every history is its target; users with nothing before it are left out."""
-        usable = [h for h in histories if len(h) >= 2]
-        return cls([h[:-1] for h in usable], np.array([h[-1] for h in usable], dtype=np.int64))
-
-    def cold(self, catalogue: Catalogue) -> Queries:
-        """The cold cross-domain form: no item of the target's domain in the history."""
-        start = catalogue.domains[1].start
-        cold = [
-            history[(history >= start) != (target >= start)]
-            for history, target in zip(self.histories, self.targets, strict=True)
-        ]
-        kept = [i for i, history in enumerate(cold) if len(history) >= COLD_MIN_HISTORY]
-        return Queries([cold[i] for i in kept], self.targets[kept])
-
-    def into(self, domain: Domain) -> Queries:
-        """The queries whose target is in `domain`."""
-        kept = np.flatnonzero((self.targets >= domain.start) & (self.targets < domain.stop))
-        return Queries([self.histories[i] for i in kept], self.targets[kept])
 
 
 def evaluate(

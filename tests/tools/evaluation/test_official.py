@@ -23,9 +23,8 @@ from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
-from llmcdsr_tools.evaluate import (
+from llmcdsr_tools.evaluation.official import (
     CUTOFFS,
-    Queries,
     Result,
     draw_negatives,
     evaluate,
@@ -35,6 +34,7 @@ from llmcdsr_tools.evaluate import (
     ranked_among,
     ranks,
 )
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.train.stage import TrainResult
 
 N_A, N_B = 40, 60
