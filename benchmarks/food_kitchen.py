@@ -23,6 +23,7 @@ from llmcdsr_tools.ingest import IngestSettings, ingest
 from llmcdsr_tools.neighbours import neighbours
 from llmcdsr_tools.pretrain import PretrainSettings, pretrain
 from llmcdsr_tools.train import TrainSettings, train
+from llmcdsr_tools.train.settings import recipe_settings
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Recipe:
     names: Literal["neighbours", "language-model"] | None = None
 
 
-OFFICIAL = TrainSettings()
-SOFTMAX = TrainSettings(loss="sampled-softmax")
+OFFICIAL = recipe_settings("official")
+SOFTMAX = replace(OFFICIAL, loss="sampled-softmax", n_negatives=256)
 WIDE = replace(SOFTMAX, hidden=128, n_negatives=512, dropout=0.6, learning_rate=5e-4)  # chosen on validation
 META = replace(SOFTMAX, pretrained_items=True, inner_optimizer="none")
 RECIPES = {

@@ -29,7 +29,7 @@ from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.settings import recipe_settings
 from llmcdsr_tools.train.training import Training
 
 KINDS: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")
@@ -59,7 +59,7 @@ def main() -> None:
     data = load_dataset(arguments.dataset)
     names = load_embedded_names(arguments.names, data)
     pretrained = load_pretrained(arguments.pretrained, data)
-    settings = TrainSettings(loss=arguments.loss, hidden=pretrained.items_a.shape[1])
+    settings = recipe_settings("official", loss=arguments.loss, hidden=pretrained.items_a.shape[1])
     print(f"{'items start from':<18}{'inner':<12}{'pooler':<8}{'halves, cosine':>15}{'float32, cosine':>17}")
     with threadpool_limits(1, user_api="blas"):
         for start in ("random", "pre-training"):

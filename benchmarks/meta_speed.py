@@ -23,7 +23,7 @@ from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.settings import recipe_settings
 from llmcdsr_tools.train.training import Training
 
 # One epoch of the official PyTorch code with its meta step on a 2-core machine, as measured for the issue.
@@ -48,10 +48,10 @@ def main() -> None:
         pretrained = load_pretrained(arguments.pretrained, data)
     kinds: tuple[InnerOptimizer, ...] = ("none", "sgd", "adam", "fresh-adam")
     with threadpool_limits(arguments.threads, user_api="blas"):
-        settings = TrainSettings(loss=arguments.loss)
+        settings = recipe_settings("official", loss=arguments.loss)
         plain = measure("no pseudo items", Training(data, settings), arguments.steps)
         for kind in kinds:
-            settings = TrainSettings(loss=arguments.loss, inner_optimizer=kind)
+            settings = recipe_settings("official", loss=arguments.loss, inner_optimizer=kind)
             meta = MetaLearning(data, names, pretrained, settings)
             label = "pseudo items, no meta step" if kind == "none" else f"meta step, inner {kind}"
             seconds = measure(label, Training(data, settings, meta=meta), arguments.steps)

@@ -24,15 +24,16 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset, save_dataset
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import ranks
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.export import export
-from llmcdsr_tools.export.pseudo_trials import ExpectedMetrics
 from llmcdsr_tools.export.title_map import principal_components
 from llmcdsr_tools.holdout import HeldOut, hold_out, occurrences
 from llmcdsr_tools.run import best_model
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train import TrainSettings, train
+from llmcdsr_tools.train.settings import recipe_settings
 
 SHARE = 0.05
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
@@ -94,7 +95,7 @@ def train_without(data: Dataset, text: FloatArray, held: HeldOut, folder: Path, 
         folder.mkdir(exist_ok=True)
         save_dataset(held.reduced, folder / "dataset", overwrite=True)
         np.save(folder / "titles.npy", text[held.kept - 1])
-        settings = TrainSettings(loss="sampled-softmax", seed=seed)
+        settings = recipe_settings("official", loss="sampled-softmax", n_negatives=256, seed=seed)
         titles = folder / "titles.npy"
         train(folder / "dataset", folder / "run", settings, text_embeddings=titles, resume=True)
         export(folder / "run", bundle, dataset=folder / "dataset", text_embeddings=titles)
@@ -104,7 +105,7 @@ def train_without(data: Dataset, text: FloatArray, held: HeldOut, folder: Path, 
 def train_with_all(work: Path, seed: int) -> SASRecParameters:
     """The model trained with all items: the run of the results table, if it is there."""
     run = work / "runs" / f"softmax-{seed}" / "run"
-    settings = TrainSettings(loss="sampled-softmax", seed=seed)
+    settings = recipe_settings("official", loss="sampled-softmax", n_negatives=256, seed=seed)
     if not (run / "best.npz").exists():
         train(work / "dataset", run, settings, text_embeddings=work / "titles.npy", resume=True)
     parameters, _ = load_model(best_model(run, "mean"))

@@ -24,7 +24,7 @@ from llmcdsr_tools.pretrain.stage import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.inner_steps import InnerOptimizer
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.settings import recipe_settings
 from llmcdsr_tools.train.training import Training
 
 Flags = npt.NDArray[np.bool_]
@@ -48,8 +48,8 @@ def main() -> None:
     with threadpool_limits(1, user_api="blas"):
         for inner in arguments.inner:
             kind: InnerOptimizer = inner
-            settings = TrainSettings(
-                loss=arguments.loss, hidden=pretrained.items_a.shape[1], inner_optimizer=kind
+            settings = recipe_settings(
+                "official", loss=arguments.loss, hidden=pretrained.items_a.shape[1], inner_optimizer=kind
             )
             meta = MetaLearning(data, embedded, pretrained, settings)
             training = Training(data, settings, None, np.concatenate(pretrained.items), meta)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmcdsr_tools.train import TrainResult, TrainSettings, train
+from llmcdsr_tools.train.settings import recipe_settings
 
 
 def main() -> None:
@@ -33,8 +34,13 @@ def main() -> None:
     for loss, text in recipes:
         for updates in kinds:
             for seed in arguments.seeds:
-                settings = TrainSettings(
-                    loss=loss, item_updates=updates, seed=seed, n_epochs=arguments.epochs
+                settings = recipe_settings(
+                    "official",
+                    n_negatives=256,
+                    loss=loss,
+                    item_updates=updates,
+                    seed=seed,
+                    n_epochs=arguments.epochs,
                 )
                 run = arguments.runs / f"{loss}-{updates}-{seed}"
                 result = train(arguments.dataset, run, settings, text_embeddings=text, resume=True)
@@ -46,7 +52,7 @@ def print_row(settings: TrainSettings, result: TrainResult) -> None:
     seconds = statistics.median(e.seconds for e in result.epochs)
     print(
         f"{settings.loss:<17}{settings.item_updates:<10}{settings.seed:>5}{result.best_epoch:>12}"
-        f"{best.hr10[0]:9.4f}{best.hr10[1]:9.4f}{best.mean_hr10:8.4f}{seconds:9.2f}",
+        f"{best.merits[0]:9.4f}{best.merits[1]:9.4f}{best.merit:8.4f}{seconds:9.2f}",
         flush=True,
     )
 

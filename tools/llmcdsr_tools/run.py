@@ -5,10 +5,10 @@ file             content
 ================ ==============================================================================
 run.json         settings, and the hashes of the data set, text embeddings, names and pre-training
 checkpoint.npz   parameters, poolers, optimiser state and early-stopping state after the last full epoch
-best.npz         the model of the epoch with the best mean of both domains' validation HR@10
+best.npz         the model of the epoch with the best mean of both domains on validation
 best_a.npz       the model that was best for target domain A; best_b.npz, for B
 metrics.jsonl    one line an epoch
-curves.svg       losses and validation HR@10 by epoch
+curves.svg       losses and validation by epoch
 ================ ==============================================================================
 """
 
@@ -32,6 +32,7 @@ CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.jsonl"
 CURVES = "curves.svg"
 BestFor = Literal["mean", "a", "b"]
+Criterion = Literal["ndcg", "sampled-hr"]
 _HEADER = "run.json"
 _FILES = (_HEADER, CHECKPOINT, METRICS, CURVES, *(f"{name}.npz" for name in BEST))
 
@@ -61,9 +62,13 @@ class EpochMetrics:
     seconds : float
         Training time, without validation; nan if it is not known any more.
     hr10, ndcg10 : tuple of two float
-        Validation, sampled protocol, target domain A and B; nan for a domain without validation users.
+        Validation, target domain A and B, by the protocol of `criterion`; nan for a domain without validation
+        targets.
     meta_loss : float or None
         Mean loss of the virtual copies on overlapped users; None without meta-learning.
+    criterion : {"ndcg", "sampled-hr"}
+        What epochs are compared by: NDCG@10 in the whole domain at every position of the validation
+        histories, or, as the official code does, HR@10 of the last item among 999 negatives.
     """
 
     epoch: int
@@ -72,6 +77,7 @@ class EpochMetrics:
     hr10: tuple[float, float]
     ndcg10: tuple[float, float]
     meta_loss: float | None = None
+    criterion: Criterion = "ndcg"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EpochMetrics:
@@ -79,7 +85,8 @@ class EpochMetrics:
         a, b = map(_number, value["hr10"])
         ndcg_a, ndcg_b = map(_number, value["ndcg10"])
         seconds = _number(value.get("seconds"))
-        return cls(value["epoch"], value["loss"], seconds, (a, b), (ndcg_a, ndcg_b), value["meta_loss"])
+        measured = seconds, (a, b), (ndcg_a, ndcg_b)
+        return cls(value["epoch"], value["loss"], *measured, value["meta_loss"], value["criterion"])
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; null stands for nan, which JSON does not know."""
@@ -88,9 +95,19 @@ class EpochMetrics:
         return {**asdict(self), **found, "seconds": found["seconds"][0]}
 
     @property
-    def mean_hr10(self) -> float:
-        """Mean over the domains that have validation users."""
-        return float(np.nanmean(self.hr10))
+    def merits(self) -> tuple[float, float]:
+        """The measure that decides, target domain A and B."""
+        return self.ndcg10 if self.criterion == "ndcg" else self.hr10
+
+    @property
+    def merit(self) -> float:
+        """Its mean over the domains that have validation targets."""
+        return float(np.nanmean(self.merits))
+
+    @property
+    def merit_name(self) -> str:
+        """What it is called."""
+        return "NDCG@10" if self.criterion == "ndcg" else "HR@10"
 
 
 def _number(value: float | None) -> float:
@@ -99,7 +116,7 @@ def _number(value: float | None) -> float:
 
 @dataclass
 class EarlyStopping:
-    """Best validation HR@10 so far: of the mean, of domain A, of domain B."""
+    """Best merit on validation so far: of the mean, of domain A, of domain B."""
 
     best: list[float]
     best_epoch: list[int]
@@ -112,7 +129,7 @@ class EarlyStopping:
     def update(self, metrics: EpochMetrics) -> list[str]:
         """Take in an epoch; the names of `BEST` that it is now."""
         improved = []
-        for i, value in enumerate((metrics.mean_hr10, *metrics.hr10)):
+        for i, value in enumerate((metrics.merit, *metrics.merits)):
             if value > self.best[i]:
                 self.best[i], self.best_epoch[i] = value, metrics.epoch
                 improved.append(BEST[i])

@@ -19,10 +19,12 @@ from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, evaluate, ranks
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
-from llmcdsr_tools.export.pseudo_trials import ExpectedMetrics, PseudoTrials, Trial, Trials
+from llmcdsr_tools.export.pseudo_trials import PseudoTrials, Trial, Trials
+from llmcdsr_tools.export.pseudo_trials import trial as measured_trial
 from llmcdsr_tools.export.recall import SourcedNetwork
 
 N_A, N_B, N_TOPICS, HIDDEN = 45, 60, 9, 6
@@ -225,7 +227,9 @@ def test_the_surest_gain_wins_over_the_largest() -> None:
 @pytest.mark.parametrize("n_items", [2, 60, 1000, 1001, 1500, 30_000])
 def test_expected_metrics_are_hypergeometric(n_items: int) -> None:
     rank = np.unique(np.linspace(0, n_items - 1, 50).astype(int))
-    found = [ExpectedMetrics(n_items).trial(PseudoSetting(), np.array([r]), np.array([0])) for r in rank]
+    found = [
+        measured_trial(ExpectedMetrics(n_items), PseudoSetting(), np.array([r]), np.array([0])) for r in rank
+    ]
     for r, one in zip(rank.tolist(), found, strict=True):
         ahead = hypergeom(n_items - 1, r, min(999, n_items - 1))
         assert one.hr10 == pytest.approx(sum(ahead.pmf(j) for j in range(10)), abs=1e-9)
@@ -240,7 +244,9 @@ def test_expected_metrics_are_the_mean_over_draws() -> None:
         for seed in range(400):
             negatives = draw_negatives(np.array([rank + 1]), domain, 999, seed)
             hits.append(int((negatives < rank + 1).sum()) < 10)  # the items ahead are rows 1..rank
-        expected = ExpectedMetrics(2500).trial(PseudoSetting(), np.array([rank]), np.array([rank])).hr10
+        expected = measured_trial(
+            ExpectedMetrics(2500), PseudoSetting(), np.array([rank]), np.array([rank])
+        ).hr10
         assert np.mean(hits) == pytest.approx(expected, abs=4 * 0.5 / 20)
 
 

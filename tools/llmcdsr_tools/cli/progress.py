@@ -57,11 +57,11 @@ def training_progress() -> Observer:
                 click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
 
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
-            a, b = metrics.hr10
+            a, b = metrics.merits
             start = "\r\033[K" if sys.stderr.isatty() else ""
             click.echo(
-                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation HR@10 {a:.4f} (A) "
-                f"{b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
+                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.merit_name} "
+                f"{a:.4f} (A) {b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
                 err=True,
             )
 

@@ -158,9 +158,10 @@ def train(
         click.echo(f"\nstopped; {kept}", err=True)
         raise
     reason = "stopped early" if result.stopped_early else "all epochs done"
+    measure = result.epochs[-1].merit_name
     click.echo(
-        f"{reason} after {len(result.epochs)} epochs; best mean validation HR@10 "
-        f"{result.best_hr10:.4f} at epoch {result.best_epoch}"
+        f"{reason} after {len(result.epochs)} epochs; best mean validation {measure} "
+        f"{result.best_merit:.4f} at epoch {result.best_epoch}"
     )
 
 

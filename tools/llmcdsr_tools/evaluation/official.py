@@ -27,11 +27,11 @@ from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.run import BestFor, best_model, read_run
 
 CUTOFFS = (1, 3, 5, 10)
-N_NEGATIVES = 999
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
 
 Protocol = Literal["sampled", "full"]

@@ -71,7 +71,9 @@ class Queries:
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Queries:
         """Some of the queries."""
-        return Queries([self.histories[i] for i in chosen.tolist()], self.targets[chosen], self.user_of[chosen])
+        return Queries(
+            [self.histories[i] for i in chosen.tolist()], self.targets[chosen], self.user_of[chosen]
+        )
 
     def sample(self, most: int, seed: int = 0) -> Queries:
         """At most so many queries, those of users drawn at random as long as they fit."""
@@ -94,7 +96,7 @@ class Queries:
 def _at(histories: Histories, places: Iterable[tuple[int, Iterable[int]]]) -> Queries:
     """Queries at some places of each user's history, but the first: there is nothing before it."""
     pairs = [(user, place) for user, some in places for place in some if place >= 1]
-    before = [histories[user][:place] for user, place in pairs]
+    before: list[IntArray] = [histories[user][:place] for user, place in pairs]
     targets = np.array([histories[user][place] for user, place in pairs], dtype=np.int64)
     return Queries(before, targets, np.array([user for user, _ in pairs], dtype=np.int64))
 

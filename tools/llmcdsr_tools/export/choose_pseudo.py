@@ -33,8 +33,9 @@ from llmcdsr_lite.pseudo import (
 )
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries
-from llmcdsr_tools.export.pseudo_trials import MARGIN, ExpectedMetrics, PseudoTrials, Ranks, Trial, Trials
+from llmcdsr_tools.export.pseudo_trials import MARGIN, PseudoTrials, Ranks, Trial, Trials, trial
 from llmcdsr_tools.export.recall import SourcedNetwork
 
 NUMBERS = (1, 3, 5, 10, 20)
@@ -158,8 +159,8 @@ class _Comparison:
                 scale = scale or float(scores.std()) / max(float(cosines.std()), 1e-6)
                 for setting, rank in self._tried(chunk, scores, cosines, pseudo[chunk], scale):
                     ranks.setdefault((source, setting), np.empty_like(off))[chunk] = rank
-        tried = tuple(measure.trial(setting, rank, off, source) for (source, setting), rank in ranks.items())
-        return Trials(self._domain.name, n_users, measure.trial(PseudoSetting(), off, off), tried, margin)
+        tried = tuple(trial(measure, setting, rank, off, source) for (source, setting), rank in ranks.items())
+        return Trials(self._domain.name, n_users, trial(measure, PseudoSetting(), off, off), tried, margin)
 
     def _tried(
         self,

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting, Source
-from llmcdsr_tools.evaluation.official import N_NEGATIVES
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 
 MARGIN = 2.0  # standard errors
 
 Ranks = npt.NDArray[np.int64]
-IntArray = npt.NDArray[np.integer[Any]]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -114,49 +112,20 @@ class Trials:
         }
 
 
-class ExpectedMetrics:
-    """HR@10 and NDCG@10 against drawn negatives, in expectation, from the rank in the whole domain.
-
-    With r of the other items ahead of the target, the number ahead among n negatives drawn without
-    replacement is hypergeometric.
-
-    Parameters
-    ----------
-    n_items : int
-        Of the domain.
-    """
-
-    def __init__(self, n_items: int) -> None:
-        n_others = n_items - 1
-        n_drawn = min(N_NEGATIVES, n_others)
-        ahead = np.arange(n_others + 1)[:, None]  # (ranks, 1)
-        drawn = np.arange(10)  # of those ahead
-        log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n_others + 1)))])
-        of_place = np.exp(
-            _log_choose(log_factorial, ahead, drawn)
-            + _log_choose(log_factorial, n_others - ahead, n_drawn - drawn)
-            - _log_choose(log_factorial, np.array(n_others), np.array(n_drawn))
-        )  # (ranks, 10)
-        self._hit = of_place.sum(axis=1)
-        self._gain = of_place @ (1 / np.log2(drawn + 2))
-
-    def hits(self, rank: Ranks) -> FloatArray:
-        """Expected hits at 10 (n,) of zero-based ranks (n,) in the whole domain."""
-        found: FloatArray = self._hit[rank]
-        return found
-
-    def trial(self, setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles") -> Trial:
-        """What the ranks (n,) with a setting are worth, compared with those without, user by user."""
-        difference = self._hit[rank] - self._hit[off]
-        n = len(rank)
-        return Trial(
-            setting,
-            float(self._hit[rank].mean()),
-            float(self._gain[rank].mean()),
-            float(difference.mean()),
-            float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
-            source,
-        )
+def trial(
+    metrics: ExpectedMetrics, setting: PseudoSetting, rank: Ranks, off: Ranks, source: Source = "titles"
+) -> Trial:
+    """What the ranks (n,) with a setting are worth, compared with those without, user by user."""
+    difference = metrics.hits(rank) - metrics.hits(off)
+    n = len(rank)
+    return Trial(
+        setting,
+        float(metrics.hits(rank).mean()),
+        float(metrics.gains(rank).mean()),
+        float(difference.mean()),
+        float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
+        source,
+    )
 
 
 @dataclass(frozen=True)
@@ -184,10 +153,3 @@ class PseudoTrials:
             validation = {**chosen.validation, "names": self.names.summary()}
             chosen = replace(chosen, names=self.names.shown.setting, validation=validation)
         return chosen
-
-
-def _log_choose(log_factorial: FloatArray, n: IntArray, k: IntArray) -> FloatArray:
-    """Logarithm of "n choose k", -inf where there is no choice."""
-    possible = (k >= 0) & (k <= n)
-    n, k = np.where(possible, n, 0), np.where(possible, k, 0)
-    return np.where(possible, log_factorial[n] - log_factorial[k] - log_factorial[n - k], -np.inf)

@@ -21,8 +21,8 @@ from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing, nearest, stored, weighted_mean
 from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.export.pseudo_trials import ExpectedMetrics
 from llmcdsr_tools.holdout import occurrences
 
 N_COMPONENTS = 64

@@ -23,7 +23,6 @@ from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluation.official import (
     N_NEGATIVES,
-    Queries,
     Result,
     draw_negatives,
     evaluate,
@@ -31,6 +30,7 @@ from llmcdsr_tools.evaluation.official import (
     open_pseudo,
     ranks,
 )
+from llmcdsr_tools.evaluation.queries import Queries
 
 Kind = Literal["target domain only", "other domain only", "both domains"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -124,13 +124,13 @@ def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     epochs = read_metrics(sources.run)
     a, b = (d.name for d in data.catalogue.domains)
     among = [ranked_among(N_NEGATIVES, d.n_items) for d in data.catalogue.domains]
-    best = max(epochs, key=lambda e: e.mean_hr10).epoch if epochs else None
+    best = max(epochs, key=lambda e: e.merit).epoch if epochs else None
     yield "<h2>Training</h2>"
     yield '<div class="charts">'
     yield line_chart("training loss", [Line("loss", [e.loss for e in epochs])], mark=best)
     yield line_chart(
         "validation HR@10",
-        [Line(a, [e.hr10[0] for e in epochs]), Line(b, [e.hr10[1] for e in epochs])],
+        [Line(a, [e.merits[0] for e in epochs]), Line(b, [e.merits[1] for e in epochs])],
         mark=best,
     )
     yield "</div>"

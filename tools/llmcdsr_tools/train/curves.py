@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Domain]) -> None:
-    """Draw the training loss and the validation HR@10 of each target domain as an SVG.
+    """Draw the training loss and the validation measure of each target domain as an SVG.
 
     Parameters
     ----------
@@ -43,12 +43,14 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Do
     left.plot(numbers, [e.loss for e in epochs], color="tab:gray", marker=".")
     left.set(xlabel="epoch", ylabel="training loss")
     for i, letter in enumerate("AB"):
-        right.plot(numbers, [e.hr10[i] for e in epochs], marker=".", label=letter)
-    right.set(xlabel="epoch", ylabel="validation HR@10")
+        right.plot(numbers, [e.merits[i] for e in epochs], marker=".", label=letter)
+    sampled = epochs[-1].criterion == "sampled-hr"
+    right.set(xlabel="epoch", ylabel=f"validation {epochs[-1].merit_name}")
     legend = right.legend(title="target domain")
     for text, domain in zip(legend.get_texts(), domains, strict=True):
         # put in afterwards: a line whose label starts with "_" gets no entry
-        text.set_text(f"{_drawable(domain.name)}, {ranked_among(N_NEGATIVES, domain.n_items)}")
+        among = ranked_among(N_NEGATIVES, domain.n_items) if sampled else f"all {domain.n_items:,} items"
+        text.set_text(f"{_drawable(domain.name)}, {among}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     with (

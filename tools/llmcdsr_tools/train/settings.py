@@ -14,6 +14,7 @@ from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.objectives import Loss
+from llmcdsr_tools.run import Criterion
 from llmcdsr_tools.setting_checks import (
     check_choice,
     check_counts,
@@ -30,6 +31,7 @@ InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 _WHOLE = 0.95  # share of histories that the model takes in whole, within these bounds
 _SHORTEST, _LONGEST = 50, 200
+_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class TrainSettings:
     n_epochs : int
         At most so many epochs.
     patience : int
-        Training stops when neither domain's validation HR@10 has risen for so many epochs.
+        Training stops when neither domain's measure on validation has risen for so many epochs.
     batch_size : int
-        Sequences a step.
+        Sequences a step; 0 leaves it to the data, see `for_data`.
     learning_rate : float
     hidden, n_blocks, n_heads, dropout
         See `SASRecConfig`.
@@ -87,6 +89,8 @@ class TrainSettings:
         Overlapped users a step, for the meta loss.
     recall_k : int
         Pseudo items inserted into an augmented sequence.
+    criterion : {"ndcg", "sampled-hr"}
+        What is best on validation, see `EpochMetrics`.
     seed : int
     """
 
@@ -94,7 +98,7 @@ class TrainSettings:
     n_negatives: int = 8192
     n_epochs: int = 200
     patience: int = 4
-    batch_size: int = 128
+    batch_size: int = 0
     learning_rate: float = 1e-3
     hidden: int = 64
     n_blocks: int = 2
@@ -114,17 +118,21 @@ class TrainSettings:
     n_augmented: int = 32
     n_overlapped: int = 128
     recall_k: int = 10
+    criterion: Criterion = "ndcg"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
+        check_counts(self, ("n_negatives", "n_epochs", "patience"))
         check_counts(self, ("n_augmented", "n_overlapped", "recall_k"))
         check_positive(self, ("learning_rate", "text_deviation"))
         check_positive(self, ("inner_learning_rate", "pooler_learning_rate"))
+        if self.batch_size < 0:
+            raise SettingsError(f"batch_size must be at least 0, found {self.batch_size}")
         if not (math.isfinite(self.average_epochs) and self.average_epochs >= 0):
             raise SettingsError(f"average_epochs is {self.average_epochs}, expected 0 or more")
         check_seed(self.seed)
         check_choice("loss", self.loss, get_args(Loss))
+        check_choice("criterion", self.criterion, get_args(Criterion))
         check_choice("item_start", self.item_start, get_args(ItemStart))
         check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
         check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
@@ -138,13 +146,18 @@ class TrainSettings:
     def for_data(self, data: Dataset) -> TrainSettings:
         """The same settings, with those that the data decide.
 
-        `max_length` holds `_WHOLE` of the histories as they are, within `_SHORTEST` and `_LONGEST`.
+        `max_length` holds `_WHOLE` of the histories as they are, within `_SHORTEST` and `_LONGEST`; a batch
+        has some `_TOKENS` items, and at most 128 sequences, as the official one.
         """
-        if self.max_length:
-            return self
-        lengths = np.concatenate([data.train.lengths, data.valid.lengths])
-        wanted = int(np.quantile(lengths, _WHOLE, method="inverted_cdf")) if len(lengths) else 0
-        return replace(self, max_length=min(max(wanted, _SHORTEST), _LONGEST))
+        lengths = data.train.lengths
+        max_length, batch_size = self.max_length, self.batch_size
+        if not max_length:
+            wanted = int(np.quantile(lengths, _WHOLE, method="inverted_cdf")) if len(lengths) else 0
+            max_length = min(max(wanted, _SHORTEST), _LONGEST)
+        if not batch_size:
+            mean = float(np.minimum(lengths, max_length).mean()) if len(lengths) else 1.0
+            batch_size = min(max(round(_TOKENS / max(mean, 1.0)), 16), 128)
+        return replace(self, max_length=max_length, batch_size=batch_size)
 
     def model_config(self, n_items: int) -> SASRecConfig:
         """Sizes of the model for a catalogue of `n_items`, once `max_length` is decided."""
@@ -155,11 +168,13 @@ OFFICIAL: Mapping[str, Any] = MappingProxyType(
     {
         "loss": "bce",
         "patience": 10,
+        "batch_size": 128,
         "max_length": 50,
         "dropout": 0.5,
         "item_start": "random",
         "windows": False,
         "average_epochs": 0.0,
+        "criterion": "sampled-hr",
     }
 )
 

@@ -1,4 +1,4 @@
-"""Training: SASRec on the histories of a data set, with early stopping on validation HR@10.
+"""Training: SASRec on the histories of a data set, with early stopping on validation.
 
 Every random number of an epoch comes from (seed, epoch), so a resumed run repeats what an undisturbed
 one does, to the byte (on the same machine with the same number of BLAS threads).
@@ -50,7 +50,7 @@ class TrainResult:
     run: Path
     epochs: tuple[EpochMetrics, ...]
     best_epoch: int
-    best_hr10: float
+    best_merit: float
     stopped_early: bool
 
 

@@ -18,7 +18,9 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.evaluation.official import Result, evaluate
+from llmcdsr_tools.evaluation.measures import measure
+from llmcdsr_tools.evaluation.official import evaluate
+from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
 from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
@@ -28,6 +30,7 @@ from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
 from llmcdsr_tools.train.settings import TrainSettings
 
 AVERAGE_SAMPLES = 64  # of the average, an epoch
+VALIDATION_TARGETS = 10_000  # of a domain, at most, that an epoch is measured on
 
 
 class Observer:
@@ -128,12 +131,10 @@ class Training:
         seconds = time.perf_counter() - start
         if not self._is_finite():
             raise _diverged(epoch, ": the model is not finite after its last step")
-        a, b = self.validate()
+        hr10, ndcg10 = self.validate()
         trains_poolers = self.meta is not None and self.meta.optimizer != "none"
         mean_meta = meta_total / n_steps if trains_poolers else None
-        return EpochMetrics(
-            epoch, total / n_steps, seconds, (a.hr10, b.hr10), (a.ndcg10, b.ndcg10), mean_meta
-        )
+        return EpochMetrics(epoch, total / n_steps, seconds, hr10, ndcg10, mean_meta, self.settings.criterion)
 
     def step(self, batch: TrainingBatch, rng: np.random.Generator) -> tuple[float, float | None]:
         """One optimiser step; the loss before it, and the meta loss where the poolers are trained."""
@@ -150,13 +151,21 @@ class Training:
         self.item_adam.step_rows(gradient.items)
         return gradient.loss, meta_loss
 
-    def validate(self) -> tuple[Result, Result]:
-        """Sampled metrics of the validation users, target domain A and B."""
+    def validate(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """HR@10 and NDCG@10 of target domain A and B on validation, see `EpochMetrics.criterion`."""
         parameters = self.validated_parameters()
         backend, table = NumpyBackend(parameters), parameters.item_embedding
-        results = evaluate(backend, table, self.data, split="valid", groups=("all",))
-        a, b = (r for r in results if r.protocol == "sampled")
-        return a, b
+        if self.settings.criterion == "ndcg":
+            scorer = ModelScorer(backend, table)
+            measured = measure(
+                [scorer], self.data, "valid", "every", groups=("all",), parts=False, most=VALIDATION_TARGETS
+            )
+            found = [(m.hr10, m.ndcg10) for m in measured.measures]
+        else:
+            results = evaluate(backend, table, self.data, split="valid", groups=("all",))
+            found = [(r.hr10, r.ndcg10) for r in results if r.protocol == "sampled"]
+        (hr_a, ndcg_a), (hr_b, ndcg_b) = found
+        return (hr_a, hr_b), (ndcg_a, ndcg_b)
 
     def validated_parameters(self) -> SASRecParameters:
         """What an epoch leaves behind: the averaged weights, where there are any, or the last ones."""
