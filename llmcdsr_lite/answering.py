@@ -69,8 +69,9 @@ class Answering:
         if not explain:
             return rows, scores, fallback, None
         tops = np.where(fallback, 0, rows[:, 0])
+        asked_rows = wanted.filters.start, wanted.filters.stop
         explanations = tuple(
-            self._explainer.explain(history, wanted.domain, one, items, int(top))
+            self._explainer.explain(history, wanted.domain, one, items, int(top), asked_rows)
             for history, one, items, top in zip(histories, asked, pseudo, tops, strict=True)
         )
         return rows, scores, fallback, explanations

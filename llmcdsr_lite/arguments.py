@@ -126,17 +126,25 @@ def wanted_items(
     catalogue: Catalogue,
     k: int,
     domain: str | None,
-    exclude_seen: bool,
+    exclude_seen: bool | None,
+    seen_by_default: tuple[int, int],
     allow: Iterable[str] | None,
     exclude: Iterable[str] | None,
     unknown: UnknownPolicy,
 ) -> Wanted:
-    """What the arguments of `Recommender.recommend` ask for."""
+    """What the arguments of `Recommender.recommend` ask for.
+
+    `seen_by_default` are the rows ``start <= row < stop`` of which items of a history are left out where
+    `exclude_seen` is None.
+    """
     k = checked_k(catalogue, k)
     start, stop = wanted_rows(catalogue, domain)
     allowed = None if allow is None else np.unique(known_rows(catalogue, "allow", allow, unknown)[0])
     excluded = _NO_ROWS if exclude is None else known_rows(catalogue, "exclude", exclude, unknown)[0]
-    filters = Filters(start, stop, allowed, excluded, exclude_seen)
+    if exclude_seen not in (None, True, False):
+        raise UsageError(f"exclude_seen is {exclude_seen!r:.60}, expected True, False or None")
+    seen = seen_by_default if exclude_seen is None else (1, len(catalogue) + 1) if exclude_seen else (0, 0)
+    filters = Filters(start, stop, allowed, excluded, seen)
     return Wanted(k, wanted_domain(catalogue, domain), filters)
 
 

@@ -73,7 +73,11 @@ def cli() -> None:
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Items a user.")
 @click.option("-o", "--output", type=FilePath, default="-", help="Output file; standard output if not given.")
 @click.option("--domain", help="Recommend from this domain, where a record names none.")
-@click.option("--include-seen", is_flag=True, help="Recommend items of the history, too.")
+@click.option(
+    "--include-seen/--exclude-seen",
+    default=None,
+    help="Recommend items of the history, too, or not; as the bundle has it by default.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "skip"]),
@@ -108,7 +112,7 @@ def score(
     k: int,
     output: Path,
     domain: str | None,
-    include_seen: bool,
+    include_seen: bool | None,
     on_error: Literal["fail", "skip"],
     resume: bool,
     titles: bool,
@@ -138,7 +142,7 @@ def score(
     settings = ScoreSettings(
         k,
         domain,
-        not include_seen,
+        None if include_seen is None else not include_seen,
         on_error,
         titles,
         input_format,

@@ -31,6 +31,9 @@ def explanation_text(explanation: Explanation) -> str:
             for i in explanation.history
         ]
         lines += ["score of the first recommendation that each item of the history brought", _table(changes)]
+    if len(explanation.shares) > 1:
+        shares = ", ".join(f"{name} {share:+.3f}" for name, share in explanation.shares.items())
+        lines.append(f"score of the first recommendation: {shares}")
     lines.append(f"pseudo items: {explanation.setting}")
     if explanation.pseudo:
         pseudo = [
@@ -57,6 +60,8 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
         for domain, choice in zip(domains, bundle.pseudo, strict=True):
             by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
             lines.append(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
+    for domain, mix in zip(domains, bundle.mix, strict=True):
+        lines.append(f"mix for {domain.name}: {mix}")
     if bundle.new_items is not None:
         a, b = zip(bundle.new_items.added, domains, strict=True)
         added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"

@@ -32,7 +32,13 @@ class Explainer:
         self._max_length = max_length
 
     def explain(
-        self, history: Rows, domain: Domain | None, asked: Asked, pseudo: PseudoItems | None, top: int
+        self,
+        history: Rows,
+        domain: Domain | None,
+        asked: Asked,
+        pseudo: PseudoItems | None,
+        top: int,
+        rows: tuple[int, int],
     ) -> Explanation:
         """Explain the first recommendation for one history.
 
@@ -47,17 +53,27 @@ class Explainer:
             Those of the answer.
         top : int
             Row of the first recommendation, 0 if there is none that the history had a part in.
+        rows : tuple of two int
+            Item rows ``start <= row < stop`` that were asked for.
         """
-        changes = self._changes(history, domain, asked, pseudo, top) if top else []
-        rows = history.tolist() if top else []
+        changes = self._changes(history, domain, asked, pseudo, top, rows) if top else []
+        shares = self._ranking.shares(top, history, pseudo, *rows) if top else {}
+        items = history.tolist() if top else []
         return Explanation(
             "off" if pseudo is None else str(pseudo.setting),
             () if pseudo is None else self._described(pseudo, history),
-            tuple(Influence(*self._item(r), change) for r, change in zip(rows, changes, strict=True)),
+            tuple(Influence(*self._item(r), change) for r, change in zip(items, changes, strict=True)),
+            {name: share for name, share in shares.items() if share or name == "model"},
         )
 
     def _changes(
-        self, history: Rows, domain: Domain | None, asked: Asked, pseudo: PseudoItems | None, top: int
+        self,
+        history: Rows,
+        domain: Domain | None,
+        asked: Asked,
+        pseudo: PseudoItems | None,
+        top: int,
+        rows: tuple[int, int],
     ) -> list[float | None]:
         """Change of the score of row `top` for each item of the history, all scored in one call."""
         n_old = max(0, len(history) - self._max_length)
@@ -65,10 +81,11 @@ class Explainer:
         recalled: list[PseudoItems | None] = [None] * len(without)
         if self._recaller is not None:
             recalled = self._recaller.recall(without, domain, [asked] * len(without))
-        whole, *scores = self._ranking.scores(top, [history, *without], [pseudo, *recalled]).tolist()
+        histories, of_each = [history, *without], [pseudo, *recalled]
+        whole, *scores = self._ranking.scores(top, histories, of_each, *rows).tolist()
         changes: list[float | None] = [0.0] * n_old
-        for rows, items, score in zip(without, recalled, scores, strict=True):
-            changes.append(whole - score if len(rows) or items is not None else None)
+        for left, items, score in zip(without, recalled, scores, strict=True):
+            changes.append(whole - score if len(left) or items is not None else None)
         return changes
 
     def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:

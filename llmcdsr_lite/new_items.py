@@ -15,6 +15,7 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.recall_network import project, unit_rows
@@ -101,6 +102,7 @@ def add_to_bundle(
             directions=growth.zeros(titles.directions),
             added=(titles.added[0] + n_a, titles.added[1] + n_b),
         ),
+        next_counts=None if bundle.next_counts is None else _grown_counts(bundle.next_counts, growth),
         index=None,  # it knows neither the new items nor the rows that have moved
     )
 
@@ -136,6 +138,12 @@ class _Growth:
         of_a, of_b = ([added[i] for i in rows.tolist()] for rows in self.chosen)
         n_a = self._a.n_items
         return [*old[:n_a], *of_a, *old[n_a:], *of_b]
+
+    def new_rows(self, n_old: int) -> npt.NDArray[np.int64]:
+        """Where each of the old rows (items + 1,) is now."""
+        rows = np.arange(n_old)
+        rows[self._b.start :] += len(self.chosen[0])
+        return rows
 
     def rows(self, old: npt.NDArray[Any], of_a: npt.NDArray[Any], of_b: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """An array (items + 1, ...) with the rows of new items of domain A and of domain B."""
@@ -234,6 +242,15 @@ def _embedding(item: NewItem, dimension: int) -> npt.NDArray[np.float32]:
     if not np.isfinite(single).all():
         raise DataError(f"{item.source}: item {item.id!r}: its embedding has a value that is not finite")
     return single
+
+
+def _grown_counts(counts: NextCounts, growth: _Growth) -> NextCounts:
+    """Next-item counts with sparse rows of nothing for new items, whose rows of the others have moved."""
+    n_old = (len(counts.starts) - 1) // 2
+    lengths = np.diff(counts.starts).reshape(2, n_old)
+    grown = np.concatenate([growth.zeros(of_domain) for of_domain in lengths])
+    moved = growth.new_rows(n_old)[counts.rows].astype(np.int32)
+    return NextCounts(np.concatenate([[0], np.cumsum(grown)]), moved, np.asarray(counts.weights))
 
 
 def _grown_recall(bundle: Bundle, recall: RecallNetwork, text: FloatArray, growth: _Growth) -> RecallNetwork:

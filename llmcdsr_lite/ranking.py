@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.fusion import Fusion
+from llmcdsr_lite.mix.mixture import Mixture
 from llmcdsr_lite.pseudo import PseudoItems
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
@@ -30,20 +32,24 @@ class Filters:
         Nothing but these, sorted and distinct.
     excluded : int64 array
         None of these.
-    exclude_seen : bool
-        Nothing of the history. Pseudo items are not of it: they may be recommended.
+    seen : tuple of two int
+        Nothing of the history whose row is in ``seen[0] <= row < seen[1]``. Pseudo items are not of it:
+        they may be recommended.
     """
 
     start: int
     stop: int
     allowed: Rows | None
     excluded: Rows
-    exclude_seen: bool
+    seen: tuple[int, int]
 
     def blocked(self, history: Rows) -> Rows:
         """What a user with this history must not get."""
-        if not self.exclude_seen:
+        first, last = self.seen
+        if first >= last:
             return self.excluded
+        if first > self.start or last < self.stop:
+            history = history[(history >= first) & (history < last)]
         return np.concatenate([history, self.excluded]) if len(self.excluded) else history
 
 
@@ -64,6 +70,7 @@ class Ranking:
         self._search = search
         self._exact = ExactSearch(bundle.item_vectors)
         self._max_length = bundle.parameters.config.max_length
+        self.mixture = Mixture(bundle.catalogue, bundle.mix, bundle.next_counts)
         self._popular_searches: dict[tuple[int, int], ExactSearch] = {}  # by the rows asked for
 
     def rank(
@@ -97,22 +104,64 @@ class Ranking:
         """Rows and scores (n, k) of users with something to go by."""
         users = self.represent(histories, pseudo)
         blocked = [filters.blocked(rows) for rows in histories]
+        bonuses = [self.mixture.bonus(history, filters.start, filters.stop) for history in histories]
         within = (filters.start, filters.stop, blocked, filters.allowed)
+        of_users = None if all(bonus is None for bonus in bonuses) else bonuses
         if fuse:
-            return self._exact.search(users, k, *within, self._fusion(pseudo))
-        return self._search.search(users, k, *within)
+            return self._exact.search(users, k, *within, of_users, self._fusion(pseudo))
+        return self._search.search(users, k, *within, of_users)
 
     def scores(
-        self, row: int, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
+        self,
+        row: int,
+        histories: Sequence[Rows],
+        pseudo: Sequence[PseudoItems | None],
+        start: int,
+        stop: int,
     ) -> npt.NDArray[np.float32]:
-        """Score of one item after each history (n,)."""
+        """Score of one item after each history (n,), where ``start <= row < stop`` is asked for."""
         wanted = np.array([row])
         scores = self.represent(histories, pseudo) @ self._bundle.item_vectors[wanted].T  # (n, 1)
         fusion = self._fusion(pseudo)
         if fusion is not None:
             fusion.add(scores, slice(0, len(histories)), wanted)
+        for i, history in enumerate(histories):
+            bonus = self.mixture.bonus(history, start, stop)
+            if bonus is not None:
+                scores[i] += bonus.of(wanted).astype(scores.dtype)
         found: npt.NDArray[np.float32] = scores[:, 0]
         return found
+
+    def shares(
+        self, row: int, history: Rows, pseudo: PseudoItems | None, start: int, stop: int
+    ) -> dict[str, float]:
+        """What the model and everything that is added give to the score of one item, by name."""
+        wanted = np.array([row])
+        model = self.represent([history], [pseudo]) @ self._bundle.item_vectors[wanted].T  # (1, 1)
+        shares = {"model": float(model[0, 0])}
+        fusion = self._fusion([pseudo])
+        if fusion is not None:
+            fused = np.zeros((1, 1), dtype=np.float32)
+            fusion.add(fused, slice(0, 1), wanted)
+            shares["pseudo"] = float(fused[0, 0])
+        boundary = self._bundle.catalogue.domains[1].start
+        return shares | self.mixture.shares(history, row, both=start < boundary < stop)
+
+    def domain_scores(
+        self, histories: Sequence[Rows], domain: Domain, pseudo: Sequence[PseudoItems | None]
+    ) -> npt.NDArray[np.float32]:
+        """Score of every item of a domain after each history (n, items), as items are ranked."""
+        users = self.represent(histories, pseudo)
+        table = self._bundle.item_vectors[domain.start : domain.stop]
+        scores: npt.NDArray[np.float32] = np.asarray(users @ table.T, dtype=np.float32)
+        fusion = self._fusion(pseudo)
+        if fusion is not None:
+            fusion.add(scores, slice(0, len(histories)), np.arange(domain.start, domain.stop))
+        for i, history in enumerate(histories):
+            bonus = self.mixture.bonus(history, domain.start, domain.stop)
+            if bonus is not None:
+                bonus.add(scores[i], domain.start, domain.stop)
+        return scores
 
     def represent(self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]) -> Representations:
         """User representations (n, H), inserted items included; zero where there is nothing."""
@@ -138,7 +187,7 @@ class Ranking:
         if search is None:  # two threads may both do this: they do the same
             counts = self._bundle.item_counts.astype(np.float32)[:, None]
             search = ExactSearch(counts / max(1.0, float(counts[start:stop].sum())))
-            self._popular_searches[start, stop] = search
+        self._popular_searches[start, stop] = search
         one = np.ones((1, 1), dtype=np.float32)
         return search.search(one, k, start, stop, [filters.excluded], filters.allowed)
 

@@ -24,6 +24,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back, still_open
 from llmcdsr_lite.loading import load_parts, reduced, search_of
+from llmcdsr_lite.mix.mixture import seen_rows
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.ranking import Ranking
@@ -70,6 +71,7 @@ class Recommender:
         recaller = make_recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
         self._answering = Answering(bundle, self._ranking, recaller)
         self._similar = SimilarItems(bundle)
+        self._seen = seen_rows(bundle.mix, bundle.catalogue)
         self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)
 
     @classmethod
@@ -170,7 +172,7 @@ class Recommender:
         *,
         domain: str | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
@@ -187,8 +189,9 @@ class Recommender:
             Recommend items of this domain alone.
         k : int
             How many items; fewer come back where the filters leave fewer.
-        exclude_seen : bool
-            Leave out the items of the history (all of it, before any cut).
+        exclude_seen : bool, optional
+            Leave out the items of the history (all of it, before any cut). None does what validation chose
+            for this bundle and domain (`DomainMix.exclude_seen`).
         allow : iterable of str, optional
             Recommend nothing but these.
         exclude : iterable of str, optional
@@ -224,7 +227,7 @@ class Recommender:
         """
         catalogue, answering = self._catalogue, self._answering  # now: another thread may close this one
         known, missing = known_rows(catalogue, "history", history, unknown)
-        wanted = wanted_items(catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        wanted = wanted_items(catalogue, k, domain, exclude_seen, self._seen, allow, exclude, unknown)
         asked = asked_pseudo("pseudo", pseudo)
         rows, scores, fallback, why = answering.answer([known], [asked], wanted, explain=explain)
         found = described(catalogue, rows[0], scores[0])
@@ -236,7 +239,7 @@ class Recommender:
         *,
         domain: str | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
@@ -262,7 +265,7 @@ class Recommender:
         # now: another thread may close this one before there is an answer
         ids, catalogue, answering = self._ids, self._catalogue, self._answering
         known, missing = known_rows_of_each(catalogue, histories, unknown)
-        wanted = wanted_items(catalogue, k, domain, exclude_seen, allow, exclude, unknown)
+        wanted = wanted_items(catalogue, k, domain, exclude_seen, self._seen, allow, exclude, unknown)
         asked = asked_of_each(pseudo, len(known))
         rows, scores, fallback, why = answering.answer(known, asked, wanted, explain=explain)
         n_unknown = np.array(list(map(len, missing)), dtype=np.int64)

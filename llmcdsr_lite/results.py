@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
@@ -74,11 +74,15 @@ class Explanation:
     history : tuple of Influence
         The known items of the history, oldest first; empty without a recommendation, or where it is the
         most popular items.
+    shares : mapping
+        What the score of the first recommendation is made of, by name: ``model``, ``pseudo``, the experts of
+        the mix (`mix.settings`) and ``offset``; those that gave nothing are left out.
     """
 
     setting: str
     pseudo: tuple[PseudoItem, ...]
     history: tuple[Influence, ...]
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Scorer:
         Recommend from this domain where a row names none.
     k : int
         Items a user.
-    exclude_seen : bool
-        Leave out the items of the history.
+    exclude_seen : bool, optional
+        Leave out the items of the history; None does as the bundle has it.
     pseudo : {"auto", "off"}
         Pseudo items as the bundle's settings have it, or none.
     on_error : {"fail", "skip"}
@@ -68,7 +68,7 @@ class Scorer:
     folder: str | Path
     domain: str | None = None
     k: int = 10
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     pseudo: Literal["auto", "off"] = "auto"
     on_error: Literal["fail", "skip"] = "fail"
     backend: BackendName = "onnx"

@@ -16,7 +16,7 @@ README.md          model card
 
 With a recall network (format version 2), the files of `bundle.recall` besides; with what makes vectors of
 new items (version 3), those of `bundle.new_items`; with graphs for approximate search (version 3), those of
-`bundle.index`.
+`bundle.index`; with a mix of experts (version 4), those of `bundle.mix`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from llmcdsr_lite.bundle.files import (
     undisturbed,
 )
 from llmcdsr_lite.bundle.index import INDEX_FILES, INDEX_VERSION, BundleIndex, read_index, write_index
+from llmcdsr_lite.bundle.mix import MIX_FILES, MIX_VERSION, NO_MIX, read_mix, write_mix
 from llmcdsr_lite.bundle.new_items import (
     NEW_ITEMS_FILES,
     NEW_ITEMS_VERSION,
@@ -53,6 +54,8 @@ from llmcdsr_lite.bundle.recommender_graph import check_graph
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import FolderKind, atomic_folder
+from llmcdsr_lite.mix.experts import NextCounts
+from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
@@ -71,7 +74,9 @@ REQUIRED = (ONNX, ITEM_VECTORS, DENSE, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES, MODEL
 BUNDLE = FolderKind(
     "a bundle",
     marker=ONNX,
-    files=frozenset({CONFIG, *REQUIRED, *RECALL_FILES, PROJECTIONS, *NEW_ITEMS_FILES, *INDEX_FILES}),
+    files=frozenset(
+        {CONFIG, *REQUIRED, *RECALL_FILES, PROJECTIONS, *NEW_ITEMS_FILES, *INDEX_FILES, *MIX_FILES}
+    ),
 )
 
 
@@ -99,6 +104,10 @@ class Bundle:
         SHA-256 of every file of `folder` when it was read.
     index : BundleIndex or None
         Graphs for approximate search.
+    mix : tuple of two DomainMix
+        What is added to the model's scores for target domain A and B.
+    next_counts : NextCounts or None
+        Needed where the mix weighs them.
     """
 
     catalogue: Catalogue
@@ -111,6 +120,8 @@ class Bundle:
     new_items: TitleMap | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     index: BundleIndex | None = None
+    mix: Mixes = NO_MIX
+    next_counts: NextCounts | None = None
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -162,6 +173,9 @@ def write_bundle(
         if bundle.index is not None:
             part_names, parts["index"] = write_index(out, bundle.index)
             names, version = (*names, *part_names), max(version, INDEX_VERSION)
+        if bundle.mix != NO_MIX or bundle.next_counts is not None:
+            part_names, parts["mix"] = write_mix(out, bundle.mix, bundle.next_counts)
+            names, version = (*names, *part_names), max(version, MIX_VERSION)
         description = {
             "format": FORMAT,
             "format_version": version,
@@ -235,7 +249,19 @@ def _read(folder: Path) -> Bundle:
     new_items = read_new_items(folder, description, sizes)
     hashes = {CONFIG: config_hash, **{name: entry["sha256"] for name, entry in description["files"].items()}}
     index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
+    mix, next_counts = read_mix(folder, description, catalogue.domains)
     _LOG.debug("%s: read and verified, %d items", folder, config.n_items)
     return Bundle(
-        catalogue, parameters, item_counts, training, folder, recall, pseudo, new_items, hashes, index
+        catalogue,
+        parameters,
+        item_counts,
+        training,
+        folder,
+        recall,
+        pseudo,
+        new_items,
+        hashes,
+        index,
+        mix,
+        next_counts,
     )

@@ -56,6 +56,10 @@ class ExpertWeights:
         for name in EXPERTS:
             _check_number(name, getattr(self, name), 0.0, MAX_WEIGHT)
 
+    def __str__(self) -> str:
+        given = [f"{name} {getattr(self, name):.3g}" for name in EXPERTS if getattr(self, name)]
+        return "model + " + " + ".join(given) if given else "model alone"
+
     @property
     def values(self) -> tuple[float, ...]:
         """Weights in the order of `EXPERTS`."""
@@ -95,3 +99,8 @@ class DomainMix:
             _check_number(name, getattr(self, name), -MAX_WEIGHT, MAX_WEIGHT)
         if type(self.exclude_seen) is not bool:
             raise UsageError(f"exclude_seen is {self.exclude_seen!r}, expected true or false")
+
+    def __str__(self) -> str:
+        seen = "left out" if self.exclude_seen else "ranked"
+        without = "" if self.cold == self.warm else f"; without items of the domain {self.cold}"
+        return f"{self.warm}{without}; items of the history {seen}"

@@ -29,7 +29,7 @@ def recommend_records(
     *,
     domain: str | None,
     k: int,
-    exclude_seen: bool,
+    exclude_seen: bool | None,
     pseudo: Literal["auto", "off"],
 ) -> Iterator[tuple[list[int], BatchRecommendations]]:
     """Recommend for records of several domains.

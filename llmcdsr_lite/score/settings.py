@@ -23,8 +23,8 @@ class ScoreSettings:
         Items a user.
     domain : str, optional
         Recommend from this domain where a record names none.
-    exclude_seen : bool
-        Leave out the items of the history.
+    exclude_seen : bool, optional
+        Leave out the items of the history; None does as the bundle has it.
     on_error : {"fail", "skip"}
         Stop at the first bad record, or report it, leave it out and go on.
     titles : bool
@@ -41,7 +41,7 @@ class ScoreSettings:
 
     k: int = 10
     domain: str | None = None
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     on_error: Literal["fail", "skip"] = "fail"
     titles: bool = False
     input_format: FileFormat | None = None

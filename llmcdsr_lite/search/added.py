@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.rescoring import best_with_bonuses
 
 Domains = tuple[Domain, Domain]
 
@@ -49,8 +51,25 @@ class AddedSearch:
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
+        bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
-        """See `Search.search`."""
+        """See `Search.search`; what bonuses touch is scored beside what is found by dot product alone."""
+        if bonuses is not None and any(bonus is not None for bonus in bonuses):
+            if allowed is not None:
+                return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
+            second = self._after[1].start
+            ranges = [(start, second), (second, stop)] if start < second < stop else [(start, stop)]
+            found = [self.search(users, k, *within, blocked, None)[0] for within in ranges]
+            return best_with_bonuses(
+                self._exact.item_vectors,
+                users.astype(np.float64),
+                np.concatenate(found, axis=1),
+                k,
+                start,
+                stop,
+                blocked,
+                bonuses,
+            )
         old_blocked = [self._old(rows) for rows in blocked]
         old_allowed = None if allowed is None else self._old(allowed)
         within = self._old_place(start), self._old_place(stop)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.protocol import Rows, Scores
 from llmcdsr_lite.search.rescoring import best_of_reached
 from llmcdsr_lite.search.top_k import block, lower_bound, nothing, top_k
@@ -17,7 +18,7 @@ _CHUNK_ROWS = 1 << 13  # item vectors in float64 at a time
 _LARGE = 1e37  # far from where float32 ends
 
 
-class Bonus(Protocol):
+class DenseBonus(Protocol):
     """What adds to the scores of some items."""
 
     def add(self, scores: npt.NDArray[Any], chunk: slice, rows: Rows) -> None:
@@ -46,9 +47,10 @@ class ExactSearch:
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
-        bonus: Bonus | None = None,
+        bonuses: Sequence[SparseBonus | None] | None = None,
+        dense: DenseBonus | None = None,
     ) -> tuple[Rows, Scores]:
-        """See `Search.search`; `bonus` is added to the dot products."""
+        """See `Search.search`; `dense` is added to the dot products, too."""
         if allowed is None:
             candidates, vectors = None, self.item_vectors[start:stop]
         else:
@@ -60,10 +62,15 @@ class ExactSearch:
         for first in range(0, len(users) if k else 0, size):
             chunk = slice(first, min(first + size, len(users)))
             scores, error = self._scores(users[chunk], vectors)
-            if bonus is not None:
-                bonus.add(scores, chunk, np.arange(start, stop) if candidates is None else candidates)
+            some = None if bonuses is None else bonuses[chunk]
+            for i, bonus in enumerate(some or ()):
+                if bonus is not None:
+                    bonus.add(scores[i], start, stop, candidates)
+                    error[i] += 2 * np.finfo(np.float32).eps * bonus.largest
+            if dense is not None:
+                dense.add(scores, chunk, np.arange(start, stop) if candidates is None else candidates)
             block(scores, blocked[chunk], candidates, start, stop, -np.inf)
-            if bonus is not None:
+            if dense is not None:
                 columns, best = top_k(scores, k)
                 found = columns + start if candidates is None else candidates[columns]
                 rows[chunk, :k] = np.where(best > -np.inf, found, 0)
@@ -73,7 +80,9 @@ class ExactSearch:
             reached = scores >= reach[:, None].astype(scores.dtype)
             of = start if candidates is None else candidates
             exact = users[chunk].astype(np.float64)
-            rows[chunk, :k], values[chunk, :k] = best_of_reached(self.item_vectors, exact, reached, of, k)
+            rows[chunk, :k], values[chunk, :k] = best_of_reached(
+                self.item_vectors, exact, reached, of, k, some
+            )
         return rows, values
 
     def _scores(

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw_graph import Graph, GraphSettings, build_graph, import_hnswlib, make_index
 from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.rescoring import best_with_bonuses
 from llmcdsr_lite.search.top_k import top_k
 
 DEFAULT_SEARCH_WIDTH = 128  # of a graph that nobody has measured
@@ -101,8 +103,12 @@ class HnswSearch:
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
+        bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
-        """See `Search.search`."""
+        """See `Search.search`.
+
+        What bonuses touch is scored beside what the graph finds by dot product alone.
+        """
         wanted = k + max(map(len, blocked), default=0)
         indexes = [one for one in self._indexes if start <= one[0].start and one[0].stop <= stop]
         if (
@@ -111,7 +117,7 @@ class HnswSearch:
             or sum(domain.n_items for domain, _, _ in indexes) != stop - start
             or any(2 * wanted > _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes)
         ):
-            return self._exact.search(users, k, start, stop, blocked, allowed)
+            return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
         found_rows, found_scores = [], []
         together = None if len(indexes) == 1 else self._width_together
         for domain, width, index in indexes:
@@ -121,7 +127,7 @@ class HnswSearch:
             try:
                 labels, distances = index.knn_query(users, k=max(width, n))  # nearest first
             except RuntimeError:  # the graph does not reach so many items
-                return self._exact.search(users, k, start, stop, blocked, None)
+                return self._exact.search(users, k, start, stop, blocked, None, bonuses)
             found_rows.append(labels[:, :n].astype(np.int64))
             found_scores.append(1 - distances[:, :n])
         rows = found_rows[0] if len(indexes) == 1 else np.concatenate(found_rows, axis=1)
@@ -129,9 +135,16 @@ class HnswSearch:
         for i, forbidden in enumerate(blocked):
             if len(forbidden):
                 scores[i, _among(rows[i], forbidden)] = -np.inf
+        if bonuses is not None and any(bonus is not None for bonus in bonuses):
+            there = np.where(scores > -np.inf, rows, 0)
+            within = k, start, stop, blocked, bonuses
+            rows, best = best_with_bonuses(self._exact.item_vectors, users.astype(np.float64), there, *within)
+            if not (best[:, -1] == -np.inf).any():
+                return rows, best
+            return self._exact.search(users, k, start, stop, blocked, None, bonuses)
         columns, best = top_k(scores, k)
         if (best[:, -1] == -np.inf).any():
-            return self._exact.search(users, k, start, stop, blocked, None)
+            return self._exact.search(users, k, start, stop, blocked, None, bonuses)
         return rows[np.arange(len(rows))[:, None], columns], best
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from llmcdsr_lite.search.bonus import SparseBonus
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -25,8 +28,9 @@ class Search(Protocol):
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
+        bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
-        """The k items with the highest dot product for every user.
+        """The k items with the highest score for every user: the dot product, and the user's bonus.
 
         Parameters
         ----------
@@ -38,6 +42,8 @@ class Search(Protocol):
             Rows that each user must not get.
         allowed : int64 array, optional
             The only rows that any user may get, sorted and distinct.
+        bonuses : sequence of n SparseBonus or None, optional
+            What is added to the scores of each user.
 
         Returns
         -------

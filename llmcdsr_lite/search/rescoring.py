@@ -6,11 +6,13 @@ depends neither on who else is searched for, nor on how the candidates were foun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.protocol import Rows, Scores
 
 _PAIRS = 1 << 10  # of user and item in float64 at a time: they stay in the cache
@@ -22,6 +24,7 @@ def best_of_reached(
     reached: npt.NDArray[np.bool_],
     candidates: Rows | int,
     k: int,
+    bonuses: Sequence[SparseBonus | None] | None = None,
 ) -> tuple[Rows, Scores]:
     """The k best of the items that each user has reached, ties by row.
 
@@ -33,6 +36,8 @@ def best_of_reached(
     candidates : int64 array (m,) or int
         Item rows of the columns, sorted, or the first of them.
     k : int
+    bonuses : sequence of n SparseBonus or None, optional
+        Added to the scores of each user.
 
     Returns
     -------
@@ -45,7 +50,8 @@ def best_of_reached(
     rows, scores = np.zeros((n, k), dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
     if n == 1:
         found = _rows(reached[0].nonzero()[0], candidates)
-        exact = exact_scores(item_vectors, found, users, None)
+        bonus = None if bonuses is None else bonuses[0]
+        exact = exact_scores(item_vectors, found, users, None, None if bonus is None else bonus.of(found))
         order = (-exact).argsort(kind="stable")[:k]
         rows[0, : len(order)], scores[0, : len(order)] = found[order], exact[order]
         return rows, scores
@@ -53,8 +59,9 @@ def best_of_reached(
     owners = flat // reached.shape[1]
     columns = flat - owners * reached.shape[1]
     found = _rows(columns, candidates)
-    exact = exact_scores(item_vectors, found, users, owners)
     counts = np.bincount(owners, minlength=n)
+    added = None if bonuses is None else _added(found, counts, bonuses)
+    exact = exact_scores(item_vectors, found, users, owners, added)
     widest = int(counts.max(initial=0))
     there = np.arange(widest) < counts[:, None]  # (n, widest)
     table, row_table = np.full(there.shape, -np.inf, dtype=np.float32), np.zeros(there.shape, dtype=np.int64)
@@ -65,13 +72,57 @@ def best_of_reached(
     return rows, scores
 
 
+def best_with_bonuses(
+    item_vectors: npt.NDArray[np.float32],
+    users: npt.NDArray[np.float64],
+    rows: Rows,
+    k: int,
+    start: int,
+    stop: int,
+    blocked: Sequence[Rows],
+    bonuses: Sequence[SparseBonus | None],
+) -> tuple[Rows, Scores]:
+    """The k best of rows that a search has found without bonuses, and of those that a bonus touches.
+
+    Exact if the rows hold the best of each domain without bonuses, and no amount is below zero.
+
+    Parameters
+    ----------
+    item_vectors : float32 array (items + 1, H)
+    users : float64 array (n, H)
+    rows : int64 array (n, m)
+        Not blocked; 0 is none.
+    k, start, stop, blocked, bonuses
+        As in `Search.search`.
+
+    Returns
+    -------
+    rows : int64 array (n, k)
+    scores : float32 array (n, k)
+    """
+    best, scores = np.zeros((len(users), k), np.int64), np.full((len(users), k), -np.inf, np.float32)
+    for i, bonus in enumerate(bonuses):
+        found = rows[i][rows[i] > 0]
+        if bonus is not None:
+            touched = bonus.rows[(bonus.rows >= start) & (bonus.rows < stop)]
+            found = np.union1d(found, touched[~np.isin(touched, blocked[i])])
+        else:
+            found = np.sort(found)
+        added = None if bonus is None else bonus.of(found)
+        exact = exact_scores(item_vectors, found, users[i : i + 1], None, added)
+        order = (-exact).argsort(kind="stable")[:k]
+        best[i, : len(order)], scores[i, : len(order)] = found[order], exact[order]
+    return best, scores
+
+
 def exact_scores(
     item_vectors: npt.NDArray[np.float32],
     rows: Rows,
     users: npt.NDArray[np.float64],
     owners: npt.NDArray[np.int64] | None,
+    added: npt.NDArray[np.float64] | None = None,
 ) -> Scores:
-    """Score of each row (pairs,) for its owner among the users, or for the only one.
+    """Score of each row (pairs,) for its owner among the users, or for the only one, and what is `added`.
 
     `einsum` sums every pair in the same order; BLAS would not.
     """
@@ -83,8 +134,22 @@ def exact_scores(
             sums = np.einsum("ph,h->p", vectors, users[0])
         else:
             sums = np.einsum("ph,ph->p", vectors, users.take(owners[part], axis=0))
+        if added is not None:
+            sums += added[part]
         parts.append(sums.astype(np.float32))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _added(
+    rows: Rows, counts: npt.NDArray[np.int64], bonuses: Sequence[SparseBonus | None]
+) -> npt.NDArray[np.float64]:
+    """What is added to each row (pairs,), of which every user has so many."""
+    added = np.zeros(len(rows))
+    stops = np.cumsum(counts).tolist()
+    for bonus, count, stop in zip(bonuses, counts.tolist(), stops, strict=True):
+        if bonus is not None:
+            added[stop - count : stop] = bonus.of(rows[stop - count : stop])
+    return added
 
 
 def _rows(columns: npt.NDArray[Any], candidates: Rows | int) -> Rows:

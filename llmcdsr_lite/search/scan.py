@@ -59,6 +59,7 @@ class Scan:
         start, stop = domains[0].start, domains[-1].stop
         whole, unit, longest, furthest = quantise_items(item_vectors[start:stop])
         # room for the rounding of the bound, and for scores that are one float32 when rounded
+        self._unit = unit
         self._longest = longest * (1 + _ROUNDING) / unit
         self._furthest = (furthest * (1 + _ROUNDING) + longest * _ROUNDING) / unit
         self._least_step = _SMALLEST / unit
@@ -70,7 +71,7 @@ class Scan:
         """Whether these rows can be scanned: those of a domain, or all."""
         return (start, stop) in self._sessions
 
-    def scores(self, users: FloatArray, start: int, stop: int) -> tuple[IntArray, FloatArray]:
+    def scores(self, users: FloatArray, start: int, stop: int) -> tuple[IntArray, FloatArray, FloatArray]:
         """Whole numbers that scores are proportional to, nearly.
 
         Parameters
@@ -85,6 +86,8 @@ class Scan:
         error : float64 array (n,)
             In the unit of `scores`: a score is nowhere further from its whole number, the rounding of
             scores to float32 included; nan for users that are not finite.
+        unit : float64 array (n,)
+            What a score is for 1 of its whole number.
         """
         step = np.maximum(np.abs(users).max(axis=1, keepdims=True) * (1 / _USER_LEVELS), self._least_step)
         scaled = users / step  # (n, H)
@@ -95,7 +98,7 @@ class Scan:
         whole += _USER_ZERO
         session = self._sessions[start, stop]
         (scores,) = session.run(_OUTPUTS, {_INPUT: whole.astype(np.uint8)})
-        return scores, error
+        return scores, error, step[:, 0] * self._unit
 
 
 def _session(whole: npt.NDArray[np.int8], threads: int) -> OnnxSession:

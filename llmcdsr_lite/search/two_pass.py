@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores
 from llmcdsr_lite.search.rescoring import best_of_reached
@@ -19,6 +20,9 @@ _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near
 # so many candidates, or one item in so many, cost less than a product in float32 with all items
 _FEW, _SHARE = 1000, 32
+_ROUNDING = 2.0**-23  # of the sum of a product and a bonus to float32
+
+Bonuses = Sequence[SparseBonus | None] | None
 
 
 class TwoPassSearch:
@@ -56,18 +60,21 @@ class TwoPassSearch:
         stop: int,
         blocked: Sequence[Rows],
         allowed: Rows | None,
+        bonuses: Bonuses = None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`."""
         n_items = stop - start
         if allowed is not None or k * GROUP > n_items or not self._scan.covers(start, stop):
-            return self._exact.search(users, k, start, stop, blocked, allowed)
+            return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
         size = max(1, _CHUNK_SCORES // n_items)
         if 0 < len(users) <= size:
-            return self._search_chunk(users, k, start, stop, blocked)
+            return self._search_chunk(users, k, start, stop, blocked, bonuses)
         rows, values = nothing(len(users), k)
         for first in range(0, len(users), size):
             chunk = slice(first, first + size)
-            rows[chunk], values[chunk] = self._search_chunk(users[chunk], k, start, stop, blocked[chunk])
+            some = None if bonuses is None else bonuses[chunk]
+            found = self._search_chunk(users[chunk], k, start, stop, blocked[chunk], some)
+            rows[chunk], values[chunk] = found
         return rows, values
 
     def _search_chunk(
@@ -77,20 +84,26 @@ class TwoPassSearch:
         start: int,
         stop: int,
         blocked: Sequence[Rows],
+        bonuses: Bonuses,
     ) -> tuple[Rows, Scores]:
         exact = users.astype(np.float64)
-        scores, error = self._scan.scores(exact, start, stop)  # (n, items)
+        scores, error, unit = self._scan.scores(exact, start, stop)  # (n, items)
+        for i, bonus in enumerate(bonuses or ()):
+            if bonus is not None:
+                bonus.add_whole(scores[i], start, stop, unit[i])
+                error[i] += 1 + _ROUNDING * bonus.largest / unit[i]  # of the whole number, of the sum
         block(scores, blocked, None, start, stop, _LOWEST)
         # at least k items reach the bound, so the k-th best score is at most an error below it
         reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)
         reached = scores >= reach[:, None]
         few = max(_FEW, (stop - start) // _SHARE)
         if np.count_nonzero(reached) <= few * len(users):
-            return best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+            return best_of_reached(self._exact.item_vectors, exact, reached, start, k, bonuses)
         many = reached.sum(axis=1) > few
         reached[many] = False
-        rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k)
+        rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k, bonuses)
         left = many.nonzero()[0].tolist()
-        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None)
+        some = None if bonuses is None else [bonuses[i] for i in left]
+        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None, some)
         rows[left], values[left] = found
         return rows, values

@@ -166,22 +166,83 @@ def train(
 
 
 @cli.command()
-@click.argument("model", type=FilePath)
+@click.argument("models", type=FilePath, nargs=-1, required=True)
 @click.argument("dataset", type=FilePath)
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@click.option(
+    "--positions",
+    type=click.Choice(["last", "every"]),
+    help="Targets: the last item of a history, or all that training has not seen.  [default: last of test, "
+    "every of valid]",
+)
+@click.option(
+    "--all-groups", is_flag=True, help="Also users with and without items of the domain, by length."
+)
+@click.option(
+    "--official", is_flag=True, help="The official protocol: the last item among 999 drawn negatives."
+)
 @best_for_option
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives, with --official."
+)
 @click.option(
     "--pseudo",
     type=click.Choice(["auto", "off"]),
     default="auto",
     show_default=True,
-    help="auto: a bundle with a recall network is measured with and without pseudo items.",
+    help="auto: a bundle with a recall network recalls pseudo items.",
 )
 @json_option
 @example("llmcdsr evaluate run dataset --split valid")
 @needs_train_extra
 def evaluate(
+    models: tuple[Path, ...],
+    dataset: Path,
+    split: Literal["valid", "test"],
+    positions: Literal["last", "every"] | None,
+    all_groups: bool,
+    official: bool,
+    best_for: Literal["mean", "a", "b"],
+    seed: int,
+    pseudo: Literal["auto", "off"],
+    as_json: bool,
+) -> None:
+    """Measure how MODELS, runs or bundles, rank the held-out items of DATASET, beside baselines.
+
+    Of two models and more, the first is compared with each of the others, target by target.
+    """
+    if official:
+        if len(models) > 1 or positions == "every":
+            raise click.UsageError("--official is for one model and the last position")
+        _evaluate_officially(models[0], dataset, split, best_for, seed, pseudo, as_json)
+        return
+    from llmcdsr_tools.evaluation import stage
+    from llmcdsr_tools.evaluation.comparison import compare, verdicts
+    from llmcdsr_tools.evaluation.table import format_differences, format_measures, format_repeats
+    from llmcdsr_tools.fit.measures import without_nan
+
+    measured = stage.evaluate(models, dataset, split, positions, best_for=best_for, pseudo=pseudo == "auto")
+    first, *others = (m.scorer for m in measured.measures[: len(models)])
+    differences = [compare(measured, first, other) for other in others] if len(models) > 1 else []
+    said = verdicts(measured, first, stage.BASELINES)
+    if as_json:
+        described = {
+            "split": split,
+            "positions": measured.positions,
+            "measures": [without_nan(asdict(m)) for m in measured.measures],
+            "differences": [asdict(d) for found in differences for d in found],
+            "verdicts": said,
+        }
+        click.echo(json.dumps(described))
+        return
+    click.echo(format_measures(measured.measures, every_group=all_groups))
+    click.echo(format_repeats(measured.measures))
+    for found in differences:
+        click.echo(f"\n{found[0].scorer} minus {found[0].other}\n{format_differences(found)}")
+    click.echo("\n".join(said))
+
+
+def _evaluate_officially(
     model: Path,
     dataset: Path,
     split: Literal["valid", "test"],
@@ -190,14 +251,13 @@ def evaluate(
     pseudo: Literal["auto", "off"],
     as_json: bool,
 ) -> None:
-    """Measure how well MODEL, a run or a bundle, ranks the held-out items of DATASET."""
-    from llmcdsr_tools import evaluate as stage
     from llmcdsr_tools.dataset import load_dataset
+    from llmcdsr_tools.evaluation import official
 
     data = load_dataset(dataset)
-    backend, item_embedding = stage.open_model(model, data, best_for, folder=dataset)
-    recaller = stage.open_pseudo(model) if pseudo == "auto" else None
-    results = stage.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
+    backend, item_embedding = official.open_model(model, data, best_for, folder=dataset)
+    recaller = official.open_pseudo(model) if pseudo == "auto" else None
+    results = official.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
     _print_results(results, split, seed, as_json)
 
 

@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.mix.settings import ExpertWeights
+from llmcdsr_lite.pseudo import PseudoRecall
+from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.search.exact import ExactSearch
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -50,3 +55,54 @@ class ModelScorer:
         users = self.backend.represent(histories)
         scores: FloatArray = users @ self.item_vectors[domain.start : domain.stop].T
         return scores
+
+
+class BundleScorer:
+    """A bundle as it answers: with its mix, and with the pseudo items that its settings give.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend : Backend
+    name : str
+    pseudo : bool
+        Whether pseudo items are recalled.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, name: str = "model", *, pseudo: bool = True) -> None:
+        self.name = name
+        self._ranking = Ranking(bundle, backend, ExactSearch(bundle.item_vectors))
+        self._recall = None
+        if pseudo and bundle.recall is not None:
+            max_length = bundle.parameters.config.max_length
+            self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, max_length)
+
+    def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
+        """See `Scorer.scores`."""
+        rows = [history.astype(np.int64) for history in histories]
+        if self._recall is None:
+            return self._ranking.domain_scores(rows, domain, [None] * len(rows))
+        recalled = self._recall.recall(rows, domain, ["auto"] * len(rows))
+        return self._ranking.domain_scores(rows, domain, recalled)
+
+
+def bundle_scorers(bundle: Bundle, backend: Backend, *, pseudo: bool = True) -> tuple[Scorer, ...]:
+    """A bundle as it answers, and, where it adds anything to the sequence model's scores, that alone."""
+    scorer = BundleScorer(bundle, backend, pseudo=pseudo)
+    recalls = pseudo and any(choice.auto.mode != "off" for choice in bundle.pseudo)
+    mixes = any(w != ExpertWeights() for mix in bundle.mix for w in (mix.warm, mix.cold))
+    if not recalls and not mixes:
+        return (scorer,)
+    return scorer, ModelScorer(backend, bundle.item_vectors, "model alone")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A scorer under another name."""
+
+    name: str
+    scorer: Scorer
+
+    def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
+        """See `Scorer.scores`."""
+        return self.scorer.scores(histories, domain)

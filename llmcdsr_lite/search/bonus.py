@@ -1,0 +1,77 @@
+"""What is added to the dot products of one user before the best items are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.search.protocol import Rows
+
+_MOST = 1 << 29  # whole numbers added to a scan's scores; sums of two stay within 32 bits
+
+
+@dataclass(frozen=True, eq=False)
+class SparseBonus:
+    """Amounts for few items, and one for all items from a row on.
+
+    Parameters
+    ----------
+    rows : int64 array (m,)
+        Item rows, sorted and distinct.
+    amounts : float32 array (m,)
+    shift_from : int
+        First row of the second domain.
+    shift : float
+        Added to every item from there on.
+    """
+
+    rows: Rows
+    amounts: npt.NDArray[np.float32]
+    shift_from: int = 0
+    shift: float = 0.0
+
+    def of(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """What is added to the scores of some rows (n,)."""
+        added: npt.NDArray[np.float64] = np.zeros(len(rows))
+        if self.shift:
+            added[rows >= self.shift_from] = self.shift
+        if len(self.rows):
+            places = self.rows.searchsorted(rows)
+            places[places == len(self.rows)] = 0
+            added += self.amounts[places] * (self.rows[places] == rows)
+        return added
+
+    @property
+    def largest(self) -> float:
+        """No score changes by more."""
+        return float(np.abs(self.amounts).max(initial=0.0)) + abs(self.shift)
+
+    def add(self, scores: npt.NDArray[Any], start: int, stop: int, candidates: Rows | None = None) -> None:
+        """Add to float scores (m,) of the rows ``start <= row < stop``, or of the candidates, in place."""
+        if candidates is not None:
+            scores += self.of(candidates).astype(scores.dtype)
+            return
+        if self.shift:
+            scores[max(self.shift_from - start, 0) :] += scores.dtype.type(self.shift)
+        rows, amounts = self._within(start, stop)
+        scores[rows - start] += amounts
+
+    def add_whole(self, scores: npt.NDArray[np.int32], start: int, stop: int, unit: float) -> None:
+        """Add to scores in whole units, in place; at most 1 off, where amounts are not beyond the scores."""
+        if self.shift:
+            scores[max(self.shift_from - start, 0) :] += np.int32(_whole(self.shift, unit))
+        rows, amounts = self._within(start, stop)
+        scores[rows - start] += _whole(amounts, unit).astype(np.int32)
+
+    def _within(self, start: int, stop: int) -> tuple[Rows, npt.NDArray[np.float32]]:
+        if not len(self.rows) or (self.rows[0] >= start and self.rows[-1] < stop):
+            return self.rows, self.amounts
+        inside = slice(*self.rows.searchsorted((start, stop)))
+        return self.rows[inside], self.amounts[inside]
+
+
+def _whole(amounts: Any, unit: float) -> Any:
+    return np.clip(np.rint(np.asarray(amounts, dtype=np.float64) / unit), -_MOST, _MOST)

@@ -1,0 +1,122 @@
+"""Which experts are weighed for a target domain and kind of user: those whose gain on validation is sure.
+
+Forward selection by NDCG@10 in the whole domain, cross-fitted: weights are fitted on one half of the users
+and measured on the other, both ways, so that what is claimed was not fitted. An expert is taken if its gain
+less `MARGIN` standard errors (paired, clustered by user) is above zero. In the end the weights of the chosen
+ones are fitted on all positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.mix.settings import EXPERTS, ExpertWeights
+from llmcdsr_tools.evaluation.comparison import MARGIN
+from llmcdsr_tools.evaluation.measures import gains, standard_error
+from llmcdsr_tools.mix.positions import Positions
+from llmcdsr_tools.mix.regression import fit_weights
+
+LEAST_USERS = 50  # on fewer nothing is learned
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Weights, and what was measured when they were chosen.
+
+    Parameters
+    ----------
+    weights : ExpertWeights
+    n_targets, n_users : int
+    ndcg10_model, ndcg10 : float
+        NDCG@10 in the whole domain of the model alone and, cross-fitted, of the mix; nan without targets.
+    gain, standard_error : float
+        Their paired difference.
+    """
+
+    weights: ExpertWeights
+    n_targets: int
+    n_users: int
+    ndcg10_model: float
+    ndcg10: float
+    gain: float
+    standard_error: float
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able."""
+        names = ("n_targets", "n_users", "ndcg10_model", "ndcg10", "gain", "standard_error")
+        return {name: getattr(self, name) for name in names}
+
+
+def learn_weights(positions: Positions, seed: int = 0) -> Learned:
+    """Choose experts and fit their weights."""
+    users = np.unique(positions.users)
+    nothing = np.zeros(len(EXPERTS))
+    if len(users) < LEAST_USERS:
+        nan = float("nan")
+        return Learned(ExpertWeights(), len(positions), len(users), nan, nan, 0.0, nan)
+    first = np.isin(positions.users, np.random.default_rng([seed, 12]).permutation(users)[: len(users) // 2])
+    halves = [np.flatnonzero(first), np.flatnonzero(~first)]
+    parts = [positions.take(half) for half in halves]
+
+    def crossed(experts: Sequence[int]) -> Floats:
+        """Gains of all positions, each with weights that the other half's were fitted on."""
+        found = np.zeros(len(positions))
+        for half, own, other in zip(halves, parts, parts[::-1], strict=True):
+            weights = nothing.copy()
+            weights[list(experts)] = fit_weights(other, experts)
+            found[half] = gains(ranks(own, weights))
+        return found
+
+    chosen: list[int] = []
+    alone = gains(ranks(positions, nothing))
+    best = alone
+    while len(chosen) < len(EXPERTS):
+        tried = {e: crossed([*chosen, e]) for e in range(len(EXPERTS)) if e not in chosen}
+        sure = {
+            e: (found - best).mean() - MARGIN * standard_error(found - best, positions.users)
+            for e, found in tried.items()
+        }
+        surest = max(sure, key=lambda e: sure[e])
+        if sure[surest] <= 0:
+            break
+        chosen.append(surest)
+        best = tried[surest]
+    weights = nothing.copy()
+    weights[chosen] = fit_weights(positions, chosen)
+    return Learned(
+        ExpertWeights(*weights.tolist()),
+        len(positions),
+        len(users),
+        float(alone.mean()),
+        float(best.mean()),
+        float((best - alone).mean()),
+        standard_error(best - alone, positions.users),
+    )
+
+
+def ranks(positions: Positions, weights: Floats, *, exclude_seen: bool = False) -> npt.NDArray[np.int64]:
+    """Zero-based rank of every target with the weights (experts,), as long as it is below ten.
+
+    With `exclude_seen`, items of the history are left out, a target among them is out of reach.
+    """
+    totals = positions.scores + positions.values @ weights.astype(np.float32)
+    targets = np.flatnonzero(positions.is_target)
+    of_target = totals[targets]
+    owner = positions.owner
+    counted = ~positions.is_sampled & ~positions.is_target
+    if exclude_seen:
+        counted &= ~positions.is_seen
+    ahead = counted & (totals >= of_target[owner])
+    rank = np.bincount(owner[ahead], minlength=len(positions))
+    rank += (positions.top_untouched >= of_target[:, None]).sum(axis=1)
+    if exclude_seen:
+        rank[positions.is_seen[targets]] = np.iinfo(np.int32).max
+    found: npt.NDArray[np.int64] = rank
+    return found

@@ -1,0 +1,170 @@
+"""What the mix is learned from: at each position, the model's scores and the experts' values that matter.
+
+Of the items that no expert touches, a sample stands for all of them in the likelihood, and the ten with the
+highest scores decide about the first ten places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmcdsr_lite.backend import Backend
+from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
+from llmcdsr_lite.mix.settings import EXPERTS
+from llmcdsr_lite.reference.packing import token_indices
+from llmcdsr_tools.evaluation.measures import TOP
+from llmcdsr_tools.evaluation.queries import Queries
+
+N_SAMPLED = 128
+_CHUNK = 256
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Candidates of n positions in one domain, those of a position one after another.
+
+    Parameters
+    ----------
+    users : int64 array (n,)
+    starts : int64 array (n + 1,)
+        Where the candidates of each position start.
+    scores : float32 array (candidates,)
+        Of the model.
+    values : float32 array (candidates, experts)
+        Of the experts; zero for sampled candidates.
+    log_weights : float32 array (candidates,)
+        Logarithm of how many items a candidate stands for.
+    is_target, is_seen, is_sampled : bool arrays (candidates,)
+        Whether a candidate is what came next, is in the history, stands for items that no expert touches.
+    top_untouched : float32 array (n, 10)
+        Highest scores of items that no expert touches, the target left out; ``-inf`` where there are fewer.
+    """
+
+    users: Ints
+    starts: Ints
+    scores: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+    log_weights: npt.NDArray[np.float32]
+    is_target: npt.NDArray[np.bool_]
+    is_seen: npt.NDArray[np.bool_]
+    is_sampled: npt.NDArray[np.bool_]
+    top_untouched: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def owner(self) -> Ints:
+        """Position of every candidate."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def take(self, chosen: Ints) -> Positions:
+        """Some of the positions."""
+        lengths = np.diff(self.starts)[chosen]
+        ends = np.cumsum(lengths)
+        index = token_indices(self.starts[chosen], lengths)
+        return Positions(
+            self.users[chosen],
+            np.concatenate([[0], ends]),
+            self.scores[index],
+            self.values[index],
+            self.log_weights[index],
+            self.is_target[index],
+            self.is_seen[index],
+            self.is_sampled[index],
+            self.top_untouched[chosen],
+        )
+
+
+def collect(
+    backend: Backend,
+    item_vectors: FloatArray,
+    queries: Queries,
+    index: int,
+    domains: tuple[Domain, Domain],
+    counts: NextCounts | None,
+    seed: int = 0,
+) -> Positions:
+    """Candidates of the queries in domain `index`; where the target is of the other domain, none is it."""
+    domain = domains[index]
+    rng = np.random.default_rng([seed, 11, index])
+    table = item_vectors[domain.start : domain.stop]
+    parts: list[tuple[npt.NDArray[Any], ...]] = []
+    top = np.full((len(queries), TOP), -np.inf, dtype=np.float32)
+    for chunk in _chunks(len(queries)):
+        histories = queries.histories[chunk]
+        scores = np.asarray(backend.represent(histories) @ table.T, dtype=np.float32)  # (chunk, items)
+        for i, history in enumerate(histories):
+            rows, values = sparse_experts(history, index, domains, counts)
+            target = int(queries.targets[chunk.start + i])
+            if domain.start <= target < domain.stop and target not in rows:
+                place = np.searchsorted(rows, target)
+                rows, values = np.insert(rows, place, target), np.insert(values, place, 0, axis=0)
+            parts.append(_candidates(scores[i], rows, values, history, target, domain, rng))
+            untouched = scores[i]
+            untouched[rows - domain.start] = -np.inf
+            best = np.partition(untouched, max(0, len(untouched) - TOP))[-TOP:]
+            top[chunk.start + i, : len(best)] = best
+    lengths = [len(part[0]) for part in parts]
+    joined = (
+        [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        if parts
+        else [*(np.zeros((0, *shape), t) for shape, t in _EMPTY)]
+    )
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    scores, values, log_weights, is_target, is_seen, is_sampled = joined
+    return Positions(
+        queries.user_of, starts, scores, values, log_weights, is_target, is_seen, is_sampled, top
+    )
+
+
+_EMPTY: tuple[tuple[tuple[int, ...], Any], ...] = (
+    ((), np.float32),
+    ((len(EXPERTS),), np.float32),
+    ((), np.float32),
+    ((), bool),
+    ((), bool),
+    ((), bool),
+)
+
+
+def _candidates(
+    scores: npt.NDArray[np.float32],
+    rows: Ints,
+    values: npt.NDArray[np.float32],
+    history: npt.NDArray[np.integer[Any]],
+    target: int,
+    domain: Domain,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Scores, values, logarithms of weights and the three flags of the candidates of one position."""
+    columns = rows - domain.start
+    n_untouched = len(scores) - len(rows)
+    sampled = np.setdiff1d(rng.integers(0, len(scores), min(N_SAMPLED, n_untouched)), columns)
+    n, m = len(rows), len(sampled)
+    log_weights = np.zeros(n + m, dtype=np.float32)
+    if m:
+        log_weights[n:] = np.log(n_untouched / m)
+    flags = np.zeros((3, n + m), dtype=bool)
+    flags[0, :n] = rows == target
+    flags[1, :n] = np.isin(rows, history)
+    flags[2, n:] = True
+    return (
+        scores[np.concatenate([columns, sampled])],
+        np.concatenate([values, np.zeros((m, values.shape[1]), np.float32)]),
+        log_weights,
+        *flags,
+    )
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
