@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
-from llmcdsr_tools.evaluation.official import Result
+from llmcdsr_tools.evaluation.official import Result, evaluate, open_model, open_pseudo
 from llmcdsr_tools.export import export
 from llmcdsr_tools.ingest import IngestSettings, ingest
 from llmcdsr_tools.neighbours import neighbours
@@ -154,13 +155,16 @@ def measure(recipe: Recipe, seed: int, folder: Path, inputs: Inputs) -> list[Res
         pretrained=inputs.pretrained if needs_pretraining else None,
         resume=True,
     )
-    results = export(
+    export(
         folder / "run",
         folder / "bundle",
         pretrained=inputs.pretrained,
         text_embeddings=inputs.titles,
         overwrite=True,
     )
+    data = load_dataset(inputs.dataset)
+    model, pseudo = open_model(folder / "bundle", data), open_pseudo(folder / "bundle")
+    results = evaluate(*model, data, pseudo=pseudo)
     kept.write_text(json.dumps([asdict(r) for r in results]), encoding="utf-8")
     return results
 

@@ -112,7 +112,7 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         return
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
-    from llmcdsr_tools.evaluation.official import format_results
+    from llmcdsr_tools.evaluation.table import format_measures, format_repeats
     from llmcdsr_tools.fit.measures import without_nan
     from llmcdsr_tools.fit.stage import fit as run_fit
 
@@ -127,7 +127,8 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
     click.echo(f"{'stage':<14}{'seconds':>10}")
     for stage in result.stages:
         click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
-    click.echo(f"\n{format_results(list(result.measures.test))}")
+    click.echo(f"\n{format_measures(result.measures.test)}\n{format_repeats(result.measures.test)}")
+    click.echo("\n".join(result.measures.verdicts))
     click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
 
 

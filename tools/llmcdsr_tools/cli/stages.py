@@ -29,6 +29,7 @@ from llmcdsr_tools.cli.options import (
 from llmcdsr_tools.cli.progress import training_progress
 
 if TYPE_CHECKING:
+    from llmcdsr_tools.evaluation.measures import Measured
     from llmcdsr_tools.evaluation.official import Result
 
 best_for_option = click.option(
@@ -217,28 +218,38 @@ def evaluate(
         _evaluate_officially(models[0], dataset, split, best_for, seed, pseudo, as_json)
         return
     from llmcdsr_tools.evaluation import stage
+
+    measured = stage.evaluate(models, dataset, split, positions, best_for=best_for, pseudo=pseudo == "auto")
+    names = tuple(m.scorer for m in measured.measures[: len(models)]) if len(models) > 1 else ("model",)
+    _print_measured(measured, names, as_json, every_group=all_groups)
+
+
+def _print_measured(
+    measured: Measured, models: tuple[str, ...], as_json: bool, *, every_group: bool = False
+) -> None:
+    """Print measures, what the first of the models is beside the others, and beside the baselines."""
     from llmcdsr_tools.evaluation.comparison import compare, verdicts
+    from llmcdsr_tools.evaluation.stage import BASELINES
     from llmcdsr_tools.evaluation.table import format_differences, format_measures, format_repeats
     from llmcdsr_tools.fit.measures import without_nan
 
-    measured = stage.evaluate(models, dataset, split, positions, best_for=best_for, pseudo=pseudo == "auto")
-    first, *others = (m.scorer for m in measured.measures[: len(models)])
-    differences = [compare(measured, first, other) for other in others] if len(models) > 1 else []
-    said = verdicts(measured, first, stage.BASELINES)
+    first, *others = models
+    differences = [compare(measured, first, other) for other in others]
+    said = verdicts(measured, first, BASELINES)
     if as_json:
         described = {
-            "split": split,
+            "split": measured.split,
             "positions": measured.positions,
-            "measures": [without_nan(asdict(m)) for m in measured.measures],
+            "measures": [asdict(m) for m in measured.measures],
             "differences": [asdict(d) for found in differences for d in found],
             "verdicts": said,
         }
-        click.echo(json.dumps(described))
+        click.echo(json.dumps(without_nan(described)))
         return
-    click.echo(format_measures(measured.measures, every_group=all_groups))
+    click.echo(format_measures(measured.measures, every_group=every_group))
     click.echo(format_repeats(measured.measures))
-    for found in differences:
-        click.echo(f"\n{found[0].scorer} minus {found[0].other}\n{format_differences(found)}")
+    for other, found in zip(others, differences, strict=True):
+        click.echo(f"\n{first} minus {other}\n{format_differences(found)}")
     click.echo("\n".join(said))
 
 
@@ -267,7 +278,7 @@ def _evaluate_officially(
 @click.option("--dataset", type=FilePath, help="The run's data set, if it has moved.")
 @best_for_option
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the negatives in the model card."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn to learn the mix."
 )
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`: the bundle gets a recall network.")
 @click.option(
@@ -297,7 +308,7 @@ def export(
     """
     from llmcdsr_tools.export import stage
 
-    results = stage.export(
+    measured = stage.export(
         run,
         output,
         dataset=dataset,
@@ -307,7 +318,7 @@ def export(
         pretrained=pretrained,
         text_embeddings=text_embeddings,
     )
-    _print_results(results, "test", seed, as_json)
+    _print_measured(measured, ("model",), as_json)
 
 
 def _print_results(results: list[Result], split: str, seed: int, as_json: bool) -> None:

@@ -8,16 +8,19 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.pseudo import PseudoSetting, Source
 from llmcdsr_lite.title_neighbours import Weighing
-from llmcdsr_tools.evaluation.official import N_NEGATIVES, Result, format_results, ranked_among
+from llmcdsr_tools.evaluation.comparison import verdicts
+from llmcdsr_tools.evaluation.measures import Measured
+from llmcdsr_tools.evaluation.stage import BASELINES
+from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.export.pseudo_trials import MARGIN
 
 
-def model_card(bundle: Bundle, valid: list[Result], test: list[Result]) -> str:
+def model_card(bundle: Bundle, valid: Measured, test: Measured) -> str:
     """The README of a bundle, in Markdown."""
     a, b = bundle.catalogue.domains
     config, training = bundle.parameters.config, bundle.training
     settings = training["settings"]
-    start = "text embeddings" if training["text_initialization"] else "random embeddings"
+    start = training["item_start"]
     return f"""# Cross-domain recommender: {a.name} and {b.name}
 
 Ranks the next item of a user with history in {a.name} ({a.n_items:,} items), {b.name} ({b.n_items:,} items)
@@ -40,33 +43,66 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 ({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
 {pseudo_section(bundle) if bundle.recall is not None else ""}\
 {new_items_section(bundle) if bundle.new_items is not None else ""}
+{mix_section(bundle)}
 ## Metrics
 
-The last item of each held-out user is the target. It is ranked among items of its domain that are drawn
-uniformly ({_drawn(bundle)}), and among its whole domain; ties count against the model.
-As in the official protocol, items of the history are ranked, too; `recommend` leaves them out by default, so
-these figures understate it. Cold cross-domain: the same users with every item of the target's domain taken
-out of the history, kept where 3 items or more remain. Negatives: seed {training["negatives_seed"]}.
-
-Test users:
+Test users, the last item of each history as the target:
 
 ```
-{format_results(test)}
+{format_measures(test.measures)}
 ```
 
-Validation users, on whom the epoch was chosen:
+{format_repeats(test.measures)}. {_verdicts(test)}
+
+Validation users, on whom the epoch and the mix were chosen, every position as a target:
 
 ```
-{format_results(valid)}
+{format_measures(valid.measures)}
 ```
+
+HR@10, NDCG@10 and MRR are in the whole domain, ties against the scorer; ± is the standard error of NDCG@10;
+HR@10/999 is the expectation among 999 negatives of the domain. *Unseen*: as `recommend` answers with
+`exclude_seen=True`, where an item of the history is out of reach. *Cold*: the same users with every item of
+the target's domain taken out of the history, kept where 3 items or more remain. Coverage: share of the
+domain's items that are among anybody's first ten; popularity: mean percentile of what is recommended.
 """
 
 
-def _drawn(bundle: Bundle) -> str:
-    """How many of each domain a target is ranked among."""
-    among = [ranked_among(N_NEGATIVES, domain.n_items) for domain in bundle.catalogue.domains]
-    names = [domain.name for domain in bundle.catalogue.domains]
-    return among[0] if among[0] == among[1] else f"{names[0]}: {among[0]}; {names[1]}: {among[1]}"
+def _verdicts(test: Measured) -> str:
+    return " ".join(f"In {said}." for said in verdicts(test, "model", BASELINES))
+
+
+def mix_section(bundle: Bundle) -> str:
+    """What the model card says of the mix of experts."""
+    domains = "\n".join(
+        f"- {domain.name}: {mix}. {_worth_of_mix(mix.validation)}"
+        for domain, mix in zip(bundle.catalogue.domains, bundle.mix, strict=True)
+    )
+    return f"""
+## The mix
+
+To the sequence model's scores are added those of experts, each with a weight that was learned on validation
+and is zero where its gain was not sure: counts of what comes next (next), what the user had before (repeat)
+and had lately (recent). Gains are cross-fitted: measured on users that the weights were not fitted on.
+
+{domains}
+"""
+
+
+def _worth_of_mix(validation: Mapping[str, Any]) -> str:
+    """Gains of the mix by kind of user, in words and numbers."""
+    said = []
+    for kind, who in (("warm", "With items of the domain"), ("cold", "without")):
+        found = validation.get(kind)
+        if found is None or found["ndcg10"] is None or found["ndcg10"] != found["ndcg10"]:
+            said.append(f"{who} there were too few users to learn from")
+        else:
+            said.append(
+                f"{who} NDCG@10 {found['ndcg10_model']:.4f} becomes {found['ndcg10']:.4f} "
+                f"({found['gain']:+.4f}, standard error {found['standard_error']:.4f}; "
+                f"{found['n_users']:,} users)"
+            )
+    return "; ".join(said) + "."
 
 
 def pseudo_section(bundle: Bundle) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,26 @@ from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoRecall
+from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_model, load_poolers
-from llmcdsr_tools.dataset import Dataset, load_dataset
-from llmcdsr_tools.evaluation.official import Result, evaluate
+from llmcdsr_tools.dataset import Dataset, Split, load_dataset
+from llmcdsr_tools.evaluation.baselines import baselines
+from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
+from llmcdsr_tools.evaluation.queries import Positions
+from llmcdsr_tools.evaluation.scorers import BundleScorer, bundle_scorers
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
 from llmcdsr_tools.export.model_card import model_card
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
 from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
 from llmcdsr_tools.export.title_map import fit_title_map
+from llmcdsr_tools.mix.counts import bundle_counts
+from llmcdsr_tools.mix.stage import learn_mix
 from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
+MEASURED: tuple[tuple[Split, Positions], ...] = (("valid", "every"), ("test", "last"))
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
 
@@ -41,8 +47,8 @@ def export(
     overwrite: bool = False,
     pretrained: Path | None = None,
     text_embeddings: Path | None = None,
-) -> list[Result]:
-    """Write the bundle of a run.
+) -> Measured:
+    """Write the bundle of a run; the mix of experts is learned on validation (`learn_mix`).
 
     With `text_embeddings` it carries what makes vectors of new items (`title_map`); with `pretrained`, too,
     the recall network, and what is done with pseudo items is chosen on validation (`choose_pseudo`): nothing,
@@ -59,7 +65,7 @@ def export(
     best_for : {"mean", "a", "b"}
         The model that was best on the mean of both domains' validation HR@10, or for one domain.
     seed : int
-        Of the negatives of the metrics in the model card.
+        Of what is drawn to learn the mix.
     overwrite : bool
         Replace a bundle that is there; no other folder is, unless it is empty.
     pretrained : Path, optional
@@ -69,8 +75,8 @@ def export(
 
     Returns
     -------
-    list of Result
-        Metrics of the exported model on the test users, as the model card shows them.
+    Measured
+        On the test users, as the model card shows it.
 
     Raises
     ------
@@ -88,39 +94,51 @@ def export(
     parameters.item_embedding[0] = 0  # padding: never trained, never read
     backend = NumpyBackend(parameters)
     table, max_length = parameters.item_embedding, parameters.config.max_length
-    network, choices, recaller = None, (PseudoChoice(), PseudoChoice()), None
+    network, choices = None, (PseudoChoice(), PseudoChoice())
     text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
     networks = _recall_networks(run, header, data, best_for, pretrained, text_embeddings)
     if networks:
         a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
         choices = (a.choice(), b.choice())
         network = merged(data, networks, choices)
-        if any(choice.auto.mode != "off" for choice in choices):  # or there is nothing else to measure
-            recaller = PseudoRecall(data.catalogue, network, choices, max_length)
-    metrics = {
-        split: evaluate(backend, table, data, split=split, seed=seed, pseudo=recaller)
-        for split in ("valid", "test")
-    }
+    counts = bundle_counts(data)
+    bundle = Bundle(
+        data.catalogue,
+        parameters,
+        np.bincount(data.train.rows, minlength=len(data.catalogue) + 1),
+        recall=network,
+        pseudo=choices,
+        new_items=None if text is None else fit_title_map(data, text, backend, table),
+    )
+    mix = learn_mix(BundleScorer(bundle, backend), data, counts, seed)
+    weighed = any(weights.next for one in mix for weights in (one.warm, one.cold))
+    bundle = replace(bundle, mix=mix, next_counts=counts if weighed else None)
+    scorers = [*bundle_scorers(bundle, backend), *baselines(data)]
+    measured = {split: measure(scorers, data, split, positions) for split, positions in MEASURED}
     training = {
         "llmcdsr_lite": __version__,
         "settings": header.settings,
-        "text_initialization": header.text_embeddings_sha256 is not None,
+        "item_start": _item_start(header),
         "epoch": description["epoch"],
         "best_for": best_for,
         "training_users": len(data.train),
         "training_interactions": len(data.train.rows),
-        "negatives_seed": seed,
-        **{f"{split}_metrics": [_as_json(r) for r in results] for split, results in metrics.items()},
+        **{f"{split}_measures": _summary(found) for split, found in measured.items()},
     }
-    counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
-    new_items = None if text is None else fit_title_map(data, text, backend, table)
-    bundle = Bundle(
-        data.catalogue, parameters, counts, training, recall=network, pseudo=choices, new_items=new_items
-    )
+    bundle = replace(bundle, training=training)
     onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
-    card = model_card(bundle, metrics["valid"], metrics["test"])
+    card = model_card(bundle, measured["valid"], measured["test"])
     write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
-    return metrics["test"]
+    return measured["test"]
+
+
+def _item_start(header: RunHeader) -> str:
+    """What item embeddings started from, in words."""
+    if header.text_embeddings_sha256 is not None:
+        return "text embeddings"
+    if header.settings["pretrained_items"]:
+        return "pre-trained vectors"
+    return "word vectors of titles" if header.settings["item_start"] == "titles" else "random embeddings"
 
 
 def _recall_networks(
@@ -141,9 +159,9 @@ def _recall_networks(
     return recall_networks(data, pretrained, text_embeddings, load_poolers(best_model(run, best_for)))
 
 
-def _as_json(result: Result) -> dict[str, Any]:
-    """A result for config.json; null where a group has no users: JSON knows no nan."""
-    return {**asdict(result), "hr": None, "ndcg": None} if not result.n_users else asdict(result)
+def _summary(measured: Measured) -> list[dict[str, Any]]:
+    """Measures of whole groups for config.json, which writes null for nan."""
+    return [asdict(m) for m in measured.measures if m.group in GROUPS]
 
 
 def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:

@@ -17,7 +17,6 @@ from llmcdsr_lite.errors import DataError, LlmcdsrError
 from llmcdsr_tools.fit.config_tables import check_keys, read_table
 from llmcdsr_tools.fit.settings import (
     EmbedTable,
-    EvaluateTable,
     ExportTable,
     FitConfig,
     IngestTable,
@@ -45,7 +44,6 @@ class _TopLevel:
 _TABLES = {
     "embed": EmbedTable,
     "names": NamesTable,
-    "evaluate": EvaluateTable,
     "export": ExportTable,
 }
 

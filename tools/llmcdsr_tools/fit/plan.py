@@ -240,15 +240,13 @@ class _Plan:
         return self._stage("train", "run", run, settings, after, appears_whole=False)
 
     def _evaluate(self, ingested: Stage, exported: Stage) -> Stage:
-        seed = self.config.evaluate.seed
-
         def run(output: Path) -> None:
-            write_measures(output, measure(exported.output, ingested.output, seed=seed))
+            write_measures(output, measure(exported.output, ingested.output))
 
-        return self._stage("evaluate", "measures.json", run, {"seed": seed}, [ingested, exported])
+        return self._stage("evaluate", "measures.json", run, {}, [ingested, exported])
 
     def _export(self, ingested: Stage, trained: Stage, embedded: Stage, recall: Stage | None) -> Stage:
-        seed, best_for = self.config.evaluate.seed, self.config.export.best_for
+        seed, best_for = self.config.export.seed, self.config.export.best_for
         bundle = self.config.bundle
         pretrained = None if recall is None else recall.output
 

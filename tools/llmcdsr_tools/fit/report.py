@@ -18,10 +18,11 @@ from llmcdsr_tools.checkpoint import load_poolers
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
-from llmcdsr_tools.evaluation.official import CUTOFFS, N_NEGATIVES, Result, ranked_among
+from llmcdsr_tools.evaluation.measures import GROUPS, Measure
+from llmcdsr_tools.evaluation.table import format_repeats
 from llmcdsr_tools.fit.charts import Line, line_chart
 from llmcdsr_tools.fit.config import FitConfig
-from llmcdsr_tools.fit.measures import KindResult, read_measures
+from llmcdsr_tools.fit.measures import read_measures
 from llmcdsr_tools.fit.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
@@ -38,6 +39,10 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+_CRITERIA = {
+    "ndcg": "Ranked in the whole domain, at every position of the validation histories",
+    "sampled-hr": "The last item of each validation history among 999 negatives",
+}
 _LONGEST_HISTORY = 12  # titles of an example that are shown
 
 
@@ -103,33 +108,34 @@ def _style() -> str:
 def _measure_parts(sources: ReportSources) -> Iterable[str]:
     measures = read_measures(sources.measures)
     yield "<h2>How well it ranks: test users</h2>"
-    yield _result_table(measures.test)
+    yield _measure_table([m for m in measures.test if m.group in GROUPS])
+    yield "".join(f"<p>{escape(said)}.</p>" for said in measures.verdicts)
     yield (
-        '<p class="note">The last item of each held-out user is ranked among uniform negatives of its '
-        "domain (all others, where they are few), and among its whole domain; ties count against the model. "
-        "Cold cross-domain: every item "
-        "of the target's domain taken out of the history, kept where three items or more remain.</p>"
+        f'<p class="note">{escape(format_repeats(measures.test))}. The last item of each held-out user is '
+        "ranked in its whole domain; ties count against a scorer. HR@10/999: expected among 999 negatives of "
+        "the domain. Unseen: with the items of the history left out, those that are targets out of reach. "
+        "Cold: every item of the target's domain taken out of the history, kept where three items or more "
+        "remain.</p>"
     )
     bundle = read_bundle(sources.bundle)
     if bundle.recall is not None:
         yield "<h3>What is done with pseudo items, chosen on validation</h3>"
         yield _pseudo_table(bundle)
-    yield "<h3>By kind of user</h3>"
-    yield _kind_table(measures.kinds)
-    yield "<h3>Validation users, on whom the epoch was chosen</h3>"
-    yield _result_table(measures.valid)
+    yield "<h3>By kind of user and length of history</h3>"
+    yield _measure_table([m for m in measures.test if m.scorer == "model" and m.group not in GROUPS])
+    yield "<h3>Validation users, every position, on whom the epoch and the mix were chosen</h3>"
+    yield _measure_table([m for m in measures.valid if m.group in GROUPS])
 
 
 def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     epochs = read_metrics(sources.run)
     a, b = (d.name for d in data.catalogue.domains)
-    among = [ranked_among(N_NEGATIVES, d.n_items) for d in data.catalogue.domains]
     best = max(epochs, key=lambda e: e.merit).epoch if epochs else None
     yield "<h2>Training</h2>"
     yield '<div class="charts">'
     yield line_chart("training loss", [Line("loss", [e.loss for e in epochs])], mark=best)
     yield line_chart(
-        "validation HR@10",
+        f"validation {epochs[-1].merit_name}",
         [Line(a, [e.merits[0] for e in epochs]), Line(b, [e.merits[1] for e in epochs])],
         mark=best,
     )
@@ -137,7 +143,7 @@ def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     seconds = sum(e.seconds for e in epochs) / max(1, len(epochs))
     yield (
         f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of both domains. '
-        f"HR@10: of {escape(a)} among {among[0]}, of {escape(b)} among {among[1]}.</p>"
+        f"{_CRITERIA[epochs[-1].criterion]}.</p>"
     )
 
 
@@ -186,23 +192,22 @@ def _pretraining_charts(pretrained: Pretrained) -> Iterable[str]:
         )
 
 
-def _result_table(results: Sequence[Result]) -> str:
-    with_pseudo = any(r.pseudo == "auto" for r in results)
-    heads = ["ranked among", "users", "target", *(["pseudo items"] if with_pseudo else []), "n"]
-    heads += [f"HR@{k}" for k in CUTOFFS] + [f"NDCG@{k}" for k in CUTOFFS]
-    rows = [
-        (
-            r.ranked_among,
-            "all" if r.group == "all" else "cold cross-domain",
-            r.domain,
-            *([r.pseudo] if with_pseudo else []),
-            f"{r.n_users:,}",
-            *map(_share, r.hr),
-            *map(_share, r.ndcg),
+def _measure_table(measures: Sequence[Measure]) -> str:
+    heads = ["target", "users", "scorer", "n", "HR@10", "NDCG@10", "±", "MRR", "HR@10/999", "unseen NDCG@10"]
+    heads += ["coverage", "popularity"]
+    rows = []
+    for m in measures:
+        numbers = (m.hr10, m.ndcg10, m.ndcg10_error, m.mrr, m.expected_hr10, m.ndcg10_unseen)
+        rows.append(
+            (
+                m.domain,
+                m.group,
+                m.scorer,
+                f"{m.n_targets:,}",
+                *map(_share, (*numbers, m.coverage, m.popularity)),
+            )
         )
-        for r in results
-    ]
-    return _table(heads, rows, n_words=4 if with_pseudo else 3)
+    return _table(heads, rows, n_words=3)
 
 
 def _pseudo_table(bundle: Bundle) -> str:
@@ -217,14 +222,6 @@ def _pseudo_table(bundle: Bundle) -> str:
         "error; otherwise pseudo items are off."
     )
     return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
-
-
-def _kind_table(kinds: Sequence[KindResult]) -> str:
-    heads = ("history has items of", "target", "n", "HR@10", "NDCG@10")
-    rows = [
-        (k.kind, k.domain, f"{k.n_users:,}", _share(k.hr10), _share(k.ndcg10)) for k in kinds if k.n_users
-    ]
-    return _table(heads, rows, n_words=2)
 
 
 def _yield_table(counted: Sequence[Yield]) -> str:

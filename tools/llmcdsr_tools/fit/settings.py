@@ -85,13 +85,6 @@ class NamesTable:
 
 
 @dataclass(frozen=True)
-class EvaluateTable:
-    """``[evaluate]``: `seed` of the negatives, in the report and in the model card."""
-
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class ExportTable:
     """``[export]``: what the bundle is made of.
 
@@ -101,10 +94,13 @@ class ExportTable:
         The epoch that was best on both domains, or for one.
     recall : bool
         Whether the bundle carries the recall network, and what is done with pseudo items is chosen.
+    seed : int
+        Of what is drawn to learn the mix.
     """
 
     best_for: BestFor = "mean"
     recall: bool = True
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ class FitConfig:
         Whether `train` starts the items from the titles.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
-    ingest, embed, names, generate, pretrain, train, evaluate, export
+    ingest, embed, names, generate, pretrain, train, export
         The tables.
     """
 
@@ -147,5 +143,4 @@ class FitConfig:
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    evaluate: EvaluateTable = field(default_factory=EvaluateTable)
     export: ExportTable = field(default_factory=ExportTable)

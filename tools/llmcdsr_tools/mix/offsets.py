@@ -7,13 +7,11 @@ the last item of the history is of it. They are kept where NDCG@10 in the whole 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import MAX_WEIGHT
@@ -21,6 +19,7 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import TOP, gains, standard_error
 from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.evaluation.scorers import Scorer
 from llmcdsr_tools.mix.learning import LEAST_USERS
 from llmcdsr_tools.mix.positions import Positions, collect
 from llmcdsr_tools.mix.regression import log_loss
@@ -50,7 +49,7 @@ class _Both:
     top_in_second: npt.NDArray[np.bool_]
 
     def features(self) -> Floats:
-        """Features (candidates, 4): score, second domain, last item in it too, last item and it in the first."""
+        """Features (candidates, 4): score, of the second domain, last item in it, too, both in the first."""
         last = self.last_in_second[self.positions.owner]
         same = (last & self.in_second, ~last & ~self.in_second)
         columns = (self.positions.scores, self.in_second, *same)
@@ -71,8 +70,7 @@ class _Both:
 
 
 def learn_offsets(
-    backend: Backend,
-    item_vectors: npt.NDArray[np.floating[Any]],
+    scorer: Scorer,
     data: Dataset,
     counts: NextCounts | None,
     mixes: Mixes,
@@ -83,7 +81,7 @@ def learn_offsets(
     sample = queries.sample(MOST_TARGETS, seed)
     if len(np.unique(sample.user_of)) < LEAST_USERS:
         return mixes
-    both = _both(backend, item_vectors, data, counts, mixes, sample, seed)
+    both = _both(scorer, data, counts, mixes, sample, seed)
     start = np.array([1.0, 0.0, 0.0, 0.0])
     bounds = [(1e-2, None), *[(None, None)] * 3]
     args = (both.positions, both.features())
@@ -106,8 +104,7 @@ def learn_offsets(
 
 
 def _both(
-    backend: Backend,
-    item_vectors: npt.NDArray[np.floating[Any]],
+    scorer: Scorer,
     data: Dataset,
     counts: NextCounts | None,
     mixes: Mixes,
@@ -117,7 +114,7 @@ def _both(
     domains = data.catalogue.domains
     parts = []
     for index, (domain, mix) in enumerate(zip(domains, mixes, strict=True)):
-        found = collect(backend, item_vectors, queries, index, domains, counts, seed)
+        found = collect(scorer, queries, index, domains, counts, seed)
         warm = np.array([((h >= domain.start) & (h < domain.stop)).any() for h in queries.histories])
         of_kind = np.array([mix.cold.values, mix.warm.values], dtype=np.float32)  # (2, experts)
         added = np.einsum("ce,ce->c", found.values, of_kind[warm.astype(int)[found.owner]])

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
 from llmcdsr_lite.mix.settings import EXPERTS
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_tools.evaluation.measures import TOP
 from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.evaluation.scorers import Scorer
 
 N_SAMPLED = 128
 _CHUNK = 256
 
-FloatArray = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 
@@ -86,8 +85,7 @@ class Positions:
 
 
 def collect(
-    backend: Backend,
-    item_vectors: FloatArray,
+    scorer: Scorer,
     queries: Queries,
     index: int,
     domains: tuple[Domain, Domain],
@@ -97,12 +95,11 @@ def collect(
     """Candidates of the queries in domain `index`; where the target is of the other domain, none is it."""
     domain = domains[index]
     rng = np.random.default_rng([seed, 11, index])
-    table = item_vectors[domain.start : domain.stop]
     parts: list[tuple[npt.NDArray[Any], ...]] = []
     top = np.full((len(queries), TOP), -np.inf, dtype=np.float32)
     for chunk in _chunks(len(queries)):
         histories = queries.histories[chunk]
-        scores = np.asarray(backend.represent(histories) @ table.T, dtype=np.float32)  # (chunk, items)
+        scores = np.array(scorer.scores(histories, domain), dtype=np.float32)  # (chunk, items)
         for i, history in enumerate(histories):
             rows, values = sparse_experts(history, index, domains, counts)
             target = int(queries.targets[chunk.start + i])

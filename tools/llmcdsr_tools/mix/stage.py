@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import DomainMix
@@ -15,6 +13,7 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.evaluation.scorers import Scorer
 from llmcdsr_tools.mix.learning import LEAST_USERS, Learned, learn_weights, ranks
 from llmcdsr_tools.mix.offsets import learn_offsets
 from llmcdsr_tools.mix.positions import Positions, collect
@@ -23,8 +22,7 @@ MOST_TARGETS = 5000  # of a domain and kind of user
 
 
 def learn_mix(
-    backend: Backend,
-    item_vectors: npt.NDArray[np.floating[Any]],
+    scorer: Scorer,
     data: Dataset,
     counts: NextCounts | None,
     seed: int = 0,
@@ -33,9 +31,8 @@ def learn_mix(
 
     Parameters
     ----------
-    backend : Backend
-        Gives the user representations.
-    item_vectors : float array (items + 1, H)
+    scorer : Scorer
+        What the experts are added to: the sequence model, with the pseudo items of its bundle.
     data : Dataset
     counts : NextCounts or None
         From the training histories.
@@ -58,13 +55,13 @@ def learn_mix(
         positions: dict[str, Positions] = {}
         for kind, some in kinds.items():
             sample = some.sample(MOST_TARGETS, seed)
-            positions[kind] = collect(backend, item_vectors, sample, index, domains, counts, seed)
+            positions[kind] = collect(scorer, sample, index, domains, counts, seed)
             learned[kind] = learn_weights(positions[kind], seed)
         exclude_seen, measured = _exclude_seen(positions["warm"], learned["warm"])
         validation = {**{kind: found.summary() for kind, found in learned.items()}, "seen": measured}
         weights = learned["warm"].weights, learned["cold"].weights
         mixes.append(DomainMix(*weights, exclude_seen=exclude_seen, validation=validation))
-    return learn_offsets(backend, item_vectors, data, counts, (mixes[0], mixes[1]), everyone, seed)
+    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed)
 
 
 def _exclude_seen(positions: Positions, learned: Learned) -> tuple[bool, dict[str, Any]]:
