@@ -21,6 +21,7 @@ import numpy.typing as npt
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset, save_dataset
@@ -45,7 +46,7 @@ FloatArray = npt.NDArray[np.float32]
 class Model:
     """Parameters, and the catalogue that their rows are of."""
 
-    parameters: SASRecParameters
+    parameters: SASRecParameters | SASRecEnsemble
     catalogue: Catalogue
 
     def with_vectors(self, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.floating]) -> Model:

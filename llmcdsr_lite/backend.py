@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import BundleError, MissingDependencyError
+from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.reference.packing import pack_lists
-from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.sasrec import user_representations
 from llmcdsr_lite.session import OnnxSession
 
@@ -50,18 +50,19 @@ class NumpyBackend:
 
     Parameters
     ----------
-    parameters : SASRecParameters
+    parameters : SASRecParameters or SASRecEnsemble
     """
 
     name = "numpy"
 
-    def __init__(self, parameters: SASRecParameters) -> None:
+    def __init__(self, parameters: Model) -> None:
         self._parameters = parameters
 
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations (n, H), see `Backend.represent`."""
         batch = pack_lists(histories, self._parameters.config.max_length)
-        return user_representations(self._parameters, batch)
+        parts = [user_representations(member, batch) for member in self._parameters.members]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 class OnnxBackend:
@@ -148,7 +149,7 @@ class OnnxBackend:
 
 
 def make_backend(
-    name: BackendName, parameters: SASRecParameters, path: Path, threads: int, model: bytes | None = None
+    name: BackendName, parameters: Model, path: Path, threads: int, model: bytes | None = None
 ) -> Backend:
     """Make the backend of that name; `path`, `threads` and `model` are for `OnnxBackend`."""
     if name == "numpy":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.bundle.mix import NO_MIX
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.results import Explanation, Recommendation
@@ -53,21 +54,26 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
     for letter, domain in zip("AB", domains, strict=True):
         lines.append(f"domain {letter}: {domain.name}, {domain.n_items:,} items")
     lines.append(
-        f"model: SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, "
-        f"histories up to {config.max_length} items"
+        f"model: {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, "
+        f"{config.n_heads} heads, histories up to {config.max_length} items"
     )
     if bundle.recall is not None:
         for domain, choice in zip(domains, bundle.pseudo, strict=True):
             by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
             lines.append(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
-    for domain, mix in zip(domains, bundle.mix, strict=True):
-        lines.append(f"mix for {domain.name}: {mix}")
+    if bundle.mix != NO_MIX:
+        lines += [f"mix for {domain.name}: {mix}" for domain, mix in zip(domains, bundle.mix, strict=True)]
     if bundle.new_items is not None:
         a, b = zip(bundle.new_items.added, domains, strict=True)
         added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"
         lines.append(f"new items: {added}; embeddings of {bundle.new_items.dimension} values")
     lines.append(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
     return "\n".join(lines)
+
+
+def _members(bundle: Bundle) -> str:
+    n = len(bundle.parameters.members)
+    return f"{n} members, each " if n > 1 else ""
 
 
 def _gain(choice: PseudoChoice) -> str:

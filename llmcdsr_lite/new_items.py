@@ -17,7 +17,6 @@ from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_lite.title_neighbours import TitleMap
 
@@ -92,7 +91,7 @@ def add_to_bundle(
     return replace(
         bundle,
         catalogue=catalogue,
-        parameters=SASRecParameters(config, table, bundle.parameters.dense),
+        parameters=type(bundle.parameters)(config, table, bundle.parameters.dense),
         item_counts=growth.zeros(bundle.item_counts),
         folder=None,
         recall=None if bundle.recall is None else _grown_recall(bundle, bundle.recall, text, growth),

@@ -23,6 +23,7 @@ CHECKSUM = "config_sha256"
 # Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
 _MAX_CONFIG_BYTES = 1 << 20
 MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
+MAX_MEMBERS = 64
 _MIN_EPSILON = 1e-30  # zero as a float32 would be a division by zero
 
 
@@ -101,8 +102,8 @@ def _check_format(path: Path, description: dict[str, Any]) -> None:
 
 def read_sizes(
     path: Path, description: dict[str, Any]
-) -> tuple[SASRecConfig, tuple[str, str], tuple[int, int]]:
-    """Sizes of the model, names and numbers of items of both domains."""
+) -> tuple[SASRecConfig, int, tuple[str, str], tuple[int, int]]:
+    """Sizes of the model, number of its members, names and numbers of items of both domains."""
     domains = description.get("domains")
     if not isinstance(domains, list) or len(domains) != 2:
         raise BundleError(f"{path}: field 'domains' must list two domains")
@@ -128,4 +129,5 @@ def read_sizes(
         config = SASRecConfig(sum(sizes), hidden, n_blocks, n_heads, max_length, 0.0, epsilon)
     except ValueError as error:
         raise BundleError(f"{path}: field 'model': {error}") from None
-    return config, (names[0], names[1]), (sizes[0], sizes[1])
+    n_members = read_size(path, model, "members", MAX_MEMBERS) if "members" in model else 1
+    return config, n_members, (names[0], names[1]), (sizes[0], sizes[1])

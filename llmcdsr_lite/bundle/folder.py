@@ -6,8 +6,9 @@ file               content
 config.json        format version, domains, model sizes, training summary, and for every other
                    file its size and SHA-256, see `bundle.config`
 recommender.onnx   item rows -> user representation; its item table is item_vectors.npy
-item_vectors.npy   float32 (items + 1, H), row 0 zero: input embedding and scoring table
-dense.npy          float32, all other parameters, for the NumPy backend
+item_vectors.npy   float32 (items + 1, H), row 0 zero: input embedding and scoring table; of several
+                   members side by side
+dense.npy          float32, all other parameters, for the NumPy backend; member after member
 item_counts.npy    int64 (items + 1,), training interactions of every item, for the fallback
 item_ids.json      JSON array of item ids in row order (row 1 first)
 item_titles.json   JSON array of titles, in the same order
@@ -58,6 +59,7 @@ from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
 from llmcdsr_lite.title_neighbours import TitleMap
 
@@ -87,7 +89,7 @@ class Bundle:
     Parameters
     ----------
     catalogue : Catalogue
-    parameters : SASRecParameters
+    parameters : SASRecParameters or SASRecEnsemble
         Its item embedding is the item vectors, float32.
     item_counts : int64 array (items + 1,)
         Training interactions of every item row.
@@ -111,7 +113,7 @@ class Bundle:
     """
 
     catalogue: Catalogue
-    parameters: SASRecParameters
+    parameters: Model
     item_counts: npt.NDArray[np.int64]
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -152,7 +154,6 @@ def write_bundle(
     BundleError
         If `read_bundle` would refuse the result, such as values that are not finite.
     """
-    config = bundle.parameters.config
     with atomic_folder(folder, BUNDLE, overwrite=overwrite) as out:
         (out / ONNX).write_bytes(onnx_model)
         np.save(out / ITEM_VECTORS, np.ascontiguousarray(bundle.item_vectors, dtype=np.float32))
@@ -180,7 +181,7 @@ def write_bundle(
             "format": FORMAT,
             "format_version": version,
             "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
-            "model": {name: getattr(config, name) for name in (*MAX_SIZE, "epsilon")},
+            "model": _sizes(bundle.parameters),
             **parts,
             "training": dict(bundle.training),
             "files": {
@@ -190,6 +191,12 @@ def write_bundle(
         }
         write_config(out / CONFIG, description)
         read_bundle(out)  # nothing takes its name that could not be loaded
+
+
+def _sizes(model: Model) -> dict[str, Any]:
+    """Sizes of the model for config.json; the number of members where there are several."""
+    sizes = {name: getattr(model.config, name) for name in (*MAX_SIZE, "epsilon")}
+    return sizes if len(model.members) == 1 else {**sizes, "members": len(model.members)}
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -220,7 +227,7 @@ def _read(folder: Path) -> Bundle:
     check_path(folder, CONFIG)
     description, config_hash = read_config(config_path)
     check_files(folder, description, REQUIRED)
-    config, names, sizes = read_sizes(config_path, description)
+    config, n_members, names, sizes = read_sizes(config_path, description)
     try:
         catalogue = Catalogue.from_sizes(
             read_strings(folder / ITEM_IDS, config.n_items),
@@ -232,9 +239,9 @@ def _read(folder: Path) -> Bundle:
     except DataError as error:
         raise BundleError(f"{folder / ITEM_IDS}: {error}") from None
     n_rows = config.n_items + 1
-    item_vectors = read_array(folder / ITEM_VECTORS, np.float32, (n_rows, config.hidden))
+    item_vectors = read_array(folder / ITEM_VECTORS, np.float32, (n_rows, n_members * config.hidden))
     table_offset = (folder / ITEM_VECTORS).stat().st_size - item_vectors.nbytes  # behind its header
-    dense = read_array(folder / DENSE, np.float32, (dense_size(config),))
+    dense = read_array(folder / DENSE, np.float32, (n_members * dense_size(config),))
     item_counts = read_array(folder / ITEM_COUNTS, np.int64, (n_rows,))
     if item_vectors[0].any():
         raise BundleError(f"{folder / ITEM_VECTORS}: row 0 is padding and must be zero")
@@ -243,7 +250,8 @@ def _read(folder: Path) -> Bundle:
     training = description.get("training")
     if not isinstance(training, dict):
         raise BundleError(f"{config_path}: field 'training' must be an object")
-    parameters = SASRecParameters(config, item_vectors, dense)
+    make = SASRecParameters if n_members == 1 else SASRecEnsemble
+    parameters = make(config, item_vectors, dense)
     check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
     recall, pseudo = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)

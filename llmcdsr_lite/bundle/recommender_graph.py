@@ -19,60 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.backend import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
+from llmcdsr_lite.bundle.ensemble_graph import add_ensemble
+from llmcdsr_lite.bundle.graph import MASKED, TYPES, Graph
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.protobuf import bytes_field, float_field, number_field
+from llmcdsr_lite.protobuf import bytes_field, number_field
+from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import BlockParameters, SASRecParameters
 
 OPSET = 17
 IR_VERSION = 9
-_TYPES = {"float32": 1, "int64": 7}  # TensorProto.DataType
-# Added to the scores of keys that must not be seen. Finite, so that a padded query, which sees no key
-# at all, gets a mean of values instead of nan; nobody looks at it.
-_MASKED = -1e9
 
 
-class _Graph:
-    """Nodes and constants of a graph under construction, as fields of a GraphProto."""
-
-    def __init__(self) -> None:
-        self.nodes: list[bytes] = []
-        self.initializers: list[bytes] = []
-
-    def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
-        array = np.atleast_1d(np.asarray(value, dtype=np.dtype(dtype).newbyteorder("<")))
-        tensor = b"".join(number_field(1, size) for size in array.shape)
-        tensor += number_field(2, _TYPES[np.dtype(dtype).name])
-        tensor += bytes_field(8, name.encode()) + bytes_field(9, array.tobytes())
-        self.initializers.append(bytes_field(5, tensor))
-        return name
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: int | float | list[int]) -> str:
-        node = [bytes_field(1, one.encode()) for one in inputs]
-        node += [
-            bytes_field(2, output.encode()),
-            bytes_field(3, output.encode()),
-            bytes_field(4, op.encode()),
-        ]
-        node += [bytes_field(5, _attribute(*one)) for one in sorted(attributes.items())]
-        self.nodes.append(bytes_field(1, b"".join(node)))
-        return output
-
-
-def _attribute(name: str, value: int | float | list[int]) -> bytes:
-    named = bytes_field(1, name.encode())
-    if isinstance(value, float):
-        return named + float_field(2, value) + number_field(20, 1)
-    if isinstance(value, int):
-        return named + number_field(3, value) + number_field(20, 2)
-    return named + b"".join(number_field(8, one) for one in value) + number_field(20, 7)
-
-
-def build_onnx(parameters: SASRecParameters, table_location: str, table_offset: int) -> bytes:
+def build_onnx(parameters: Model, table_location: str, table_offset: int) -> bytes:
     """Build the ONNX model of a recommender.
 
     Parameters
     ----------
-    parameters : SASRecParameters
+    parameters : SASRecParameters or SASRecEnsemble
         Trained without padding keys.
     table_location : str
         Name of the file with the item table, beside the model.
@@ -87,8 +50,27 @@ def build_onnx(parameters: SASRecParameters, table_location: str, table_offset: 
     config = parameters.config
     if config.padding_keys:
         raise ValueError("padding keys are for conformance with the official code only, not for export")
-    graph = _Graph()
+    graph = Graph()
     graph.initializers.append(_external_table(parameters.item_embedding, table_location, table_offset))
+    if isinstance(parameters, SASRecEnsemble):
+        add_ensemble(graph, parameters)
+    else:
+        _add_model(graph, parameters)
+    whole = [
+        *graph.nodes,
+        bytes_field(2, b"sasrec"),
+        *graph.initializers,
+        bytes_field(11, _value(INPUT_NAME, "int64", [b"batch", b"length"])),
+        bytes_field(12, _value(OUTPUT_NAME, "float32", [b"batch", parameters.item_embedding.shape[1]])),
+    ]
+    opset = bytes_field(1, b"") + number_field(2, OPSET)
+    model = number_field(1, IR_VERSION) + bytes_field(2, b"llmcdsr_lite")
+    return model + bytes_field(7, b"".join(whole)) + bytes_field(8, opset)
+
+
+def _add_model(graph: Graph, parameters: SASRecParameters) -> None:
+    """Add the nodes from item rows to user representations to a graph."""
+    config = parameters.config
     x, real, visible = _inputs(graph, parameters)
     for number, block in enumerate(parameters.blocks[:-1]):
         x = _block(graph, f"block{number}", block, x, x, visible, parameters)
@@ -102,20 +84,9 @@ def build_onnx(parameters: SASRecParameters, table_location: str, table_offset: 
     x = _block(graph, f"block{number}", parameters.blocks[-1], last, x, last_visible, parameters)
     x = _layer_norm(graph, "norm", x, parameters.norm_weight, parameters.norm_bias, config.epsilon)
     graph.node("Squeeze", [x, "axis_1"], OUTPUT_NAME)
-    hidden = config.hidden
-    whole = [
-        *graph.nodes,
-        bytes_field(2, b"sasrec"),
-        *graph.initializers,
-        bytes_field(11, _value(INPUT_NAME, "int64", [b"batch", b"length"])),
-        bytes_field(12, _value(OUTPUT_NAME, "float32", [b"batch", hidden])),
-    ]
-    opset = bytes_field(1, b"") + number_field(2, OPSET)
-    model = number_field(1, IR_VERSION) + bytes_field(2, b"llmcdsr_lite")
-    return model + bytes_field(7, b"".join(whole)) + bytes_field(8, opset)
 
 
-def check_graph(path: Path, parameters: SASRecParameters, table_location: str, table_offset: int) -> None:
+def check_graph(path: Path, parameters: Model, table_location: str, table_offset: int) -> None:
     """Refuse a model file that is not, to the byte, what `build_onnx` makes of the parameters.
 
     A graph is a program: only our own is run. And both backends answer from the same numbers.
@@ -140,19 +111,19 @@ def _value(name: str, dtype: str, sizes: list[bytes | int]) -> bytes:
         bytes_field(1, number_field(1, size) if isinstance(size, int) else bytes_field(2, size))
         for size in sizes
     ]
-    tensor_type = number_field(1, _TYPES[dtype]) + bytes_field(2, b"".join(dims))
+    tensor_type = number_field(1, TYPES[dtype]) + bytes_field(2, b"".join(dims))
     return bytes_field(1, name.encode()) + bytes_field(2, bytes_field(1, tensor_type))
 
 
 def _external_table(table: npt.NDArray[Any], location: str, offset: int) -> bytes:
-    tensor = b"".join(number_field(1, size) for size in table.shape) + number_field(2, _TYPES["float32"])
+    tensor = b"".join(number_field(1, size) for size in table.shape) + number_field(2, TYPES["float32"])
     tensor += bytes_field(8, ITEM_TABLE_NAME.encode())
     for key, value in (("location", location), ("offset", offset), ("length", table.size * 4)):
         tensor += bytes_field(13, bytes_field(1, key.encode()) + bytes_field(2, str(value).encode()))
     return bytes_field(5, tensor + number_field(14, 1))  # 1: external
 
 
-def _inputs(graph: _Graph, parameters: SASRecParameters) -> tuple[str, str, str]:
+def _inputs(graph: Graph, parameters: SASRecParameters) -> tuple[str, str, str]:
     """Input of the first block (batch, length, H); 1 for real tokens; what each query may see.
 
     The second is (batch, length, 1), the third is added to scores: (batch, 1, length, length).
@@ -173,12 +144,12 @@ def _inputs(graph: _Graph, parameters: SASRecParameters) -> tuple[str, str, str]
     graph.constant("zero", 0, np.int64)
     graph.constant("positions", parameters.position_embedding)
     graph.constant("input_scale", math.sqrt(config.hidden))
-    graph.constant("causal", np.triu(np.full((config.max_length,) * 2, _MASKED), 1))
-    graph.constant("masked", _MASKED)
+    graph.constant("causal", np.triu(np.full((config.max_length,) * 2, MASKED), 1))
+    graph.constant("masked", MASKED)
     graph.constant("seen", 0.0)
 
     is_real = graph.node("Greater", [INPUT_NAME, "zero"], "is_real")
-    real_flat = graph.node("Cast", [is_real], "real_flat", to=_TYPES["float32"])
+    real_flat = graph.node("Cast", [is_real], "real_flat", to=TYPES["float32"])
     real = graph.node("Unsqueeze", [real_flat, "last_axis"], "real")
     shape = graph.node("Shape", [INPUT_NAME], "shape", start=1)
     from_end = graph.node("Neg", [shape], "from_end")  # -length
@@ -197,7 +168,7 @@ def _inputs(graph: _Graph, parameters: SASRecParameters) -> tuple[str, str, str]
 
 
 def _block(
-    graph: _Graph,
+    graph: Graph,
     name: str,
     block: BlockParameters,
     queries: str,
@@ -237,18 +208,18 @@ def _block(
     return graph.node("Add", [outer, inner_input], f"{name}.out")
 
 
-def _to_heads(graph: _Graph, x: str, split: str, permutation: list[int]) -> str:
+def _to_heads(graph: Graph, x: str, split: str, permutation: list[int]) -> str:
     heads = graph.node("Reshape", [x, split], f"{x}.split")
     return graph.node("Transpose", [heads], f"{x}.heads", perm=permutation)
 
 
-def _linear(graph: _Graph, name: str, x: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> str:
+def _linear(graph: Graph, name: str, x: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> str:
     product = graph.node("MatMul", [x, graph.constant(f"{name}.weight", weight.T)], f"{name}.product")
     return graph.node("Add", [product, graph.constant(f"{name}.bias", bias)], name)
 
 
 def _layer_norm(
-    graph: _Graph, name: str, x: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], epsilon: float
+    graph: Graph, name: str, x: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], epsilon: float
 ) -> str:
     inputs = [x, graph.constant(f"{name}.weight", weight), graph.constant(f"{name}.bias", bias)]
     return graph.node("LayerNormalization", inputs, name, axis=-1, epsilon=epsilon)

@@ -146,6 +146,11 @@ class SASRecParameters:
             for b in range(config.n_blocks)
         )
 
+    @property
+    def members(self) -> tuple[SASRecParameters, ...]:
+        """The model itself, as the only member of an ensemble."""
+        return (self,)
+
     @classmethod
     def zeros(cls, config: SASRecConfig, dtype: npt.DTypeLike = np.float32) -> SASRecParameters:
         """All arrays zero."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 
@@ -99,6 +100,23 @@ def load_model(path: Path) -> tuple[SASRecParameters, dict[str, Any]]:
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: not a model of this version: {error}") from None
     return parameters, checkpoint.description
+
+
+def load_members(paths: Sequence[Path]) -> tuple[Model, list[dict[str, Any]]]:
+    """Read the models of some files as one; the descriptions of all of them.
+
+    Raises
+    ------
+    TrainingError
+        If a file is missing or damaged, or the models are of different sizes.
+    """
+    models, descriptions = zip(*map(load_model, paths), strict=True)
+    if len(models) == 1:
+        return models[0], list(descriptions)
+    try:
+        return SASRecEnsemble.of(models), list(descriptions)
+    except ValueError as error:
+        raise TrainingError(f"{paths[0]}, {paths[-1]}: {error}") from None
 
 
 def _checked(array: npt.NDArray[Any]) -> FloatArray:

@@ -163,6 +163,25 @@ def read_run(run: Path, dataset: Path | None = None) -> RunHeader:
     return replace(header, dataset=where)
 
 
+def member_runs(run: Path) -> list[Path]:
+    """Folders of the members of a run, in order; of a run that is none of members, itself.
+
+    Raises
+    ------
+    TrainingError
+        If members are missing between others.
+    """
+    found = sorted(run.glob("member-*"), key=lambda path: (len(path.name), path.name))
+    if (run / _HEADER).exists() or not found:
+        return [run]
+    expected = [f"member-{number}" for number in range(1, len(found) + 1)]
+    if [path.name for path in found] != expected:
+        raise TrainingError(
+            f"{run}: expected {', '.join(expected)}, found {', '.join(p.name for p in found)}"
+        )
+    return found
+
+
 def best_model(run: Path, best_for: BestFor) -> Path:
     """Model file of the epoch that was best on the mean of both domains, or for one.
 

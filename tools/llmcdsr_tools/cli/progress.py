@@ -48,17 +48,22 @@ def counter(what: str) -> Iterator[Callable[..., None] | None]:
 
 def training_progress() -> Observer:
     """One line an epoch, and on a terminal a bar within it."""
+    return member_progress(0)
+
+
+def member_progress(member: int) -> Observer:
+    """The same for a member of several, whose lines begin with its number; 0 is the only model."""
     from llmcdsr_tools.train.stage import Observer
 
     class Progress(Observer):
         def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
-            if sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
+            if not member and sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
                 bar = "#" * (30 * step // n_steps)
                 click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
 
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
             a, b = metrics.merits
-            start = "\r\033[K" if sys.stderr.isatty() else ""
+            start = f"member {member}, " if member else "\r\033[K" if sys.stderr.isatty() else ""
             click.echo(
                 f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.merit_name} "
                 f"{a:.4f} (A) {b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",

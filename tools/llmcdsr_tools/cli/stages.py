@@ -26,7 +26,7 @@ from llmcdsr_tools.cli.options import (
     recipe_options,
     threads_option,
 )
-from llmcdsr_tools.cli.progress import training_progress
+from llmcdsr_tools.cli.progress import member_progress, training_progress
 
 if TYPE_CHECKING:
     from llmcdsr_tools.evaluation.measures import Measured
@@ -112,6 +112,13 @@ best_for_option = click.option(
 @click.option(
     "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
 )
+@click.option(
+    "--members",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Train so many models with seeds of their own; a bundle answers with the mean of their scores.",
+)
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
 @threads_option("That share the products of the loss")
 @example("llmcdsr train dataset -o run --text-embeddings titles.npy --threads 2")
@@ -123,6 +130,7 @@ def train(
     text_embeddings: Path | None,
     names: Path | None,
     pretrained: Path | None,
+    members: int,
     resume: bool,
     threads: int,
     **settings: Any,
@@ -133,24 +141,41 @@ def train(
     """
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
-    from llmcdsr_tools.run import CHECKPOINT
+    from llmcdsr_tools.run import CHECKPOINT, member_runs
     from llmcdsr_tools.train import stage
+    from llmcdsr_tools.train.members import train_members
     from llmcdsr_tools.train.settings import recipe_settings
 
+    chosen = recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None})
+    if members > 1 and (names or pretrained):
+        raise click.UsageError("--members is for training without --names and --pretrained")
     try:
-        result = stage.train(
-            dataset,
-            output,
-            recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None}),
-            text_embeddings=text_embeddings,
-            names=names,
-            pretrained=pretrained,
-            resume=resume,
-            threads=threads,
-            observer=training_progress(),
-        )
+        if members == 1:
+            result = stage.train(
+                dataset,
+                output,
+                chosen,
+                text_embeddings=text_embeddings,
+                names=names,
+                pretrained=pretrained,
+                resume=resume,
+                threads=threads,
+                observer=training_progress(),
+            )
+        else:
+            results = train_members(
+                dataset,
+                output,
+                chosen,
+                members,
+                text_embeddings=text_embeddings,
+                resume=resume,
+                threads=threads,
+                observers=member_progress,
+            )
+            result = max(results, key=lambda one: one.best_merit)
     except KeyboardInterrupt:
-        done = (output / CHECKPOINT).exists()
+        done = any((run / CHECKPOINT).exists() for run in member_runs(output))
         kept = (
             f"{output} keeps the last full epoch, --resume goes on from there"
             if done

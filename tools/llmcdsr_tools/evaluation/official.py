@@ -25,11 +25,11 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.pseudo import PseudoRecall
-from llmcdsr_tools.checkpoint import load_model
+from llmcdsr_tools.checkpoint import load_members
 from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.run import BestFor, best_model, read_run
+from llmcdsr_tools.run import BestFor, best_model, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
@@ -165,12 +165,14 @@ def open_model(
             raise DataError(f"{model}: its items are not those of the data set")
         vectors = bundle.item_vectors
         return OnnxBackend(model / ONNX, vectors, bundle.parameters.config.max_length, 1), vectors
-    best = best_model(model, best_for)
+    runs = member_runs(model)
+    best = best_model(runs[0], best_for)
     if not best.exists():
         raise DataError(f"{model}: is neither a bundle ({CONFIG}) nor a training run ({best.name})")
     if folder is not None:
-        read_run(model, folder)
-    parameters, _ = load_model(best)
+        for run in runs:
+            read_run(run, folder)
+    parameters, _ = load_members([best_model(run, best_for) for run in runs])
     if parameters.config.n_items != len(dataset.catalogue):
         raise DataError(
             f"{best}: has {parameters.config.n_items} items, the data set {len(dataset.catalogue)}"

@@ -24,8 +24,8 @@ def model_card(bundle: Bundle, valid: Measured, test: Measured) -> str:
     return f"""# Cross-domain recommender: {a.name} and {b.name}
 
 Ranks the next item of a user with history in {a.name} ({a.n_items:,} items), {b.name} ({b.n_items:,} items)
-or both. SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads} heads, histories
-up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
+or both. {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads}
+heads, histories up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
 
 ## Use
 
@@ -39,7 +39,7 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 ## Training
 
 {training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
-{settings["loss"]}; items started from {start}; epoch {training["epoch"]} was best on validation
+{settings["loss"]}; items started from {start}; {_epochs(training)} best on validation
 ({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
 {pseudo_section(bundle) if bundle.recall is not None else ""}\
 {new_items_section(bundle) if bundle.new_items is not None else ""}
@@ -70,6 +70,16 @@ domain's items that are among anybody's first ten; popularity: mean percentile o
 
 def _verdicts(test: Measured) -> str:
     return " ".join(f"In {said}." for said in verdicts(test, "model", BASELINES))
+
+
+def _epochs(training: Mapping[str, Any]) -> str:
+    epochs = [str(epoch) for epoch in training["epochs"]]
+    return f"epoch {epochs[0]} was" if len(epochs) == 1 else f"epochs {', '.join(epochs)} of the members were"
+
+
+def _members(bundle: Bundle) -> str:
+    n = len(bundle.parameters.members)
+    return f"The mean of the scores of {n} members, each " if n > 1 else ""
 
 
 def mix_section(bundle: Bundle) -> str:

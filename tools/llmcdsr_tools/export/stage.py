@@ -15,9 +15,9 @@ from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import check_folder
 from llmcdsr_lite.pseudo import PseudoChoice
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.version import __version__
-from llmcdsr_tools.checkpoint import load_model, load_poolers
+from llmcdsr_tools.checkpoint import load_members, load_poolers
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
@@ -30,7 +30,7 @@ from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
 from llmcdsr_tools.export.title_map import fit_title_map
 from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.stage import learn_mix
-from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, read_run
+from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
 MEASURED: tuple[tuple[Split, Positions], ...] = (("valid", "every"), ("test", "last"))
@@ -86,8 +86,14 @@ def export(
         If the folder is there and must not be overwritten, or what recall needs does not fit.
     """
     check_folder(output, BUNDLE, overwrite=overwrite)  # before anything takes long
-    header = read_run(run, dataset)
-    parameters, description = load_model(best_model(run, best_for))
+    runs = member_runs(run)
+    header = read_run(runs[0], dataset)
+    for other in runs[1:]:
+        if _but_seed(read_run(other, dataset)) != _but_seed(header):
+            raise TrainingError(
+                f"{other}: was trained otherwise than {runs[0]}, and not only with another seed"
+            )
+    parameters, descriptions = load_members([best_model(one, best_for) for one in runs])
     data = load_dataset(header.dataset)
     if parameters.config.n_items != len(data.catalogue):
         raise TrainingError(f"{run}: the model has {parameters.config.n_items} items, not the data set's")
@@ -96,7 +102,7 @@ def export(
     table, max_length = parameters.item_embedding, parameters.config.max_length
     network, choices = None, (PseudoChoice(), PseudoChoice())
     text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
-    networks = _recall_networks(run, header, data, best_for, pretrained, text_embeddings)
+    networks = _recall_networks(runs[0], header, data, best_for, pretrained, text_embeddings)
     if networks:
         a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
         choices = (a.choice(), b.choice())
@@ -119,7 +125,7 @@ def export(
         "llmcdsr_lite": __version__,
         "settings": header.settings,
         "item_start": _item_start(header),
-        "epoch": description["epoch"],
+        "epochs": [description["epoch"] for description in descriptions],
         "best_for": best_for,
         "training_users": len(data.train),
         "training_interactions": len(data.train.rows),
@@ -130,6 +136,11 @@ def export(
     card = model_card(bundle, measured["valid"], measured["test"])
     write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
     return measured["test"]
+
+
+def _but_seed(header: RunHeader) -> RunHeader:
+    """What a run was trained with, but for its seed."""
+    return replace(header, settings={**header.settings, "seed": None})
 
 
 def _item_start(header: RunHeader) -> str:
@@ -172,7 +183,7 @@ def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:
     return made + [h.astype(np.int64) for _, h in zip(range(200), data.train, strict=False) if len(h)]
 
 
-def _checked_onnx(parameters: SASRecParameters, histories: list[npt.NDArray[np.int64]]) -> bytes:
+def _checked_onnx(parameters: Model, histories: list[npt.NDArray[np.int64]]) -> bytes:
     """Build the ONNX model, and compare it with the NumPy model before anyone relies on it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
