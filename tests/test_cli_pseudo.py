@@ -92,6 +92,8 @@ def test_explain(folder: Path, recommender: Recommender) -> None:
     start = lines.index("score of the first recommendation that each item of the history brought")
     assert lines[start + 1 :] == [
         *(f"  {i.change:+8.3f}  {i.id}  {i.title}" for i in expected.history),
+        "score of the first recommendation: "
+        + ", ".join(f"{name} {share:+.3f}" for name, share in expected.shares.items()),
         f"pseudo items: {FUSE}",
         *(
             f"  cosine {p.similarity:6.3f}  weight 4  {p.id:<{max(len(q.id) for q in expected.pseudo)}}"
@@ -139,12 +141,13 @@ def test_evaluate(folder: Path, bundle_data: Bundle, tmp_path: Path) -> None:
     lists = [rng.integers(1, 31, 6).tolist() for _ in range(30)]
     histories = Histories.from_lists(lists, [f"u{i}" for i in range(30)])
     save_dataset(Dataset(bundle_data.catalogue, histories, histories, histories), tmp_path / "d")
-    output = json.loads(ok("evaluate", folder, tmp_path / "d", "--json"))["results"]
+    output = json.loads(ok("evaluate", folder, tmp_path / "d", "--official", "--json"))["results"]
     data = Dataset(bundle_data.catalogue, histories, histories, histories)
     expected = evaluate(*open_model(folder, data), data, pseudo=open_pseudo(folder))
     assert [r["hr"] for r in output] == [list(r.hr) for r in expected]
     assert {r["pseudo"] for r in output} == {"off", "auto"}
-    off = json.loads(ok("evaluate", folder, tmp_path / "d", "--pseudo", "off", "--json"))["results"]
+    arguments = ("--official", "--pseudo", "off", "--json")
+    off = json.loads(ok("evaluate", folder, tmp_path / "d", *arguments))["results"]
     assert off == [r for r in output if r["pseudo"] == "off"]
 
 

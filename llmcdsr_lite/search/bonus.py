@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.search.protocol import Rows
 
+_ROUNDING = 2.0**-23
 _MOST = 1 << 29  # whole numbers added to a scan's scores; sums of two stay within 32 bits
 
 
@@ -59,12 +60,15 @@ class SparseBonus:
         rows, amounts = self._within(start, stop)
         scores[rows - start] += amounts
 
-    def add_whole(self, scores: npt.NDArray[np.int32], start: int, stop: int, unit: float) -> None:
-        """Add to scores in whole units, in place; at most 1 off, where amounts are not beyond the scores."""
+    def add_whole(self, scores: npt.NDArray[np.int32], start: int, stop: int, unit: float) -> float:
+        """Add to scores in whole units, in place; how far the sums can be off, infinite beyond 32 bits."""
+        if not self.largest < _MOST * unit:
+            return np.inf
         if self.shift:
             scores[max(self.shift_from - start, 0) :] += np.int32(_whole(self.shift, unit))
         rows, amounts = self._within(start, stop)
         scores[rows - start] += _whole(amounts, unit).astype(np.int32)
+        return 1 + _ROUNDING * self.largest / unit  # of the whole numbers, of the sum to float32
 
     def _within(self, start: int, stop: int) -> tuple[Rows, npt.NDArray[np.float32]]:
         if not len(self.rows) or (self.rows[0] >= start and self.rows[-1] < stop):
@@ -74,4 +78,4 @@ class SparseBonus:
 
 
 def _whole(amounts: Any, unit: float) -> Any:
-    return np.clip(np.rint(np.asarray(amounts, dtype=np.float64) / unit), -_MOST, _MOST)
+    return np.rint(np.asarray(amounts, dtype=np.float64) / unit)

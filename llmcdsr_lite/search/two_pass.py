@@ -20,7 +20,6 @@ _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near
 # so many candidates, or one item in so many, cost less than a product in float32 with all items
 _FEW, _SHARE = 1000, 32
-_ROUNDING = 2.0**-23  # of the sum of a product and a bonus to float32
 
 Bonuses = Sequence[SparseBonus | None] | None
 
@@ -90,8 +89,7 @@ class TwoPassSearch:
         scores, error, unit = self._scan.scores(exact, start, stop)  # (n, items)
         for i, bonus in enumerate(bonuses or ()):
             if bonus is not None:
-                bonus.add_whole(scores[i], start, stop, unit[i])
-                error[i] += 1 + _ROUNDING * bonus.largest / unit[i]  # of the whole number, of the sum
+                error[i] += bonus.add_whole(scores[i], start, stop, unit[i])
         block(scores, blocked, None, start, stop, _LOWEST)
         # at least k items reach the bound, so the k-th best score is at most an error below it
         reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)

@@ -35,7 +35,7 @@ def test_config_without_a_field(folder: Path, field: str) -> None:
     ("keys", "value", "reason"),
     [
         (["format"], "other", "field 'format' is 'other'"),
-        (["format_version"], 4, "format version 4 is newer than this package reads (3); upgrade"),
+        (["format_version"], 5, "format version 5 is newer than this package reads (4); upgrade"),
         (["format_version"], 0, "field 'format_version' is 0"),
         (["format_version"], True, "field 'format_version' is True"),
         (["format_version"], "1", "field 'format_version' is '1'"),

@@ -47,7 +47,7 @@ def test_scores_are_products_of_whole_numbers(seed: int) -> None:
     expected = np.rint(users / steps).astype(np.int64) @ whole.T
     scan = Scan(vectors, DOMAINS, 1)
     for start, stop in RANGES:
-        found, _ = scan.scores(users, start, stop)
+        found, _, _ = scan.scores(users, start, stop)
         assert found.dtype == np.int32
         assert found.tolist() == expected[:, start - 1 : stop - 1].tolist()
 
@@ -56,7 +56,9 @@ def test_sums_of_extreme_products_are_not_cut() -> None:
     """Where two products are added in 16 bits, those of full 8-bit numbers would not fit."""
     signs = np.where(np.random.default_rng(0).random((61, 64)) < 0.5, -1, 1)
     signs[1], signs[2] = 1, -1
-    found, _ = Scan(signs.astype(np.float32), DOMAINS, 1).scores(signs[[1, 2, 3]].astype(np.float64), 1, 61)
+    found, _, _ = Scan(signs.astype(np.float32), DOMAINS, 1).scores(
+        signs[[1, 2, 3]].astype(np.float64), 1, 61
+    )
     assert found.tolist() == (89 * 90 * (signs[[1, 2, 3]] @ signs[1:].T)).tolist()
     assert found[0, 0] == found[1, 1] == 89 * 90 * 64
 
@@ -71,10 +73,11 @@ def test_no_score_is_further_than_the_error(scale: float) -> None:
         users = rng.normal(size=(4, 4)).astype(np.float32).astype(np.float64)
         users[1] = vectors[7].astype(np.float64) / scale
         unit = Fraction(float(np.abs(vectors[1:]).max())) / 90
-        found, error = Scan(vectors, DOMAINS, 1).scores(users, 1, 61)
+        found, error, of_whole = Scan(vectors, DOMAINS, 1).scores(users, 1, 61)
         for i, user in enumerate(users):
             # a step is never so small that rounding scores to float32 would count
             step = max(Fraction(float(np.abs(user).max())) / 89, Fraction(1, 10**27) / unit)
+            assert of_whole[i] == pytest.approx(float(step * unit), rel=1e-12)
             for row in range(1, 61):
                 pairs = zip(user.tolist(), vectors[row].tolist(), strict=True)
                 score = Fraction(float(np.float32(float(sum(Fraction(x) * Fraction(y) for x, y in pairs)))))
@@ -96,7 +99,7 @@ def test_scores_that_rounding_to_float32_makes_equal() -> None:
     items[2, 4195] += 2
     items[3:, 4999] = 1
     scan = Scan(items * power, (Domain("a", 1, 11), Domain("b", 11, 21)), 1)
-    found, _ = scan.scores((user * power).astype(np.float64), 1, 21)
+    found, _, _ = scan.scores((user * power).astype(np.float64), 1, 21)
     assert found[0, :3].tolist() == [2**25, 2**25 + 2, 0]
     assert np.float32(2**25) == np.float32(2**25 + 2)
     search = make_search("exact", items * power, (Domain("a", 1, 11), Domain("b", 11, 21)), 1, scan=True)
