@@ -35,7 +35,7 @@ from llmcdsr_tools.evaluation.official import (
     ranks,
 )
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.train.stage import TrainResult
+from llmcdsr_tools.train.stage import TrainResult, train
 
 N_A, N_B = 40, 60
 CATALOGUE = Catalogue.from_sizes(
@@ -286,11 +286,15 @@ def test_the_readable_table_has_the_numbers() -> None:
     )
 
 
-def test_a_run_is_opened(small_world: Any, small_run: TrainResult) -> None:
+def test_a_run_is_opened(small_world: Any, small_run: TrainResult, tmp_path: Path) -> None:
     backend, table = open_model(small_run.run, small_world.data)
     assert isinstance(backend, NumpyBackend)
     results = evaluate(backend, table, small_world.data, split="valid", groups=("all",))
-    best = small_run.epochs[small_run.best_epoch - 1]
+    settings = replace(small_world.settings, criterion="sampled-hr", n_epochs=2)
+    sampled = train(small_world.folder, tmp_path / "run", settings)
+    backend, table = open_model(sampled.run, small_world.data)
+    results = evaluate(backend, table, small_world.data, split="valid", groups=("all",))
+    best = sampled.epochs[sampled.best_epoch - 1]
     assert [r.hr10 for r in results if r.protocol == "sampled"] == list(best.hr10)
     assert [r.ndcg10 for r in results if r.protocol == "sampled"] == list(best.ndcg10)
 
