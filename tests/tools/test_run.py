@@ -17,6 +17,7 @@ from llmcdsr_tools.run import (
     best_model,
     file_hash,
     folder_hash,
+    member_runs,
     open_run,
     read_metrics,
     read_run,
@@ -27,7 +28,7 @@ NAN = math.nan
 
 
 def epoch(number: int, a: float, b: float) -> EpochMetrics:
-    return EpochMetrics(number, 0.5, 0.1, (a, b), (0.0, 0.0))
+    return EpochMetrics(number, 0.5, 0.1, (a, b), (0.0, 0.0), criterion="sampled-hr")
 
 
 def test_early_stopping_by_hand() -> None:
@@ -56,8 +57,26 @@ def test_a_domain_without_validation_users_does_not_count() -> None:
     assert stopping.update(epoch(3, NAN, 0.1)) == []
     assert stopping.finished(3, patience=2)
     assert stopping.best_epoch == [1, 0, 1]
-    assert epoch(1, NAN, 0.2).mean_hr10 == 0.2
-    assert epoch(1, 0.1, 0.2).mean_hr10 == pytest.approx(0.15)
+    assert epoch(1, NAN, 0.2).merit == 0.2
+    assert epoch(1, 0.1, 0.2).merit == pytest.approx(0.15)
+
+
+def test_the_merit_is_that_of_the_criterion() -> None:
+    ndcg = EpochMetrics(1, 0.5, 0.1, (0.1, 0.2), (0.3, 0.5))
+    assert (ndcg.merits, ndcg.merit_name) == ((0.3, 0.5), "NDCG@10")
+    assert ndcg.merit == pytest.approx(0.4)
+    sampled = replace(ndcg, criterion="sampled-hr")
+    assert (sampled.merits, sampled.merit_name) == ((0.1, 0.2), "HR@10")
+
+
+def test_members_of_a_run(tmp_path: Path) -> None:
+    assert member_runs(tmp_path) == [tmp_path]
+    for number in (1, 2, 10, 3, 4, 5, 6, 7, 8, 9):
+        (tmp_path / f"member-{number}").mkdir()
+    assert member_runs(tmp_path) == [tmp_path / f"member-{n}" for n in range(1, 11)]
+    (tmp_path / "member-2").rmdir()
+    with pytest.raises(TrainingError, match="holds member-1, member-3"):
+        member_runs(tmp_path)
 
 
 def test_an_hr_of_zero_is_better_than_nothing() -> None:

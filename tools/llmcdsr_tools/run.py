@@ -176,9 +176,8 @@ def member_runs(run: Path) -> list[Path]:
         return [run]
     expected = [f"member-{number}" for number in range(1, len(found) + 1)]
     if [path.name for path in found] != expected:
-        raise TrainingError(
-            f"{run}: expected {', '.join(expected)}, found {', '.join(p.name for p in found)}"
-        )
+        names = ", ".join(path.name for path in found)
+        raise TrainingError(f"{run}: holds {names}, expected {', '.join(expected)}")
     return found
 
 

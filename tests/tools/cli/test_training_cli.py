@@ -20,6 +20,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.stages import _print_results, cli
 from llmcdsr_tools.evaluation.official import Result
+from llmcdsr_tools.evaluation.stage import BASELINES
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 N_FOOD, N_KITCHEN, N_USERS = 30, 24, 240
@@ -107,13 +108,37 @@ def test_the_bundle_is_evaluated_as_the_run_was(world: Path, made: dict[str, str
     )
     assert json.dumps(run) == json.dumps(bundle)
     assert json.dumps(run) == json.dumps(json.loads(made["export"]))
+    assert (run["split"], run["positions"]) == ("test", "last")
+    assert {m["scorer"] for m in run["measures"]} == {"model", *BASELINES}
+    assert all(0 <= m["hr10"] <= 1 for m in run["measures"] if m["n_targets"])
+    shown = [m for m in run["measures"] if m["group"] in ("all", "cold")]
+    table = ok(llmcdsr("evaluate", "run", "dataset", cwd=world)).splitlines()
+    assert len(table) == 1 + len(shown) + 1 + len(run["verdicts"])  # a head, a line on repeats
+    assert table[-len(run["verdicts"]) :] == run["verdicts"]
+
+
+def test_two_models_are_compared(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    found = json.loads(ok(llmcdsr("evaluate", "run", "bundle", "dataset", "--json", cwd=world)))
+    assert {m["scorer"] for m in found["measures"]} == {"run", "bundle", *BASELINES}
+    assert found["differences"]
+    for one in found["differences"]:
+        assert (one["scorer"], one["other"], one["ndcg10"], one["ndcg10_error"]) == ("run", "bundle", 0, 0)
+    text = ok(llmcdsr("evaluate", "run", "bundle", "dataset", "--all-groups", cwd=world))
+    assert "run minus bundle" in text
+    refused = llmcdsr("evaluate", "run", "bundle", "dataset", "--official", cwd=world)
+    assert refused.returncode == 2
+    assert b"--official is for one model" in refused.stderr
+
+
+def test_the_official_protocol(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    run = json.loads(ok(llmcdsr("evaluate", "run", "dataset", "--official", "--json", cwd=world)))
     assert (run["split"], run["seed"]) == ("test", 0)
     assert {(r["domain"], r["n_negatives"], r["n_items"]) for r in run["results"]} == {
         ("food", N_FOOD - 1, N_FOOD),
         ("kitchen", N_KITCHEN - 1, N_KITCHEN),
     }
     assert all(0 <= hr <= 1 for r in run["results"] for hr in r["hr"] if r["n_users"])
-    table = ok(llmcdsr("evaluate", "run", "dataset", cwd=world)).splitlines()
+    table = ok(llmcdsr("evaluate", "run", "dataset", "--official", cwd=world)).splitlines()
     assert len(table) == 1 + len(run["results"])
 
 
@@ -248,6 +273,8 @@ def test_without_the_extra_it_says_what_brings_it(
 def test_what_needs_no_extra_works_without_it(
     world: Path, made: dict[str, str], llmcdsr: Command, without_train_extra: dict[str, str]
 ) -> None:
+    arguments = ("dataset", "--official", "--json")  # without baselines, whose counts need scipy
+    expected = ok(llmcdsr("evaluate", "run", *arguments, cwd=world))
     for model in ("run", "bundle"):
-        done = llmcdsr("evaluate", model, "dataset", "--json", cwd=world, env=without_train_extra)
-        assert ok(done) == made["evaluate"]
+        done = llmcdsr("evaluate", model, *arguments, cwd=world, env=without_train_extra)
+        assert ok(done) == expected

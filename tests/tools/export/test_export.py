@@ -19,7 +19,10 @@ from llmcdsr_lite.pseudo import PseudoSetting
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Histories, save_dataset
-from llmcdsr_tools.evaluation.official import evaluate, open_model, open_pseudo
+from llmcdsr_tools.evaluation.comparison import verdicts
+from llmcdsr_tools.evaluation.official import open_model
+from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.export import stage
 from llmcdsr_tools.export.choose_pseudo import choose_pseudo
 from llmcdsr_tools.export.pseudo_trials import PseudoTrials, Trial, Trials
@@ -55,30 +58,35 @@ def test_the_bundle_is_the_best_model(
         for row in history.tolist():
             counts[row] += 1
     assert bundle.item_counts.tolist() == counts
-    assert bundle.training["epoch"] == description["epoch"] == small_run.best_epoch
+    assert bundle.training["epochs"] == [description["epoch"]] == [small_run.best_epoch]
     assert bundle.training["settings"]["hidden"] == 16
 
 
-def test_the_metrics_are_those_of_the_bundle(exported: tuple[Path, list[Any]], small_world: Any) -> None:
-    folder, results = exported
-    backend, table = open_model(folder, small_world.data)
-    again = evaluate(backend, table, small_world.data, split="test")
-    for found, expected in zip(results, again, strict=True):
-        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
-        assert (found.protocol, found.group, found.domain, found.n_users) == (
-            expected.protocol,
-            expected.group,
-            expected.domain,
-            expected.n_users,
-        )
+def test_the_measures_are_those_of_the_bundle(exported: tuple[Path, Any], small_world: Any) -> None:
+    folder, measured = exported
+    again = evaluate([folder], small_world.folder, "test")
+    for found, expected in zip(measured.measures, again.measures, strict=True):
+        assert (found.scorer, found.group, found.domain) == (expected.scorer, expected.group, expected.domain)
+        assert found.n_targets == expected.n_targets
+        assert found.hr10 == pytest.approx(expected.hr10, abs=0.05, nan_ok=True)  # a near tie may turn
     card = (folder / "README.md").read_text()
-    for result in results:
-        assert f"{result.domain:<14}{result.n_users:>6}" in card
-        assert "".join(f"{x:8.4f}" for x in result.hr) in card
-    assert "drawn\nuniformly (food: all 29 others; tools: all 35 others)" in card
-    assert "999" not in card
+    assert format_measures(measured.measures) in card
+    assert format_repeats(measured.measures) in card
+    for said in verdicts(measured, "model", BASELINES):
+        assert f"In {said}." in card
     assert "# Cross-domain recommender: food and tools" in card
     assert "sampled-softmax" in card
+    assert "understate" not in card
+
+
+def test_the_mix_is_learned_and_told(exported: tuple[Path, Any], small_world: Any) -> None:
+    bundle = read_bundle(exported[0])
+    card = (exported[0] / "README.md").read_text()
+    for domain, mix in zip(small_world.data.catalogue.domains, bundle.mix, strict=True):
+        assert mix.validation["seen"]
+        assert f"- {domain.name}: {mix}. " in card
+    weighed = any(w.next for mix in bundle.mix for w in (mix.warm, mix.cold))
+    assert (bundle.next_counts is not None) == weighed
 
 
 def test_config_is_strict_json_though_a_group_has_no_users(small_world: Any, tmp_path: Path) -> None:
@@ -90,10 +98,11 @@ def test_config_is_strict_json_though_a_group_has_no_users(small_world: Any, tmp
     train(tmp_path / "d", tmp_path / "run", replace(small_world.settings, n_epochs=1))
     export(tmp_path / "run", tmp_path / "bundle")
     config = json.loads((tmp_path / "bundle" / "config.json").read_text(), parse_constant=refuse)
-    found = {(r["group"], r["domain"], r["protocol"]): r for r in config["training"]["test_metrics"]}
-    assert found["cold", "food", "full"]["hr"] is None
-    assert found["all", "food", "full"]["n_users"] == 1
-    assert len(found["all", "food", "full"]["hr"]) == 4
+    measures = config["training"]["test_measures"]
+    found = {(m["group"], m["domain"]): m for m in measures if m["scorer"] == "model"}
+    assert found["cold", "food"]["hr10"] is None
+    assert found["all", "food"]["n_users"] == 1
+    assert found["all", "food"]["hr10"] in (0, 1)
 
 
 def test_the_bundle_recommends_what_was_learned(exported: tuple[Path, list[Any]]) -> None:
@@ -115,7 +124,7 @@ def test_the_best_model_of_one_domain(small_run: TrainResult, tmp_path: Path) ->
         export(small_run.run, tmp_path / best_for, best_for=best_for)
         _, description = load_model(small_run.run / f"best_{best_for}.npz")
         training = read_bundle(tmp_path / best_for).training
-        assert (training["epoch"], training["best_for"]) == (description["epoch"], best_for)
+        assert (training["epochs"], training["best_for"]) == ([description["epoch"]], best_for)
 
 
 def test_overwriting_must_be_asked_for(run: Path, exported: tuple[Path, list[Any]], tmp_path: Path) -> None:
@@ -268,7 +277,8 @@ def test_the_recall_network_is_exported(
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "## Pseudo items" in card
     for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
-        line, given = (line for line in card.splitlines() if line.startswith(f"- {domain}: "))
+        section = card.split("## Pseudo items")[1].split("\n## ")[0]
+        line, given = (line for line in section.splitlines() if line.startswith(f"- {domain}: "))
         assert given.startswith(f"- {domain}: {choice.names}")
         assert f"HR@10 {choice.validation['hr10']:.4f}" in line
         assert f"{choice.validation['hr10_off']:.4f} without" in line
@@ -303,14 +313,15 @@ def test_a_setting_that_won_is_in_card_and_metrics(
     monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
     bundle = tmp_path / "bundle"
     results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
-    assert [r.pseudo for r in results] == ["off", "off", "auto", "auto"] * 4
-    backend, table = open_model(bundle, small_world.data)
-    again = evaluate(backend, table, small_world.data, pseudo=open_pseudo(bundle))
-    for found, expected in zip(results, again, strict=True):
-        assert found.hr == pytest.approx(expected.hr, abs=0.05, nan_ok=True)  # a near tie may turn
-    by = {(r.group, r.domain, r.protocol, r.pseudo): r.hr for r in results}
-    assert by["cold", "food", "full", "off"] != by["cold", "food", "full", "auto"]
-    assert by["cold", "tools", "full", "off"] == by["cold", "tools", "full", "auto"]
+    model, alone = (results.ranked[name, "cold", "food"].rank for name in ("model", "model alone"))
+    assert model.tolist() != alone.tolist()
+    again = evaluate([bundle], small_world.folder)
+    for name in ("model", "model alone"):
+        expected = again.find(name, "cold", "food")
+        found = results.find(name, "cold", "food")
+        assert found is not None
+        assert expected is not None
+        assert found.hr10 == pytest.approx(expected.hr10, abs=0.05)  # a near tie may turn
     card = (bundle / "README.md").read_text()
     assert (
         "- food: add 50 x cosine to the scores of all items, recalled by companions. "
@@ -319,7 +330,8 @@ def test_a_setting_that_won_is_in_card_and_metrics(
     assert "- tools: off; there are no such users in the validation data" in card
     config = json.loads((bundle / "config.json").read_text())
     assert config["recall"]["pseudo"][0]["auto"]["mode"] == "fuse"
-    assert {r["pseudo"] for r in config["training"]["test_metrics"]} == {"off", "auto"}
+    scorers = {m["scorer"] for m in config["training"]["test_measures"]}
+    assert scorers == {"model", "model alone", *BASELINES}
 
 
 def test_recall_inputs_that_do_not_fit(run: Path, tmp_path: Path, recall_inputs: tuple[Path, Path]) -> None:

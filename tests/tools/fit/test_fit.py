@@ -23,7 +23,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import load_dataset
-from llmcdsr_tools.evaluation.official import evaluate, open_model
+from llmcdsr_tools.evaluation.stage import evaluate
 from llmcdsr_tools.fit.observer import StageOutcome
 from llmcdsr_tools.fit.stage import FitObserver, FitResult, fit
 from llmcdsr_tools.fit.stage_cache import Stage, tree_hash
@@ -131,15 +131,12 @@ def test_from_nothing_to_a_bundle_and_a_report(made: FitResult) -> None:
     recommended = recommender.recommend(["f0", "f3"], domain="kitchen", k=3)
     assert [item.id[0] for item in recommended] == ["k"] * 3
     by_name = {stage.name: stage.output for stage in made.stages}
-    data = load_dataset(by_name["ingest"])
     names = read_names(by_name["names"])
     assert {record.generator for record in names} == {"neighbours"}
     assert max(len(record.names) for record in names) == 4
     assert np.load(by_name["embed"]).shape == (54, 8)
     # the measures are those of the bundle
-    backend, table = open_model(made.bundle, data)
-    measured = [result for result in made.measures.test if result.pseudo == "off"]
-    assert measured == evaluate(backend, table, data, split="test")
+    assert repr(made.measures.test) == repr(evaluate([made.bundle], by_name["ingest"]).measures)
     assert read_bundle(made.bundle).training["settings"]["inner_optimizer"] == "sgd"
     assert read_bundle(made.bundle).new_items is not None
     assert (made.bundle / "recall_items.npy").exists()
@@ -154,7 +151,7 @@ def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path
     after = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in config.parent.rglob("*") if p.is_file()}
     del before[config.parent / "work" / ".lock"], after[config.parent / "work" / ".lock"]
     assert after == before
-    assert again.measures == made.measures
+    assert repr(again.measures) == repr(made.measures)  # some are nan
 
 
 @pytest.mark.parametrize(
@@ -166,7 +163,7 @@ def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path
             "n_names = 3",
             ["names", "embed-names", "train", "export", "evaluate", "report"],
         ),
-        ("[pretrain]\n", "[evaluate]\nseed = 3\n[pretrain]\n", ["export", "evaluate", "report"]),
+        ("[pretrain]\n", "[export]\nseed = 3\n[pretrain]\n", ["export", "evaluate", "report"]),
         ("dimension = 8", "dimension = 7", [name for name in STAGES if name not in ("ingest", "names")]),
         ("[embed]", "# a remark\n[embed]", ["report"]),
     ],
@@ -368,7 +365,7 @@ def test_the_command(world: Path, made: FitResult, tmp_path: Path, llmcdsr: Any)
     assert [line.split()[0] for line in lines[1:10]] == STAGES
     assert all(line.endswith("done before") for line in lines[1:10])
     assert lines[-2:] == [f"bundle: {config.parent / 'bundle'}", f"report: {config.parent / 'report.html'}"]
-    assert "cold cross-domain" in done.stdout.decode()
+    assert "the best baseline" in done.stdout.decode()
     told = json.loads(llmcdsr("fit", config, "--json").stdout)
     assert (told["bundle"], told["report"]) == (
         str(config.parent / "bundle"),
@@ -376,7 +373,7 @@ def test_the_command(world: Path, made: FitResult, tmp_path: Path, llmcdsr: Any)
     )
     assert [(stage["name"], stage["cached"]) for stage in told["stages"]] == [(name, True) for name in STAGES]
     evaluated = json.loads(next((config.parent / "work" / "evaluate").glob("*/measures.json")).read_text())
-    assert {name: told[name] for name in ("test", "valid", "kinds")} == evaluated
+    assert {name: told[name] for name in ("test", "valid", "verdicts")} == evaluated
 
 
 def test_what_the_command_says_without_work(world: Path, tmp_path: Path) -> None:

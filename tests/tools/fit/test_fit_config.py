@@ -52,7 +52,7 @@ def test_what_is_given(tmp_path: Path) -> None:
         '[ingest.columns]\nuser = "uid"\n'
         '[embed]\nencoder = "minilm"\n[names]\ngenerator = "file"\nfile = "n.jsonl"\n'
         "[pretrain]\nheld_out = 0.1\n"
-        "[train]\nhidden = 32\ntext_initialization = false\n[evaluate]\nseed = 4\n[export]\nbest_for = 'b'\n",
+        "[train]\nhidden = 32\ntext_initialization = false\n[export]\nseed = 4\nbest_for = 'b'\n",
     )
     assert (config.work, config.bundle, config.threads) == (tmp_path / "w", Path("/b"), 2)
     assert config.ingest.items == tmp_path / "i.csv"
@@ -62,7 +62,7 @@ def test_what_is_given(tmp_path: Path) -> None:
     assert config.train == TrainSettings(hidden=32)
     assert config.pretrain == PretrainSettings(hidden=32, held_out=0.1)  # one space for both
     assert not config.text_initialization
-    assert (config.evaluate.seed, config.export.best_for) == (4, "b")
+    assert (config.export.seed, config.export.best_for) == (4, "b")
 
 
 def test_a_language_model(tmp_path: Path) -> None:

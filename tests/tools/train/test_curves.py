@@ -11,7 +11,10 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_tools.run import EpochMetrics
 from llmcdsr_tools.train.curves import plot_curves
 
-EPOCHS = [EpochMetrics(n, 1 / n, 0.1, (0.1 * n, math.nan), (0.05, math.nan)) for n in (1, 2, 3)]
+EPOCHS = [
+    EpochMetrics(n, 1 / n, 0.1, (0.1 * n, math.nan), (0.05, math.nan), criterion="sampled-hr")
+    for n in (1, 2, 3)
+]
 
 DOMAINS = (Domain("food", 1, 416), Domain("tools", 416, 2000))
 
@@ -34,9 +37,16 @@ def test_is_an_svg_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1.svg", "2.svg"]
 
 
+def test_whole_domains_are_told(tmp_path: Path) -> None:
+    plot_curves(tmp_path / "c.svg", [replace(e, criterion="ndcg") for e in EPOCHS], DOMAINS)
+    content = (tmp_path / "c.svg").read_text()
+    for text in ("food, all 415 items", "tools, all 1,584 items", "validation NDCG@10"):
+        assert f"<!-- {text} -->" in content
+
+
 def test_the_curve_follows_the_numbers(tmp_path: Path) -> None:
     plot_curves(tmp_path / "a.svg", EPOCHS, DOMAINS)
-    other = [*EPOCHS[:2], EpochMetrics(3, 0.9, 0.1, (0.3, 0.2), (0.05, 0.1))]
+    other = [*EPOCHS[:2], replace(EPOCHS[2], hr10=(0.3, 0.2))]
     plot_curves(tmp_path / "b.svg", other, DOMAINS)
     assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
 

@@ -70,7 +70,7 @@ def test_ctrl_c_keeps_the_last_full_epoch(
         assert len(kept.description["epochs"]) == epoch - 1
     resumed = train(small_world.folder, run, small_world.settings, resume=True)
     assert without_seconds(resumed.epochs) == without_seconds(small_run.epochs)
-    assert (resumed.best_epoch, resumed.best_hr10) == (small_run.best_epoch, small_run.best_hr10)
+    assert (resumed.best_epoch, resumed.best_merit) == (small_run.best_epoch, small_run.best_merit)
     assert_same_end(run, small_run.run)
 
 

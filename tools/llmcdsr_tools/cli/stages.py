@@ -245,7 +245,7 @@ def evaluate(
     from llmcdsr_tools.evaluation import stage
 
     measured = stage.evaluate(models, dataset, split, positions, best_for=best_for, pseudo=pseudo == "auto")
-    names = tuple(m.scorer for m in measured.measures[: len(models)]) if len(models) > 1 else ("model",)
+    names = tuple(dict.fromkeys(m.scorer for m in measured.measures))[: len(models)]
     _print_measured(measured, names, as_json, every_group=all_groups)
 
 

@@ -70,7 +70,7 @@ class Measure:
     hr10, ndcg10, mrr : float
         In the whole domain.
     hr10_error, ndcg10_error : float
-        Standard errors.
+        Standard errors; nan for one user.
     expected_hr10, expected_ndcg10 : float
         Among 999 negatives, or all others where the domain has fewer.
     hr10_unseen, ndcg10_unseen : float
@@ -230,6 +230,10 @@ def _measure(
     if not n:
         return Measure(scorer, group, domain.name, 0, 0, *[math.nan] * 10)
     hits, gain = (rank < TOP).astype(np.float64), gains(rank)
+    hr10_error, ndcg10_error = (
+        error if math.isfinite(error := standard_error(values, users)) else math.nan
+        for values in (hits, gain)
+    )
     expected = ExpectedMetrics(domain.n_items)
     coverage = popularity = math.nan
     if found.recommended is not None and isinstance(part, slice):
@@ -246,8 +250,8 @@ def _measure(
         float(hits.mean()),
         float(gain.mean()),
         float((1 / (rank + 1)).mean()),
-        standard_error(hits, users),
-        standard_error(gain, users),
+        hr10_error,
+        ndcg10_error,
         float(expected.hits(rank).mean()),
         float(expected.gains(rank).mean()),
         float((unseen < TOP).mean()),
