@@ -1,5 +1,5 @@
 /**
- * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 3; see llmcdsr_lite/bundle/folder.py.
+ * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 4; see llmcdsr_lite/bundle/folder.py.
  *
  * Fetched is what answers need: neither the model card nor `dense.npy` (for the NumPy backend), the text
  * projections (there is no text encoder here), nor what makes search in large catalogues faster (version
@@ -7,6 +7,7 @@
  */
 
 import { CONFIG, fetchConfig, fetchFiles, isObject, lists, readSize, readStrings } from "./bundle_files.js";
+import { MIX_FILES, readMix } from "./bundle_mix.js";
 import { RECALL_FILES, readRecall } from "./bundle_recall.js";
 import { BundleError } from "./errors.js";
 import { readFloat32, readInt64 } from "./npy.js";
@@ -29,18 +30,19 @@ import { readFloat32, readInt64 } from "./npy.js";
  * @property {readonly string[]} ids of items, row 1 first
  * @property {readonly string[]} titles in the same order
  * @property {ReadonlyMap<string, number>} rowOfId
- * @property {number} hidden H
+ * @property {number} hidden H, of all members together
  * @property {number} maxLength items that the recommender looks back on
  * @property {Float32Array} itemVectors (items + 1, H)
  * @property {Float64Array} itemCounts (items + 1,), training interactions
  * @property {Recall | null} recall
+ * @property {import("./bundle_mix.js").Mix} mix what is added to scores
  * @property {Uint8Array} onnx the model
  * @property {Uint8Array} itemVectorsFile what the model's item table points into
  */
 
 export const ITEM_VECTORS = "item_vectors.npy";
 const FORMAT = "llmcdsr-bundle";
-const FORMAT_VERSION = 3;
+const FORMAT_VERSION = 4;
 const ONNX = "recommender.onnx";
 const ITEM_COUNTS = "item_counts.npy";
 const ITEM_IDS = "item_ids.json";
@@ -49,6 +51,7 @@ const NEEDED = [ONNX, ITEM_VECTORS, ITEM_COUNTS, ITEM_IDS, ITEM_TITLES];
 const MAX_ITEMS = 1 << 24; // more would not fit a browser's memory anyway
 const MAX_HIDDEN = 1 << 14;
 const MAX_LENGTH = 1 << 16;
+const MAX_MEMBERS = 64;
 
 /**
  * Read a bundle, checking everything before any of it is used.
@@ -63,12 +66,14 @@ export async function readBundle(folder) {
   const domains = readDomains(config);
   const model = config.model;
   if (!isObject(model)) throw new BundleError(`${CONFIG}: field 'model' must be an object`);
-  const hidden = readSize(model, "hidden", MAX_HIDDEN);
+  const nMembers = "members" in model ? readSize(model, "members", MAX_MEMBERS) : 1;
+  const hidden = nMembers * readSize(model, "hidden", MAX_HIDDEN);
   const maxLength = readSize(model, "max_length", MAX_LENGTH);
   const missing = NEEDED.find((name) => !lists(config, name));
   if (missing) throw new BundleError(`${CONFIG}: field 'files' does not list ${missing}`);
   const recallFiles = RECALL_FILES.filter((name) => lists(config, name));
-  const files = await fetchFiles(folder, config, [...NEEDED, ...recallFiles]);
+  const mixFiles = MIX_FILES.filter((name) => lists(config, name));
+  const files = await fetchFiles(folder, config, [...NEEDED, ...recallFiles, ...mixFiles]);
   /** @type {(name: string) => Uint8Array} */
   const file = (name) => /** @type {Uint8Array} */ (files.get(name));
   const nRows = domains[1].stop;
@@ -89,6 +94,7 @@ export async function readBundle(folder) {
     itemVectors,
     itemCounts,
     recall: readRecall(config, files, nRows),
+    mix: readMix(config, files, domains),
     onnx: file(ONNX),
     itemVectorsFile: file(ITEM_VECTORS),
   };

@@ -55,7 +55,12 @@ export async function explain(bundle, ranking, recaller, request, pseudo, top) {
     const nOld = Math.max(0, history.length - maxLength);
     const without = history.slice(nOld).map((_, i) => history.filter((_, j) => j !== nOld + i));
     const recalled = without.map((rows) => recaller.recall(rows, domain, asked));
-    const [whole, ...scores] = await ranking.scores(top, [history, ...without], [pseudo, ...recalled]);
+    const [whole, ...scores] = await ranking.scores(
+      top,
+      [history, ...without],
+      [pseudo, ...recalled],
+      domain === null,
+    );
     influences = history.map((row, i) => {
       const n = i - nOld;
       if (n < 0) return { ...item(row), change: 0 };

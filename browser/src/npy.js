@@ -6,7 +6,7 @@ const MAGIC = "\x93NUMPY";
 const MAX_HEADER_BYTES = 1 << 16;
 const HEADER =
   /^\{'descr': '([^']{1,20})', 'fortran_order': (True|False), 'shape': \((\d+(?:, \d+)*|\d+,)?\), \}\s*$/;
-const DTYPES = { float32: "<f4", int64: "<i8" };
+const DTYPES = { float32: "<f4", int32: "<i4", int64: "<i8" };
 
 /**
  * @typedef {object} NpyHeader
@@ -40,6 +40,18 @@ export function readFloat32(bytes, file, shape) {
  */
 export function readInt64(bytes, file, shape) {
   return Float64Array.from(new BigInt64Array(...elements(bytes, file, "int64", shape, 8)), Number);
+}
+
+/**
+ * An int32 array of a given shape in C order.
+ *
+ * @param {Uint8Array} bytes content of the file
+ * @param {string} file its name, for errors
+ * @param {number[]} shape expected
+ * @returns {Int32Array}
+ */
+export function readInt32(bytes, file, shape) {
+  return new Int32Array(...elements(bytes, file, "int32", shape, 4));
 }
 
 /**

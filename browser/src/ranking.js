@@ -1,5 +1,6 @@
 /** From histories and pseudo items to ranked item rows; see llmcdsr_lite/ranking.py. */
 
+import { addMix, isLeftOut } from "./mixture.js";
 import { sequence } from "./pseudo.js";
 import { cosines } from "./recall.js";
 import { dot, topK } from "./vectors.js";
@@ -33,7 +34,7 @@ export class Ranking {
    * @param {number} k
    * @param {number} start
    * @param {number} stop
-   * @param {boolean} excludeSeen leave out the items of the history
+   * @param {boolean | null} excludeSeen leave out the items of the history; null does as the bundle has it
    * @returns {Promise<Ranked>}
    */
   async rank(history, pseudo, k, start, stop, excludeSeen) {
@@ -41,8 +42,11 @@ export class Ranking {
     const scores = fallback
       ? this.#popularity(start, stop)
       : this.#scores(await this.represent([history], [pseudo]), pseudo, start, stop); // (stop - start,)
-    if (excludeSeen) {
-      for (const row of history) if (start <= row && row < stop) scores[row - start] = -Infinity;
+    if (!fallback) addMix(this.bundle, history, scores, start, stop, this.#both(start, stop));
+    for (const row of history) {
+      if (start <= row && row < stop && isLeftOut(this.bundle, row, excludeSeen)) {
+        scores[row - start] = -Infinity;
+      }
     }
     const places = topK(scores, k);
     return {
@@ -58,14 +62,29 @@ export class Ranking {
    * @param {number} row
    * @param {readonly (readonly number[])[]} histories n
    * @param {readonly (PseudoItems | null)[]} pseudo n
+   * @param {boolean} both whether both domains are asked for
    * @returns {Promise<number[]>} (n,)
    */
-  async scores(row, histories, pseudo) {
+  async scores(row, histories, pseudo, both) {
     const users = await this.represent(histories, pseudo);
     const { hidden } = this.bundle;
-    return pseudo.map(
-      (items, i) => this.#scores(users.subarray(i * hidden, (i + 1) * hidden), items, row, row + 1)[0],
-    );
+    return pseudo.map((items, i) => {
+      const scores = this.#scores(users.subarray(i * hidden, (i + 1) * hidden), items, row, row + 1);
+      addMix(this.bundle, histories[i], scores, row, row + 1, both);
+      return scores[0];
+    });
+  }
+
+  /**
+   * Whether the rows `start <= row < stop` are of both domains.
+   *
+   * @param {number} start
+   * @param {number} stop
+   * @returns {boolean}
+   */
+  #both(start, stop) {
+    const boundary = this.bundle.domains[1].start;
+    return start < boundary && boundary < stop;
   }
 
   /**

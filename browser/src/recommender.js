@@ -34,7 +34,8 @@ import { Ranking } from "./ranking.js";
  * @typedef {object} Options
  * @property {string | null} [domain] recommend items of this domain alone
  * @property {number} [k] how many items; fewer come back where the filters leave fewer
- * @property {boolean} [excludeSeen] leave out the items of the history (all of it, before any cut)
+ * @property {boolean | null} [excludeSeen] leave out the items of the history (all of it, before any cut);
+ *   null, the default, does as the bundle has it for each domain
  * @property {Asked} [pseudo] "auto": what the bundle's setting has for a history without an item of the
  *   domain; "off"; or names (ids or titles of items) to recall pseudo items for
  * @property {boolean} [explain] explain the first recommendation
@@ -77,7 +78,7 @@ export class Recommender {
    *   bundle without a recall network, or that are no item's
    */
   async recommend(history, options = {}) {
-    const { domain = null, k = 10, excludeSeen = true, pseudo: asked = "auto" } = options;
+    const { domain = null, k = 10, excludeSeen = null, pseudo: asked = "auto" } = options;
     if (!Number.isInteger(k) || k < 1) throw new UsageError(`k must be at least 1, found ${k}`);
     const { bundle } = this;
     const rows = history.flatMap((id) => bundle.rowOfId.get(id) ?? []);

@@ -18,8 +18,11 @@ import numpy as np
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.mix.experts import NextCounts
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing
@@ -37,6 +40,11 @@ CHOICES = {
     "crowded": (PseudoChoice(CROWDED, CROWDED), PseudoChoice(CROWDED, CROWDED)),
 }
 N_CASES = {"demo": 60, "plain": 20, "insert": 40, "fuse": 40, "crowded": 20, "small": 60, "grown": 30}
+N_CASES |= {"mixed": 60, "members": 20}
+MIXES = (
+    DomainMix(ExpertWeights(2.0, 1.0, 0.5), ExpertWeights(next=3.0), exclude_seen=False, offset=0.3),
+    DomainMix(ExpertWeights(1.5, 0.0, 1.0), ExpertWeights(next=0.5), offset=-0.5, offset_last=1.5),
+)
 
 
 def small_bundle() -> Bundle:
@@ -80,6 +88,21 @@ def write_grown(demo: Bundle, folder: Path, onnx_model: bytes) -> None:
     Recommender.load(before).add_items(new).save(folder, overwrite=True)
 
 
+def some_counts(catalogue: Catalogue) -> NextCounts:
+    """Neighbours at random, about six of an item in each domain."""
+    rng = np.random.default_rng(9)
+    n_rows = len(catalogue) + 1
+    sizes, rows = [], []
+    for domain in catalogue.domains:
+        for _ in range(n_rows):
+            own = np.flatnonzero(rng.random(domain.n_items) < min(0.5, 6 / domain.n_items)) + domain.start
+            sizes.append(len(own))
+            rows.append(own)
+    flat = np.concatenate(rows)
+    weights = (rng.random(len(flat)) + 0.05).astype(np.float32)
+    return NextCounts(np.concatenate([[0], np.cumsum(sizes)]), flat.astype(np.int32), weights)
+
+
 def write_bundles(models: Path, out: Path) -> dict[str, Path]:
     """The shipped bundle, and others: without recall (format 1), other settings, added items, a small one."""
     demo = read_bundle(models / "demo")
@@ -96,6 +119,15 @@ def write_bundles(models: Path, out: Path) -> dict[str, Path]:
     folders["small"] = out / "small"
     small_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
     write_bundle(small, folders["small"], onnx_model=small_model, model_card="", overwrite=True)
+    mixed = replace(demo, mix=MIXES, next_counts=some_counts(demo.catalogue), pseudo=CHOICES["fuse"])
+    folders["mixed"] = out / "mixed"
+    write_bundle(mixed, folders["mixed"], onnx_model=onnx_model, model_card="", overwrite=True)
+    others = [SASRecParameters.initial(small.parameters.config, np.random.default_rng(n)) for n in (1, 2)]
+    ensemble = SASRecEnsemble.of([*small.parameters.members, *others])
+    members = replace(small, parameters=ensemble, mix=MIXES, next_counts=some_counts(small.catalogue))
+    folders["members"] = out / "members"
+    onnx_members = build_onnx(ensemble, ITEM_VECTORS, 128)
+    write_bundle(members, folders["members"], onnx_model=onnx_members, model_card="", overwrite=True)
     return folders
 
 
@@ -116,7 +148,12 @@ def request(recommender: Recommender, rng: np.random.Generator) -> dict[str, Any
         pseudo = named or history[-3:]
         pseudo = [name for name in pseudo if name != "no-such-item"]
     k = int(rng.choice([1, 5, 10, 50, 2000]))
-    options = {"domain": domain, "k": k, "pseudo": pseudo, "excludeSeen": bool(rng.random() < 0.8)}
+    options = {
+        "domain": domain,
+        "k": k,
+        "pseudo": pseudo,
+        "excludeSeen": [True, False, None][rng.integers(3)],
+    }
     return {"history": history, "options": {**options, "explain": bool(rng.random() < 0.7)}}
 
 

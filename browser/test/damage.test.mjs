@@ -49,8 +49,8 @@ const CASES = {
   "no JSON": [{ "config.json": () => Buffer.from("{") }, /config\.json: not valid JSON/],
   "another format": [configured((value) => (value.format = "other")), /field 'format' is "other"/],
   newer: [
-    configured((value) => (value.format_version = 4)),
-    /format version 4 is newer than this page reads/,
+    configured((value) => (value.format_version = 5)),
+    /format version 5 is newer than this page reads/,
   ],
   "no version": [configured((value) => delete value.format_version), /field 'format_version'/],
   unlisted: [configured((value) => delete value.files["item_counts.npy"]), /does not list item_counts\.npy/],

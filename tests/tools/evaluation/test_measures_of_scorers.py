@@ -90,6 +90,7 @@ def test_measures_are_those_of_a_loop(ties: bool, positions: Any) -> None:
         assert one.ndcg10 == pytest.approx(sum(gain) / n)
         assert one.mrr == pytest.approx(sum(1 / (r + 1) for r in ranks) / n)
         assert one.hr10_unseen == pytest.approx(sum(r < 10 for r in unseen) / n)
+        assert one.expected_hr10_unseen == pytest.approx(one.hr10_unseen)
         assert one.repeats == pytest.approx(sum(t in h for _, h, t in queries) / n)
         assert one.expected_hr10 == pytest.approx(one.hr10)  # fewer than 999 others: all are drawn
         deviations = [(u, g - one.ndcg10) for g, (u, _, _) in zip(gain, queries, strict=True)]
@@ -256,7 +257,7 @@ def test_a_model_below_the_baselines_is_told_so() -> None:
 
 
 def test_a_table_of_measures() -> None:
-    one = Measure("model", "all", "kitchen", 7, 6, *[0.1 * n for n in range(1, 11)], math.nan, 0.5)
+    one = Measure("model", "all", "kitchen", 7, 6, *[0.1 * n for n in range(1, 12)], math.nan, 0.5)
     head, line = format_measures([one]).splitlines()
     assert head.split()[:5] == ["domain", "users", "n", "scorer", "HR@10"]
     assert line.split()[:6] == ["kitchen", "all", "7", "model", "0.1000", "0.2000"]

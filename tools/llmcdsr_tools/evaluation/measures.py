@@ -73,8 +73,9 @@ class Measure:
         Standard errors; nan for one user.
     expected_hr10, expected_ndcg10 : float
         Among 999 negatives, or all others where the domain has fewer.
-    hr10_unseen, ndcg10_unseen : float
-        In the whole domain with the items of the history left out, those of it that are targets out of reach.
+    hr10_unseen, ndcg10_unseen, expected_hr10_unseen : float
+        In the whole domain, and expected among 999 negatives, with the items of the history left out, those
+        of it that are targets out of reach.
     repeats : float
         Share of targets that are in the history.
     coverage : float
@@ -97,6 +98,7 @@ class Measure:
     expected_ndcg10: float
     hr10_unseen: float
     ndcg10_unseen: float
+    expected_hr10_unseen: float
     repeats: float
     coverage: float = math.nan
     popularity: float = math.nan
@@ -228,7 +230,7 @@ def _measure(
     rank, unseen, users = found.rank[part], found.rank_unseen[part], found.users[part]
     n = len(rank)
     if not n:
-        return Measure(scorer, group, domain.name, 0, 0, *[math.nan] * 10)
+        return Measure(scorer, group, domain.name, 0, 0, *[math.nan] * 11)
     hits, gain = (rank < TOP).astype(np.float64), gains(rank)
     hr10_error, ndcg10_error = (
         error if math.isfinite(error := standard_error(values, users)) else math.nan
@@ -256,6 +258,7 @@ def _measure(
         float(expected.gains(rank).mean()),
         float((unseen < TOP).mean()),
         float(gains(unseen).mean()),
+        float(expected.hits(unseen).mean()),
         float(found.repeated[part].mean()),
         coverage,
         popularity,

@@ -8,14 +8,26 @@ from collections.abc import Sequence
 from llmcdsr_tools.evaluation.comparison import Difference
 from llmcdsr_tools.evaluation.measures import Measure
 
-COLUMNS = ("HR@10", "NDCG@10", "±", "MRR", "HR@10/999", "unseen HR", "unseen NDCG", "coverage", "popularity")
+COLUMNS = (
+    "HR@10",
+    "NDCG@10",
+    "±",
+    "MRR",
+    "HR@10/999",
+    "unseen HR",
+    "unseen NDCG",
+    "unseen/999",
+    "coverage",
+    "popularity",
+)
 
 
 def format_measures(measures: Sequence[Measure], *, every_group: bool = False) -> str:
     """One line a scorer, for the groups *all* and *cold* of each domain, or for every group.
 
     In the whole domain but for ``HR@10/999``, which is the expectation among 999 negatives; *unseen*: with
-    the items of the history left out; ±: standard error of NDCG@10.
+    the items of the history left out, *unseen/999* among 999 negatives that are not in it; ±: standard error
+    of NDCG@10.
     """
     shown = [m for m in measures if every_group or m.group in ("all", "cold")]
     width = max([len(m.scorer) for m in shown] + [6])
@@ -25,7 +37,7 @@ def format_measures(measures: Sequence[Measure], *, every_group: bool = False) -
     for m in shown:
         values = (
             m.hr10, m.ndcg10, m.ndcg10_error, m.mrr, m.expected_hr10,
-            m.hr10_unseen, m.ndcg10_unseen, m.coverage, m.popularity,
+            m.hr10_unseen, m.ndcg10_unseen, m.expected_hr10_unseen, m.coverage, m.popularity,
         )  # fmt: skip
         numbers = "".join(f"{'-' if math.isnan(v) else f'{v:.4f}':>12}" for v in values)
         lines.append(f"{m.domain:<16.15}{m.group:<15}{m.n_targets:>6}  {m.scorer:<{width}}{numbers}")

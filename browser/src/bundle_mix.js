@@ -1,0 +1,164 @@
+/** The mix of experts in a bundle; see llmcdsr_lite/bundle/mix.py. */
+
+import { CONFIG, isObject } from "./bundle_files.js";
+import { BundleError } from "./errors.js";
+import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
+
+/** @typedef {import("./bundle_files.js").JsonObject} JsonObject */
+
+/**
+ * Weight of every expert, see llmcdsr_lite/mix/settings.py.
+ *
+ * @typedef {object} ExpertWeights
+ * @property {number} next
+ * @property {number} repeat
+ * @property {number} recent
+ */
+
+/**
+ * The mix for one target domain.
+ *
+ * @typedef {object} DomainMix
+ * @property {ExpertWeights} warm for users with items of the domain in the history
+ * @property {ExpertWeights} cold for users without
+ * @property {number} offset added to the domain's scores where both domains are asked for
+ * @property {number} offsetLast added besides where the last item of the history is of the domain
+ * @property {boolean} excludeSeen whether items of the history are left out by default
+ */
+
+/**
+ * Which items come next: the sparse row `d * nRows + j` is of domain d, after the item of row j.
+ *
+ * @typedef {object} NextCounts
+ * @property {Float64Array} starts (2 nRows + 1,)
+ * @property {Int32Array} rows (n,), item rows
+ * @property {Float32Array} weights (n,)
+ */
+
+/**
+ * @typedef {object} Mix
+ * @property {readonly [DomainMix, DomainMix]} domains
+ * @property {NextCounts | null} counts
+ */
+
+const STARTS = "next_starts.npy";
+const ROWS = "next_rows.npy";
+const WEIGHTS = "next_weights.npy";
+export const MIX_FILES = [STARTS, ROWS, WEIGHTS];
+const MIX_VERSION = 4;
+const MAX_WEIGHT = 1e4;
+const NOTHING = { next: 0, repeat: 0, recent: 0 };
+/** @type {DomainMix} */
+const NO_MIX = { warm: NOTHING, cold: NOTHING, offset: 0, offsetLast: 0, excludeSeen: true };
+
+/**
+ * Read the mix of a bundle; without one, nothing is added to scores.
+ *
+ * @param {JsonObject} config
+ * @param {Map<string, Uint8Array>} files those of `MIX_FILES` that are listed, checked
+ * @param {readonly {start: number, stop: number}[]} domains
+ * @returns {Mix}
+ */
+export function readMix(config, files, domains) {
+  const described = config.mix;
+  const listed = MIX_FILES.filter((name) => files.has(name));
+  if (described === undefined || described === null) {
+    if (listed.length) throw new BundleError(`${CONFIG}: lists ${listed[0]}, but has no field 'mix'`);
+    return { domains: [NO_MIX, NO_MIX], counts: null };
+  }
+  if (Number(config.format_version) < MIX_VERSION) {
+    throw new BundleError(`${CONFIG}: field 'mix' needs format version ${MIX_VERSION}`);
+  }
+  if (!Array.isArray(described) || described.length !== 2) {
+    throw new BundleError(`${CONFIG}: field 'mix' must list two domains`);
+  }
+  const [first, second] = described.map(readDomain);
+  if (!listed.length) {
+    if ([first, second].some((mix) => mix.warm.next || mix.cold.next)) {
+      throw new BundleError(
+        `${CONFIG}: field 'mix' weighs next-item counts, but 'files' does not list ${STARTS}`,
+      );
+    }
+    return { domains: [first, second], counts: null };
+  }
+  return { domains: [first, second], counts: readCounts(files, domains) };
+}
+
+/**
+ * @param {unknown} entry
+ * @returns {DomainMix}
+ */
+function readDomain(entry) {
+  if (!isObject(entry)) throw new BundleError(`${CONFIG}: each of 'mix' must be an object`);
+  const excludeSeen = entry.exclude_seen;
+  if (typeof excludeSeen !== "boolean") {
+    throw new BundleError(`${CONFIG}: field 'mix': exclude_seen is ${JSON.stringify(excludeSeen)}`);
+  }
+  return {
+    warm: readWeights(entry.warm),
+    cold: readWeights(entry.cold),
+    offset: readNumber(entry, "offset", -MAX_WEIGHT),
+    offsetLast: readNumber(entry, "offset_last", -MAX_WEIGHT),
+    excludeSeen,
+  };
+}
+
+/**
+ * @param {unknown} entry
+ * @returns {ExpertWeights}
+ */
+function readWeights(entry) {
+  if (!isObject(entry)) throw new BundleError(`${CONFIG}: field 'mix' lacks weights`);
+  const [next, repeat, recent] = ["next", "repeat", "recent"].map((name) => readNumber(entry, name, 0));
+  return { next, repeat, recent };
+}
+
+/**
+ * @param {JsonObject} holder
+ * @param {string} name
+ * @param {number} least
+ * @returns {number}
+ */
+function readNumber(holder, name, least) {
+  const value = holder[name];
+  if (typeof value === "number" && least <= value && value <= MAX_WEIGHT) return value;
+  throw new BundleError(
+    `${CONFIG}: field 'mix': ${name} is ${JSON.stringify(value)}, ` +
+      `expected a number from ${least} to ${MAX_WEIGHT}`,
+  );
+}
+
+/**
+ * @param {Map<string, Uint8Array>} files
+ * @param {readonly {start: number, stop: number}[]} domains
+ * @returns {NextCounts}
+ */
+function readCounts(files, domains) {
+  /** @type {(name: string) => Uint8Array} */
+  const file = (name) => {
+    const bytes = files.get(name);
+    if (bytes) return bytes;
+    throw new BundleError(`${CONFIG}: field 'files' lists ${[...files.keys()][0]}, but not ${name}`);
+  };
+  const nRows = domains[1].stop;
+  const starts = readInt64(file(STARTS), STARTS, [2 * nRows + 1]);
+  if (starts[0] !== 0 || starts.some((start, i) => i > 0 && start < starts[i - 1])) {
+    throw new BundleError(`${STARTS}: must rise from 0`);
+  }
+  const n = starts[2 * nRows];
+  if (n !== readHeader(file(ROWS), ROWS).shape[0]) {
+    throw new BundleError(`${STARTS}: ends at ${n}, not at the number of ${ROWS}`);
+  }
+  const rows = readInt32(file(ROWS), ROWS, [n]);
+  const weights = readFloat32(file(WEIGHTS), WEIGHTS, [n]);
+  if (weights.some((weight) => !(weight > 0))) {
+    throw new BundleError(`${WEIGHTS}: holds what is not above 0`);
+  }
+  domains.forEach((domain, index) => {
+    const part = rows.subarray(starts[index * nRows], starts[(index + 1) * nRows]);
+    if (part.some((row) => row < domain.start || row >= domain.stop)) {
+      throw new BundleError(`${ROWS}: holds rows of the other domain`);
+    }
+  });
+  return { starts, rows, weights };
+}
