@@ -71,8 +71,8 @@ def main() -> None:
     if arguments.peers:
         python = environment(arguments.work)
         write_inputs(data, parts, arguments.work)
-        for name in arguments.peers:
-            lines.append(measure_peer(name, python, arguments.work, parts, arguments.epochs))
+        work, epochs = arguments.work, arguments.epochs
+        lines += [measure_peer(name, python, work, parts, epochs) for name in arguments.peers]
     for entry in arguments.bundle:
         name, _, folder = entry.partition("=")
         lines.append(measure_bundle(name, Path(folder), data, parts))

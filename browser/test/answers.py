@@ -148,12 +148,8 @@ def request(recommender: Recommender, rng: np.random.Generator) -> dict[str, Any
         pseudo = named or history[-3:]
         pseudo = [name for name in pseudo if name != "no-such-item"]
     k = int(rng.choice([1, 5, 10, 50, 2000]))
-    options = {
-        "domain": domain,
-        "k": k,
-        "pseudo": pseudo,
-        "excludeSeen": [True, False, None][rng.integers(3)],
-    }
+    exclude_seen = [True, False, None][rng.integers(3)]
+    options = {"domain": domain, "k": k, "pseudo": pseudo, "excludeSeen": exclude_seen}
     return {"history": history, "options": {**options, "explain": bool(rng.random() < 0.7)}}
 
 

@@ -84,7 +84,12 @@ def test_a_recipe_is_replaced_key_by_key(tmp_path: Path) -> None:
     expected = TrainSettings(**{**OFFICIAL, "n_epochs": 7, "dropout": 0.4})
     assert config.train == expected
     assert expected.loss == "bce"
-    assert load(tmp_path, MINIMAL + "[train]\nrecipe = 'best'").train == TrainSettings()
+    assert load(tmp_path, MINIMAL + "[train]\nrecipe = 'best'\nmembers = 3").train == TrainSettings()
+    assert load(tmp_path, MINIMAL + "[train]\nmembers = 3").members == 3
+    with pytest.raises(DataError, match=r"members: expected a whole number from 1, found 0"):
+        load(tmp_path, MINIMAL + "[train]\nmembers = 0")
+    with pytest.raises(DataError, match=r"members is for training without names"):
+        load(tmp_path, MINIMAL + "[train]\nmembers = 2\n[names]\ngenerator = 'neighbours'")
     with pytest.raises(DataError, match=r"recipe: expected one of best, official, found 'papers'"):
         load(tmp_path, MINIMAL + "[train]\nrecipe = 'papers'")
 
@@ -100,7 +105,7 @@ def test_the_example_is_one(tmp_path: Path) -> None:
     tables = (EmbedTable, NamesTable, ServerSettings, PretrainSettings, TrainSettings)
     known = {f.name for cls in tables for f in fields(cls)}
     assert keys
-    assert set(keys) <= {*known, "text_initialization"}
+    assert set(keys) <= {*known, "text_initialization", "members"}
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def fit_progress() -> FitObserver:
     from llmcdsr_tools.fit.stage import FitObserver
 
     class Progress(FitObserver):
+        members = staticmethod(member_progress)
         training = training_progress()
         pretraining = pretraining_progress()
 

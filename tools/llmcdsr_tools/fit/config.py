@@ -74,7 +74,7 @@ def load_config(path: Path) -> FitConfig:
     top = read_table(_TopLevel, {k: v for k, v in content.items() if k in top_keys}, str(path), folder)
     if top.threads < 1:
         raise DataError(f"{path}: threads must be at least 1, found {top.threads}")
-    train, text_initialization = _train(tables.get("train", {}), path)
+    train, text_initialization, members = _train(tables.get("train", {}), path)
     pretrain_table = {"hidden": train.hidden, **tables.get("pretrain", {})}
     pretrain = _read(PretrainSettings, pretrain_table, path, "pretrain")
     if pretrain.hidden != train.hidden:
@@ -98,6 +98,7 @@ def load_config(path: Path) -> FitConfig:
         generate=generate,
         pretrain=pretrain,
         train=train,
+        members=members,
         **{name: _read(cls, tables.get(name, {}), path, name) for name, cls in _TABLES.items()},
     )
     _check_together(config)
@@ -119,6 +120,8 @@ def _check_together(config: FitConfig) -> None:
             f"{path}: [embed] prompt and max_length hold for titles alone; names would be embedded "
             "otherwise, so leave them out with [names] generator = 'llm' or 'file'"
         )
+    if config.members > 1 and (generator != "none" or config.train.pretrained_items):
+        raise DataError(f"{path}: [train] members is for training without names and pre-trained items")
     if generator == "none" and config.train.inner_optimizer not in ("auto", "none"):
         raise DataError(
             f"{path}: [train] inner_optimizer is {config.train.inner_optimizer!r}, which needs names; "
@@ -126,31 +129,32 @@ def _check_together(config: FitConfig) -> None:
         )
 
 
-def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool]:
-    """Settings of `train`, and whether items start from the titles."""
+def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool, int]:
+    """Settings of `train`, whether items start from the titles, and the number of members."""
     recipe = table.get("recipe", "best")
     if recipe not in get_args(Recipe):
         raise DataError(
             f"{path} [train] recipe: expected one of {', '.join(get_args(Recipe))}, found {recipe!r}"
         )
-    own = {k: v for k, v in table.items() if k not in ("text_initialization", "recipe")}
+    extra = ("text_initialization", "recipe", "members")
+    own = {k: v for k, v in table.items() if k not in extra}
     if recipe == "official":
         own = {**OFFICIAL, **own}
-    settings: TrainSettings = _read(
-        TrainSettings, own, path, "train", extra=("text_initialization", "recipe")
-    )
+    settings: TrainSettings = _read(TrainSettings, own, path, "train", extra=extra)
+    members = table.get("members", 1)
+    if type(members) is not int or members < 1:
+        raise DataError(f"{path} [train] members: expected a whole number from 1, found {members!r}")
     text_initialization = table.get("text_initialization", not settings.pretrained_items)
     if not isinstance(text_initialization, bool):
         raise DataError(f"{path} [train] text_initialization: expected true or false")
     if text_initialization and settings.pretrained_items:
         raise DataError(f"{path} [train]: items start from the titles or from pre-training, not from both")
     try:
-        replace(settings, max_length=settings.max_length or 1).model_config(
-            1
-        )  # refuses sizes that no model can have
+        decided = replace(settings, max_length=settings.max_length or 1)
+        decided.model_config(1)  # refuses sizes that no model can have
     except LlmcdsrError as error:
         raise DataError(f"{path} [train]: {error}") from None
-    return settings, text_initialization
+    return settings, text_initialization, members
 
 
 def _generate(table: Mapping[str, Any] | None, path: Path) -> tuple[ServerSettings | None, GenerateSettings]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmcdsr_tools.fit.stage_cache import Stage
 from llmcdsr_tools.pretrain.stage import PretrainObserver
+from llmcdsr_tools.train.members import quiet
 from llmcdsr_tools.train.stage import Observer
 
 
@@ -31,8 +32,12 @@ class StageOutcome:
 
 
 class FitObserver:
-    """Told how the pipeline goes; does nothing, override what you need."""
+    """Told how the pipeline goes; does nothing, override what you need.
 
+    `members` makes the observer of each member of several; it is sent to other processes.
+    """
+
+    members = staticmethod(quiet)
     training: Observer | None = None
     pretraining: PretrainObserver | None = None
 

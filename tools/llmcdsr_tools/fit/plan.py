@@ -29,6 +29,7 @@ from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
 from llmcdsr_tools.pretrain.stage import pretrain
+from llmcdsr_tools.train.members import train_members
 from llmcdsr_tools.train.stage import train
 from llmcdsr_tools.word_vectors import word_vectors
 
@@ -221,6 +222,19 @@ class _Plan:
     ) -> Stage:
         c = self.config
 
+        def run_members(output: Path) -> None:
+            text = embedded.output if c.text_initialization else None
+            train_members(
+                ingested.output,
+                output,
+                c.train,
+                c.members,
+                text_embeddings=text,
+                resume=True,
+                threads=c.threads,
+                observers=self.observer.members,
+            )
+
         def run(output: Path) -> None:
             train(
                 ingested.output,
@@ -234,10 +248,11 @@ class _Plan:
                 observer=self.observer.training,
             )
 
-        settings = {**asdict(c.train), "text_initialization": c.text_initialization}
+        settings = {**asdict(c.train), "text_initialization": c.text_initialization, "members": c.members}
         text = embedded if c.text_initialization else None
         after = [ingested, *(stage for stage in (text, names, pretrained) if stage is not None)]
-        return self._stage("train", "run", run, settings, after, appears_whole=False)
+        job = run if c.members == 1 else run_members
+        return self._stage("train", "run", job, settings, after, appears_whole=False)
 
     def _evaluate(self, ingested: Stage, exported: Stage) -> Stage:
         def run(output: Path) -> None:

@@ -26,7 +26,7 @@ from llmcdsr_tools.fit.measures import read_measures
 from llmcdsr_tools.fit.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import best_model, read_metrics
+from llmcdsr_tools.run import best_model, member_runs, read_metrics
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -128,7 +128,7 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
 
 
 def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
-    epochs = read_metrics(sources.run)
+    epochs = read_metrics(member_runs(sources.run)[0])
     a, b = (d.name for d in data.catalogue.domains)
     best = max(epochs, key=lambda e: e.merit).epoch if epochs else None
     yield "<h2>Training</h2>"
@@ -160,7 +160,7 @@ def _recall_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     yield _yield_table(generation_yield(data, names))
     if sources.generation is not None and sources.generation.exists():  # of a language model
         yield f"<pre>{escape(sources.generation.read_text(encoding='utf-8'))}</pre>"
-    poolers = load_poolers(best_model(sources.run, sources.config.export.best_for))
+    poolers = load_poolers(best_model(member_runs(sources.run)[0], sources.config.export.best_for))
     if poolers is None:
         poolers = np.zeros((2, len(pretrained.projection_a)), dtype=np.float32)
     embedded = load_embedded_names(sources.embedded_names, data)

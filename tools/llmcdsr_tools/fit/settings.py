@@ -143,4 +143,5 @@ class FitConfig:
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    members: int = 1
     export: ExportTable = field(default_factory=ExportTable)

@@ -18,7 +18,8 @@ from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.stage import Observer, TrainResult, train
 
 
-def _quiet(member: int) -> Observer:
+def quiet(member: int) -> Observer:
+    """An observer that says nothing."""
     return Observer()
 
 
@@ -31,7 +32,7 @@ def train_members(
     text_embeddings: Path | None = None,
     resume: bool = False,
     threads: int = 1,
-    observers: Callable[[int], Observer] = _quiet,
+    observers: Callable[[int], Observer] = quiet,
 ) -> list[TrainResult]:
     """Train members with the seeds ``seed``, ``seed + 1``, ...
 
