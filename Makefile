@@ -21,7 +21,10 @@ SOURCES := $(shell find llmcdsr_lite tools -name '*.py' -o -name '*.toml' -o -na
 
 demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
-	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "biscotti" --domain kitchenware -k 5 --model models/demo
+	@echo "\nA user of groceries alone, kitchenware wanted: pseudo items stand in for what is missing"
+	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "biscotti" --domain kitchenware -k 5 --model models/demo --explain
+	@echo "\nA user with history in both"
+	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "pour-over kettle" --domain kitchenware -k 5 --model models/demo --explain
 
 test: $(VENV)/.development
 	$(BIN)/python -m pytest

@@ -162,9 +162,9 @@ class TestLog:
 
     def test_kinds_of_users(self, histories: dict[str, History]) -> None:
         kinds = Counter(frozenset(domain for _, domain, _ in h) for h in histories.values())
-        assert abs(kinds[frozenset(["groceries"])] / N_USERS - 0.3) < 0.03
-        assert abs(kinds[frozenset(["kitchenware"])] / N_USERS - 0.3) < 0.03
-        assert abs(kinds[frozenset(DOMAINS)] / N_USERS - 0.4) < 0.03
+        assert abs(kinds[frozenset(["groceries"])] / N_USERS - 0.46) < 0.03
+        assert abs(kinds[frozenset(["kitchenware"])] / N_USERS - 0.46) < 0.03
+        assert abs(kinds[frozenset(DOMAINS)] / N_USERS - 0.08) < 0.02
 
     def test_overlapped_users_have_some_of_each_domain(self, histories: dict[str, History]) -> None:
         for history in histories.values():
@@ -182,7 +182,7 @@ class TestLog:
         assert not result.warnings
         assert len(result.dataset.catalogue) == world.n_items
         summary = summarize(result.dataset.test, result.dataset.catalogue)
-        assert summary.users_overlapped == summary.users > 80
+        assert summary.users_overlapped == summary.users > 10
 
 
 class TestGenerator:
@@ -221,14 +221,17 @@ class TestPlantedStructure:
     """Plain counts over the files, with no look at how they were drawn."""
 
     def test_groceries_lead_to_kitchenware_of_their_interest(
-        self, histories: dict[str, History], by_id: dict[str, DemoItem]
+        self, by_id: dict[str, DemoItem], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(demo_world, "KIND_SHARES", (0.0, 0.0, 1.0))  # as many as it takes to tell
+        items = load_demo_items().items
         together: dict[str, Counter[str]] = defaultdict(Counter)
-        for history in histories.values():
-            kitchenware = [item for item, domain, _ in history if domain == "kitchenware"]
-            for item, domain, _ in history:
-                if domain == "groceries":
-                    for interest in by_id[item].interests:
+        for user in generate_users(n_users=1000):
+            bought = [items[place] for place in user.items]
+            kitchenware = [item.id for item in bought if item.domain == "kitchenware"]
+            for item in bought:
+                if item.domain == "groceries":
+                    for interest in by_id[item.id].interests:
                         together[interest].update(kitchenware)
         assert len(together) == len(load_demo_items().interests)
         for interest, counts in together.items():

@@ -29,7 +29,7 @@ MIN_LENGTH, MAX_LENGTH = 5, 30
 MIN_OVERLAP = 2
 """Items that a user of both domains has in each of them, at least."""
 
-KIND_SHARES = (0.3, 0.3, 0.4)  # groceries only, kitchenware only, both
+KIND_SHARES = (0.46, 0.46, 0.08)  # groceries only, kitchenware only, both
 MEAN_LENGTHS = (8.0, 8.0, 11.0)  # by kind, before the cut at MAX_LENGTH
 N_INTERESTS_SHARES = (0.5, 0.35, 0.15)  # one, two, three
 INTEREST_EXPONENT = 0.4  # Zipf; flat enough that the rarest interest can still be learned
