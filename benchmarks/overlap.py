@@ -2,11 +2,12 @@
 
     python benchmarks/overlap.py DATASET WORK --titles titles.npy --shares 1 0.25 0.05 0
 
-A share of the overlapped training users is kept whole, each other one is cut into two users of one domain. For
-each share a recommender (the best recipe) and a recall network are trained, and for cold users (no item of the
-target's domain in the history) the last item of the test histories is ranked: by the model alone, and with the
-pseudo items that validation chose, recalled by titles, by companions, by both, and by the surest of these
-("auto", which may be none), and with the mix on top. What is there already is not made again.
+A share of the overlapped training users is kept whole, each other one is cut into two users of one
+domain. For each share a recommender (the best recipe) and a recall network are trained, and for cold users
+(no item of the target's domain in the history) the last item of the test histories is ranked: by the model
+alone, and with the pseudo items that validation chose, recalled by titles, by companions, by both, and by
+the surest of these ("auto", which may be none), and with the mix on top. What is there already is not made
+again.
 """
 
 from __future__ import annotations
@@ -98,10 +99,8 @@ def study(folder: Path, titles: Path, seed: int) -> None:
     a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
     chosen = with_choices(plain, data, networks, (a.choice(), b.choice()))
     tell("auto", cold_ranks(chosen, data), alone, data)
-    print(
-        "   ",
-        "; ".join(f"{d.name}: {c.auto}" for d, c in zip(data.catalogue.domains, chosen.pseudo, strict=True)),
-    )
+    settings = zip(data.catalogue.domains, chosen.pseudo, strict=True)
+    print("   ", "; ".join(f"{domain.name}: {choice.auto}" for domain, choice in settings))
     next_counts = bundle_counts(data)
     mix = learn_mix(BundleScorer(chosen, backend), data, next_counts, seed)
     tell("auto and mix", cold_ranks(replace(chosen, mix=mix, next_counts=next_counts), data), alone, data)

@@ -8,10 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.mix.settings import EXPERTS, NEXT_DECAY, NEXT_ITEMS, NEXT_SCALE, RECENT_DECAY
+from llmcdsr_lite.mix.settings import (
+    EXPERTS,
+    NEXT_DECAY,
+    NEXT_ITEMS,
+    NEXT_SCALE,
+    RECENT_DECAY,
+    ExpertWeights,
+)
 from llmcdsr_lite.search.protocol import Rows
 
 _DECAYS = (NEXT_DECAY ** np.arange(NEXT_ITEMS)[::-1]).astype(np.float32)  # oldest first
+_DENSE = 1 << 16  # items of a domain up to which its array is faster than a sort
 _NOTHING = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
 
 
@@ -50,6 +58,40 @@ class NextCounts:
         places += np.arange(len(places))
         weights = self.weights[places] * _DECAYS[-len(newest) :].repeat(lengths)
         return self.rows[places].astype(np.int64), weights
+
+
+def weighed_experts(
+    history: Rows,
+    index: int,
+    domains: tuple[Domain, ...],
+    counts: NextCounts | None,
+    weights: ExpertWeights,
+) -> tuple[Rows, npt.NDArray[np.float32]]:
+    """The weighed sum of the experts for the items that they touch: `sparse_experts` times the weights.
+
+    Returns
+    -------
+    rows : int64 array (m,)
+        Item rows of the domain, sorted and distinct.
+    amounts : float32 array (m,)
+    """
+    domain = domains[index]
+    if domain.n_items > _DENSE:
+        rows, values = sparse_experts(history, index, domains, counts)
+        return rows, values @ np.array(weights.values, dtype=np.float32)
+    # an array of the whole domain is faster than sorting what is touched; nonzero is, of truth values
+    near, times = _NOTHING if counts is None else counts.sums(history, index, domains[-1].stop)
+    amounts = np.bincount(near - domain.start, times, domain.n_items).astype(np.float64, copy=False)
+    touched = (amounts != 0).nonzero()[0]
+    amounts[touched] = weights.next * np.log1p(NEXT_SCALE * amounts[touched])
+    if weights.repeat or weights.recent:
+        own = np.flatnonzero((history >= domain.start) & (history < domain.stop))
+        newest = history[own][::-1] - domain.start
+        columns, first, n = np.unique(newest, return_index=True, return_counts=True)
+        ages = len(history) - 1 - own[::-1][first]  # of the newest place
+        amounts[columns] += weights.repeat * np.log1p(n) + weights.recent * RECENT_DECAY**ages
+        touched = (amounts != 0).nonzero()[0]
+    return touched + domain.start, amounts[touched].astype(np.float32)
 
 
 def sparse_experts(

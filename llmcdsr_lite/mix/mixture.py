@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
+from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
 from llmcdsr_lite.mix.settings import EXPERTS, DomainMix, ExpertWeights
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.protocol import Rows
 
 Mixes = tuple[DomainMix, DomainMix]
+_NOTHING = ExpertWeights()
 _NO_ROWS, _NO_AMOUNTS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
 
 
@@ -29,8 +30,7 @@ class Mixture:
         self._mixes = mixes
         # a memory map is slower to index
         self._counts = counts and NextCounts(*map(np.asarray, (counts.starts, counts.rows, counts.weights)))
-        nothing = ExpertWeights().values
-        self._is_zero = all(w.values == nothing for mix in mixes for w in (mix.warm, mix.cold))
+        self._is_zero = all(w == _NOTHING for mix in mixes for w in (mix.warm, mix.cold))
         self._has_offsets = any(mix.offset or mix.offset_last for mix in mixes)
 
     def bonus(self, history: Rows, start: int, stop: int) -> SparseBonus | None:
@@ -82,12 +82,11 @@ class Mixture:
         return mix.warm if warm else mix.cold
 
     def _of_domain(self, history: Rows, index: int) -> SparseBonus:
-        weights = np.array(self._weights(history, index).values, dtype=np.float32)
-        if not weights.any():
+        weights = self._weights(history, index)
+        if weights == _NOTHING:
             return SparseBonus(_NO_ROWS, _NO_AMOUNTS)
-        counts = self._counts if weights[0] else None
-        rows, values = sparse_experts(history, index, self._domains, counts)
-        return SparseBonus(rows, values @ weights)
+        counts = self._counts if weights.next else None
+        return SparseBonus(*weighed_experts(history, index, self._domains, counts, weights))
 
 
 def seen_rows(mixes: Mixes, catalogue: Catalogue) -> tuple[int, int]:

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
+from llmcdsr_lite.mix import experts as module
+from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
 from llmcdsr_lite.mix.mixture import Mixture, seen_rows
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 
@@ -56,6 +58,22 @@ def test_experts_are_their_formulas(history: list[int], seed: int) -> None:
             expected = by_loops(history, item, pairs)
             np.testing.assert_allclose(found.pop(item, np.zeros(3)), expected, rtol=1e-5, atol=1e-7)
         assert not found  # nothing of the other domain
+
+
+@given(HISTORIES.filter(bool), st.integers(0, 3), st.sampled_from([0, 1 << 16]))
+def test_weighed_experts_are_values_times_weights(history: list[int], seed: int, dense: int) -> None:
+    counts, _ = some_counts(seed)
+    array = np.array(history, np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_DENSE", dense)
+        for weights in (ExpertWeights(1.5, 0.5, 2.0), ExpertWeights(2.0), ExpertWeights(repeat=1.0)):
+            for index in (0, 1):
+                rows, values = sparse_experts(array, index, CATALOGUE.domains, counts)
+                found, amounts = weighed_experts(array, index, CATALOGUE.domains, counts, weights)
+                summed = dict(zip(found.tolist(), amounts.tolist(), strict=True))
+                for row, value in zip(rows.tolist(), values @ np.array(weights.values), strict=True):
+                    assert summed.pop(row, 0.0) == pytest.approx(value, rel=1e-5, abs=1e-6)
+                assert not any(summed.values())
 
 
 @given(HISTORIES.filter(bool), st.integers(0, 3))
