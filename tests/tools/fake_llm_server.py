@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             text = text[:-12]
         self.send_completion(text, chat, finish_reason)
 
-    def send_completion(self, text: str, chat: bool, finish_reason: str) -> None:
+    def send_completion(self, text: Any, chat: bool, finish_reason: str) -> None:
         content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choice = {"index": 0, "finish_reason": finish_reason, **content}
         usage = {"prompt_tokens": 70, "completion_tokens": 30, "total_tokens": 100}
@@ -149,6 +149,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(400, {"error": {"message": "response_format is not supported"}})
             else:
                 self.answer(body)
+        elif fault == "parts":
+            names = names_for(body["messages"][-1]["content"])
+            text = "\n".join(f"{i}. {name}" for i, name in enumerate(names, 1))
+            half = len(text) // 2
+            parts = [{"type": "text", "text": part} for part in (text[:half], text[half:])]
+            self.send_completion([{"type": "reasoning", "summary": "hm"}, *parts], chat, "stop")
         elif fault == "prose":
             self.send_completion("I would rather not say.", chat, "stop")
         elif fault == "empty":

@@ -64,6 +64,11 @@ def test_a_chat_request(server: FakeServer, make_model: Any) -> None:
     }
 
 
+def test_a_text_that_comes_in_parts(server: FakeServer, make_model: Any) -> None:
+    server.faults[:] = ["parts"]
+    assert make_model().ask(CHAT, "list", 9).text == LIST
+
+
 def test_json_is_asked_for_by_a_schema(server: FakeServer, make_model: Any) -> None:
     text = make_model().ask(CHAT, "json", 1).text
     assert text.startswith('{"names": [')

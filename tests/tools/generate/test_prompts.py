@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def build(
 ) -> Prompt:
     builder = PromptBuilder(dataset, load_templates(), PromptSettings(**settings), endpoint)
     return builder.build(single_domain_histories(dataset, "train")[user], form)
+
+
+def test_letters_for_names_are_refused(dataset: Dataset) -> None:
+    names = [
+        replace(domain, name=letter) for domain, letter in zip(dataset.catalogue.domains, "AB", strict=True)
+    ]
+    unnamed = replace(dataset, catalogue=replace(dataset.catalogue, domains=(names[0], names[1])))
+    with pytest.raises(UsageError, match=r"the domains are named 'A' and 'B'.*ingest .* with --domains"):
+        build(unnamed, 0)
 
 
 def test_own_titles_each_once_the_last_time_oldest_first(dataset: Dataset) -> None:

@@ -236,7 +236,7 @@ def _read_reply(response: Any, seconds: float) -> Reply:
     try:
         choice = response.choices[0]
         message = getattr(choice, "message", None)
-        text = choice.text if message is None else message.content or ""
+        text = choice.text if message is None else _text(message.content)
         cut_off = choice.finish_reason == "length"
     except (AttributeError, TypeError, IndexError, KeyError) as error:
         raise _MalformedError(f"{error} in {response!r:.200}") from None
@@ -246,6 +246,13 @@ def _read_reply(response: Any, seconds: float) -> Reply:
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     tokens_in, tokens_out = (count if isinstance(count, int) else None for count in counts)
     return Reply(text, cut_off, tokens_in, tokens_out, round(seconds, 3))
+
+
+def _text(content: Any) -> Any:
+    """The text of a message; some servers send it in parts (``[{"type": "text", "text": ...}]``)."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    return content or ""
 
 
 def _told(error: Any) -> str:

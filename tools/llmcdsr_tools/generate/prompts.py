@@ -101,6 +101,11 @@ class PromptBuilder:
         self.settings, self.templates, self.endpoint = settings, templates, endpoint
         self._dataset = dataset
         self._names = tuple(domain.name for domain in dataset.catalogue.domains)
+        if set(self._names) == {"A", "B"}:  # what the official layout has for want of names
+            raise UsageError(
+                "the domains are named 'A' and 'B', which tells a language model nothing: ingest the data "
+                "set again with --domains and their names, such as --domains groceries kitchenware"
+            )
         # train users, by the domain of the names
         self._overlapped = tuple(self._example_users(domain) for domain in (0, 1))
 
