@@ -138,6 +138,7 @@ def measure(
     groups: Sequence[str] = GROUPS,
     parts: bool = True,
     most: int | None = None,
+    queries: Queries | None = None,
 ) -> Measured:
     """Measure scorers on the held-out histories of a split.
 
@@ -153,19 +154,21 @@ def measure(
         Measure parts of the group *all*, too, and coverage.
     most : int, optional
         At most so many targets a domain and group, of users drawn at random.
+    queries : Queries, optional
+        Those of the split, if they are at hand.
 
     Returns
     -------
     Measured
     """
-    everyone = Queries.of_data(data, split, positions)
+    everyone = queries or Queries.of_data(data, split, positions)
     counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1).astype(np.float64)
     measures: list[Measure] = []
     ranked: dict[tuple[str, str, str], Ranked] = {}
     for group in groups:
-        queries = everyone if group == "all" else everyone.cold(data.catalogue)
+        of_group = everyone if group == "all" else everyone.cold(data.catalogue)
         for domain in data.catalogue.domains:
-            chosen = queries.into(domain)
+            chosen = of_group.into(domain)
             chosen = chosen if most is None else chosen.sample(most)
             for scorer in scorers:
                 found = rank(scorer, chosen, domain, top=parts)

@@ -75,6 +75,14 @@ class Queries:
             [self.histories[i] for i in chosen.tolist()], self.targets[chosen], self.user_of[chosen]
         )
 
+    def joined(self, others: Queries) -> Queries:
+        """These queries, then the others."""
+        return Queries(
+            [*self.histories, *others.histories],
+            np.concatenate([self.targets, others.targets]),
+            np.concatenate([self.user_of, others.user_of]),
+        )
+
     def sample(self, most: int, seed: int = 0) -> Queries:
         """At most so many queries, those of users drawn at random as long as they fit."""
         if len(self.targets) <= most:

@@ -6,6 +6,7 @@ import math
 import time
 from concurrent.futures import Executor
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.measures import measure
 from llmcdsr_tools.evaluation.official import evaluate
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
@@ -151,6 +153,13 @@ class Training:
         self.item_adam.step_rows(gradient.items)
         return gradient.loss, meta_loss
 
+    @cached_property
+    def _validation(self) -> Queries:
+        """Every position of the validation histories, or of so many users that they fit."""
+        queries = Queries.of_data(self.data, "valid", "every")
+        parts = [queries.into(d).sample(VALIDATION_TARGETS) for d in self.data.catalogue.domains]
+        return parts[0].joined(parts[1])
+
     def validate(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """HR@10 and NDCG@10 of target domain A and B on validation, see `EpochMetrics.criterion`."""
         parameters = self.validated_parameters()
@@ -158,7 +167,13 @@ class Training:
         if self.settings.criterion == "ndcg":
             scorer = ModelScorer(backend, table)
             measured = measure(
-                [scorer], self.data, "valid", "every", groups=("all",), parts=False, most=VALIDATION_TARGETS
+                [scorer],
+                self.data,
+                "valid",
+                "every",
+                groups=("all",),
+                parts=False,
+                queries=self._validation,
             )
             found = [(m.hr10, m.ndcg10) for m in measured.measures]
         else:
