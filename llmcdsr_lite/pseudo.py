@@ -21,7 +21,7 @@ from llmcdsr_lite.search.protocol import Rows, Scores
 PseudoMode = Literal["off", "insert", "fuse"]
 Place = Literal["front", "spread"]
 Scope = Literal["domain", "recalled"]
-Source = Literal["titles", "companions", "both"]
+Source = Literal["titles", "companions", "both", "names"]
 Asked = Literal["auto", "off"] | Sequence[str]  # what a caller may ask for, one user
 MAX_PSEUDO_ITEMS = 1000
 MAX_WEIGHT = 1e6
@@ -90,9 +90,9 @@ class PseudoChoice:
         Where the caller gives names; never ``off``.
     validation : mapping
         JSON-able: how `auto` was chosen and what it is worth.
-    source : {"titles", "companions", "both"}
+    source : {"titles", "companions", "both", "names"}
         What the items of a history say: their titles; what other users who have them have in the domain;
-        or both, mixed.
+        both, mixed; or the names that a language model wrote for them.
     """
 
     auto: PseudoSetting = PseudoSetting()

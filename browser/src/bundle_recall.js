@@ -23,7 +23,7 @@ import { readFloat32 } from "./npy.js";
  * @typedef {object} PseudoChoice
  * @property {PseudoSetting} auto for histories without an item of the domain
  * @property {PseudoSetting} names where the caller gives names; never off
- * @property {"titles" | "companions" | "both"} source what the items of a history say
+ * @property {"titles" | "companions" | "both" | "names"} source what the items of a history say
  */
 
 /**
@@ -132,7 +132,7 @@ function checkLengths(items, hidden) {
  */
 function readChoice(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: each of 'recall.pseudo' must be an object`);
-  const source = oneOf(entry, "source", /** @type {const} */ (["titles", "companions", "both"]));
+  const source = oneOf(entry, "source", /** @type {const} */ (["titles", "companions", "both", "names"]));
   const [auto, names] = [readSetting(entry.auto), readSetting(entry.names)];
   if (names.mode === "off") {
     throw new BundleError(`${CONFIG}: field 'recall.pseudo': names: mode is 'off', expected another`);

@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "models").mkdir()
     for path in (ROOT / "models").iterdir():
         (place / "models" / path.name).symlink_to(path)
-    world = write_demo_world(place / "world", n_users=400)
+    world = write_demo_world(place / "world", n_users=3000)  # few of both domains
     new_names = {"groceries": "food", "kitchenware": "kitchen"}
     for source, target, opener in (
         (world.interactions, "ratings.csv.gz", gzip.open),

@@ -90,6 +90,14 @@ def show_prompts(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("--timeout", type=Number(0, min_open=True), default=120.0, show_default=True)
 @click.option("--retries", type=click.IntRange(0), default=6, show_default=True, help="Of a failed request.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of examples and order.")
+@click.option(
+    "--for",
+    "whom",
+    type=click.Choice(["users", "items"]),
+    default="users",
+    show_default=True,
+    help="items: one question an item, those with the same words in their titles sharing one.",
+)
 @click.option("--dry-run", is_flag=True, help="Send nothing: print example prompts, and what it would take.")
 @click.option("--price-in", type=Number(0), help="Of a million tokens, for --dry-run.")
 @click.option("--price-out", type=Number(0), help="Of a million tokens, for --dry-run.")
@@ -105,6 +113,7 @@ def generate(
     answers: Path | None,
     prompts: Path | None,
     split: Literal["train", "valid", "test"],
+    whom: Literal["users", "items"],
     users: Path | None,
     limit: int | None,
     dry_run: bool,
@@ -114,7 +123,7 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Have a language model write names for the single-domain users of DATASET.
+    """Have a language model write names for the single-domain users of DATASET, or for its items.
 
     The model is behind any server that speaks the OpenAI protocol. Every answer is kept as it comes: the
     same command, given again, asks only for users without one.
@@ -131,20 +140,23 @@ def generate(
         stage.GenerateSettings, {**options, "prompt": settings_of(PromptSettings, options)}
     )
     chosen = None if users is None else read_user_ids(users)
-    whom: dict[str, Any] = {"prompts": prompts, "split": split, "users": chosen, "limit": limit}
+    if whom == "items" and split != "train":
+        raise click.UsageError("--split is for users: items are asked for whatever the split")
+    asked = "items" if whom == "items" else split
+    wanted: dict[str, Any] = {"prompts": prompts, "split": asked, "users": chosen, "limit": limit}
     if dry_run:
-        plan = plan_generation(dataset, server, settings, **whom, price_in=price_in, price_out=price_out)
+        plan = plan_generation(dataset, server, settings, **wanted, price_in=price_in, price_out=price_out)
         click.echo(json.dumps(asdict(plan), ensure_ascii=False) if as_json else format_plan(plan))
         return
     try:
-        with counter("users") as progress:
+        with counter(whom) as progress:
             result = stage.generate(
                 dataset,
                 output,
                 server,
                 settings,
                 answers=answers,
-                **whom,
+                **wanted,
                 overwrite=overwrite,
                 progress=progress,
             )

@@ -116,6 +116,14 @@ def neighbours(dataset: Path, output: Path, n_neighbors: int, n_names: int, over
 @click.option("-o", "--output", required=True, type=FilePath, help=".npz file to write.")
 @titles_option
 @encoder_option
+@click.option(
+    "--for",
+    "whom",
+    type=click.Choice(["users", "items"]),
+    default="users",
+    show_default=True,
+    help="Whom the names are for; those of items are for `export --item-names`.",
+)
 @threads_option("Of the encoder")
 @overwrite_option
 @example("llmcdsr embed-names names.jsonl dataset --titles titles.npy --encoder minilm -o names.npz")
@@ -126,11 +134,28 @@ def embed_names(
     output: Path,
     titles: Path | None,
     encoder: Path | None,
+    whom: Literal["users", "items"],
     threads: int,
     overwrite: bool,
 ) -> None:
-    """Turn the names file NAMES of the users of DATASET into text embeddings."""
+    """Turn the names file NAMES of the users, or items, of DATASET into text embeddings."""
     from llmcdsr_tools import embed_names as stage
+    from llmcdsr_tools.item_names import embed_item_names
+
+    if whom == "items":
+        with counter("names") as progress:
+            n_items, n_names = embed_item_names(
+                names,
+                dataset,
+                output,
+                encoder=encoder,
+                titles=titles,
+                threads=threads,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        click.echo(f"{n_names:,} distinct names embedded, {n_items:,} items have some")
+        return
 
     with counter("names") as progress:
         result = stage.embed_names(

@@ -311,6 +311,9 @@ def _evaluate_officially(
     type=FilePath,
     help="Matrix of `embed`: the bundle can take new items. With --pretrained the one that it was made with.",
 )
+@click.option(
+    "--item-names", type=FilePath, help="File of `embed-names --for items`; needs --pretrained, too."
+)
 @overwrite_option
 @json_option
 @example("llmcdsr export run --text-embeddings titles.npy -o bundle")
@@ -323,6 +326,7 @@ def export(
     seed: int,
     pretrained: Path | None,
     text_embeddings: Path | None,
+    item_names: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -342,6 +346,7 @@ def export(
         overwrite=overwrite,
         pretrained=pretrained,
         text_embeddings=text_embeddings,
+        item_names=item_names,
     )
     _print_measured(measured, ("model",), as_json)
 

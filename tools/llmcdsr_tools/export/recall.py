@@ -14,6 +14,7 @@ from llmcdsr_lite.recall import FloatArray, RecallNetwork
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.export.companions import companion_vectors, mix
+from llmcdsr_tools.item_names import load_item_names
 from llmcdsr_tools.pretrain.stage import load_pretrained
 from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.text_initialization import load_text_embeddings
@@ -28,7 +29,11 @@ class SourcedNetwork:
 
 
 def recall_networks(
-    data: Dataset, pretrained: Path, text_embeddings: Path, poolers: FloatArray | None = None
+    data: Dataset,
+    pretrained: Path,
+    text_embeddings: Path,
+    poolers: FloatArray | None = None,
+    item_names: Path | None = None,
 ) -> tuple[SourcedNetwork, ...]:
     """Build the recall network of a bundle for each source: they differ in `names` alone.
 
@@ -41,6 +46,8 @@ def recall_networks(
         ``.npy`` matrix (items, E), the one that pre-training was done with.
     poolers : float array (2, H), optional
         Of names of domain A, of B; zeros, the mean, if not given.
+    item_names : Path, optional
+        What `embed_item_names` wrote: one more thing that items can say.
 
     Raises
     ------
@@ -72,11 +79,21 @@ def recall_networks(
     projections = np.stack(source.projections)
     network = RecallNetwork(titles, items, poolers.astype(np.float32), projections, (lengths[0], lengths[1]))
     companions = companion_vectors(data, items)
-    return (
+    networks = (
         SourcedNetwork("titles", network),
         SourcedNetwork("companions", replace(network, names=companions)),
         SourcedNetwork("both", replace(network, names=mix(data, titles, companions))),
     )
+    if item_names is None:
+        return networks
+    vectors = load_item_names(item_names, data)
+    if vectors.shape[1] != dimension:
+        raise DataError(f"{item_names}: {vectors.shape[1]} values a name, {pretrained} expects {dimension}")
+    named = np.zeros_like(titles)
+    for index, domain in enumerate(data.catalogue.domains):
+        own = slice(domain.start, domain.stop)
+        named[own] = project(vectors[own], source.projections[1 - index])
+    return (*networks, SourcedNetwork("names", replace(network, names=named)))
 
 
 def merged(

@@ -47,6 +47,7 @@ def export(
     overwrite: bool = False,
     pretrained: Path | None = None,
     text_embeddings: Path | None = None,
+    item_names: Path | None = None,
 ) -> Measured:
     """Write the bundle of a run; the mix of experts is learned on validation (`learn_mix`).
 
@@ -72,6 +73,8 @@ def export(
         What `pretrain` wrote. If the run was trained with pseudo items, the same file.
     text_embeddings : Path, optional
         ``.npy`` matrix (items, E), the one that pre-training was done with.
+    item_names : Path, optional
+        What `embed_item_names` wrote for the items: with `pretrained`, one more thing that they can say.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def export(
     table, max_length = parameters.item_embedding, parameters.config.max_length
     network, choices = None, (PseudoChoice(), PseudoChoice())
     text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
-    networks = _recall_networks(runs[0], header, data, best_for, pretrained, text_embeddings)
+    networks = _recall_networks(runs[0], header, data, best_for, pretrained, text_embeddings, item_names)
     if networks:
         a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
         choices = (a.choice(), b.choice())
@@ -159,15 +162,19 @@ def _recall_networks(
     best_for: BestFor,
     pretrained: Path | None,
     text_embeddings: Path | None,
+    item_names: Path | None,
 ) -> tuple[SourcedNetwork, ...]:
     """Recall networks, if they are asked for; the poolers are the run's, if it has trained any."""
     if pretrained is None:
+        if item_names is not None:
+            raise TrainingError("names of items need the pre-training, which projects them")
         return ()
     if text_embeddings is None:
         raise TrainingError("a recall network needs both the pre-training and its text embeddings")
     if header.pretrained_sha256 not in (None, file_hash(pretrained)):
         raise TrainingError(f"{pretrained}: is not the pre-training that {run} was trained with")
-    return recall_networks(data, pretrained, text_embeddings, load_poolers(best_model(run, best_for)))
+    poolers = load_poolers(best_model(run, best_for))
+    return recall_networks(data, pretrained, text_embeddings, poolers, item_names)
 
 
 def _summary(measured: Measured) -> list[dict[str, Any]]:

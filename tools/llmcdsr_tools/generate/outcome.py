@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer
 from llmcdsr_tools.generate.name_parsing import ParsedAnswer, parse_answer
 from llmcdsr_tools.generate.prompts import PromptBuilder
 from llmcdsr_tools.names import GeneratedNames, write_names
-from llmcdsr_tools.single_domain import SingleDomainHistory, single_domain_histories
+from llmcdsr_tools.single_domain import SingleDomainHistory, Whom, single_domain_histories
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def write_parsed(
     answers: Sequence[Answer],
     builder: PromptBuilder,
     dataset: Dataset,
-    split: Split,
+    split: Whom,
     generator: str,
 ) -> GenerationYield:
     """Write the names file of all answers, in the order of the split."""

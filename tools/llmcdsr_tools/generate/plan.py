@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.prompt_templates import load_templates
 from llmcdsr_tools.generate.prompts import OutputFormat, Prompt, estimate_tokens
 from llmcdsr_tools.generate.stage import GenerateSettings, select
+from llmcdsr_tools.single_domain import Whom
 
 _SAMPLE = 500  # prompts that the number of tokens is estimated from
 
@@ -22,7 +23,7 @@ class GenerationPlan:
     Parameters
     ----------
     n_requests : int
-        One a user; before any is tried again.
+        One a user or item; before any is tried again.
     n_without_title : int
         Users not asked for: their history has no title.
     tokens_in, tokens_out : int
@@ -47,7 +48,7 @@ def plan_generation(
     settings: GenerateSettings | None = None,
     *,
     prompts: Path | None = None,
-    split: Split = "train",
+    split: Whom = "train",
     users: Collection[str] | None = None,
     limit: int | None = None,
     price_in: float | None = None,

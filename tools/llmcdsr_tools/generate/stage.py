@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.dataset import Dataset, Split, load_dataset
+from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.generate.answers import open_answers
 from llmcdsr_tools.generate.asking import Asking, Failure, OutputFormatChoice, Wanted
 from llmcdsr_tools.generate.language_model import LanguageModel, OpenAIModel, ServerSettings
 from llmcdsr_tools.generate.outcome import GenerationYield, write_parsed
 from llmcdsr_tools.generate.prompt_templates import PromptTemplates, load_templates
 from llmcdsr_tools.generate.prompts import PromptBuilder, PromptSettings
-from llmcdsr_tools.single_domain import single_domain_histories
+from llmcdsr_tools.single_domain import Whom, single_domain_histories
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def generate(
     *,
     answers: Path | None = None,
     prompts: Path | None = None,
-    split: Split = "train",
+    split: Whom = "train",
     users: Collection[str] | None = None,
     limit: int | None = None,
     overwrite: bool = False,
@@ -107,8 +107,9 @@ def generate(
         The answers file; the output's name with ``.answers`` behind it if not given.
     prompts : Path, optional
         A TOML file in place of the shipped prompts, whole or in part.
-    split : {"train", "valid", "test"}
-        train: the single-domain users. The others: each user with one domain hidden, then the other.
+    split : {"train", "valid", "test", "items"}
+        train: the single-domain users. valid, test: each user with one domain hidden, then the other.
+        items: the items, those with the same words in their titles once.
     users : collection of str, optional
         Ask for these alone.
     limit : int, optional
@@ -169,7 +170,7 @@ def select(
     settings: GenerateSettings,
     templates: PromptTemplates,
     *,
-    split: Split = "train",
+    split: Whom = "train",
     users: Collection[str] | None = None,
     limit: int | None = None,
 ) -> Wanted:
@@ -187,8 +188,9 @@ def select(
         chosen = set(users)
         unknown = chosen - {history.user for history in histories}
         if unknown:
-            kind = "single-domain user" if split == "train" else "user with items of both domains"
-            raise DataError(f"{min(unknown)!r} is no {kind} of the {split} split ({len(unknown)} such names)")
+            kinds = {"train": "single-domain user of the train split", "items": "item that is asked for"}
+            kind = kinds.get(split, f"user with items of both domains of the {split} split")
+            raise DataError(f"{min(unknown)!r} is no {kind} ({len(unknown)} such names)")
         histories = [history for history in histories if history.user in chosen]
     titled = [h for h in histories if builder.titles(h.rows, 1 - h.domain)]
     random.Random(settings.prompt.seed).shuffle(titled)
@@ -205,7 +207,7 @@ def _check(server: ServerSettings, settings: GenerateSettings) -> None:
 
 def _describe(
     data: Dataset,
-    split: Split,
+    split: Whom,
     server: ServerSettings,
     settings: GenerateSettings,
     templates: PromptTemplates,
@@ -225,11 +227,11 @@ def _describe(
     }
 
 
-def _hash_dataset(data: Dataset, split: Split) -> str:
+def _hash_dataset(data: Dataset, split: Whom) -> str:
     """Hash of what prompts are made of."""
     catalogue = data.catalogue
     digest = hashlib.sha256(json.dumps([list(catalogue.titles), *map(vars, catalogue.domains)]).encode())
-    for histories in (data.train, data.split(split)):
+    for histories in (data.train, data.train if split == "items" else data.split(split)):
         digest.update(json.dumps(list(histories.users)).encode())
         digest.update(histories.offsets.tobytes())
         digest.update(histories.rows.tobytes())
