@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from llmcdsr_tools.dataset import load_dataset
+import numpy as np
+
+from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
@@ -38,24 +41,49 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--members", action="store_true", help="also the seeds as members of one bundle")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--users", type=int, help="train on so many users, drawn at random")
+    parser.add_argument("--newest", type=int, help="of the newest so many items of each history")
     arguments = parser.parse_args()
-    work, titles = arguments.work, arguments.titles
+    work, titles, dataset = arguments.work, arguments.titles, arguments.dataset
+    if arguments.users or arguments.newest:
+        dataset = work / "dataset"
+        if not dataset.exists():
+            save_dataset(smaller(load_dataset(arguments.dataset), arguments.users, arguments.newest), dataset)
     if arguments.recipe == "official":
         titles = None
     for number, seed in enumerate(arguments.seeds, 1):
         settings = recipe_settings(arguments.recipe, seed=seed)
         run = work / "run" / f"member-{number}"
-        train(
-            arguments.dataset, run, settings, text_embeddings=titles, resume=True, threads=arguments.threads
-        )
+        train(dataset, run, settings, text_embeddings=titles, resume=True, threads=arguments.threads)
         if not (work / f"bundle-{seed}").exists():
             export(run, work / f"bundle-{seed}")
-    single = [evaluate([work / f"bundle-{seed}"], arguments.dataset) for seed in arguments.seeds]
-    print_table(f"{len(single)} seeds", single, arguments.dataset)
+    single = [evaluate([work / f"bundle-{seed}"], dataset) for seed in arguments.seeds]
+    print_table(f"{len(single)} seeds", single, dataset)
     if arguments.members:
         if not (work / "bundle-members").exists():
             export(work / "run", work / "bundle-members")
-        print_table("members", [evaluate([work / "bundle-members"], arguments.dataset)], arguments.dataset)
+        print_table("members", [evaluate([work / "bundle-members"], dataset)], dataset)
+
+
+def smaller(data: Dataset, n_users: int | None, newest: int | None) -> Dataset:
+    """Fewer training users, and shorter histories; of held-out users, those that a small set would have.
+
+    Where items are left out one by one, the held-out histories are those of the training users. Elsewhere all
+    held-out users stay.
+    """
+    order = np.random.default_rng(21).permutation(len(data.train))
+    kept = np.sort(order[:n_users])
+    users = {data.train.users[user] for user in kept.tolist()}
+    one_by_one = data.train.users == data.test.users
+
+    def cut(histories: Histories, keep_all: bool, more: int) -> Histories:
+        pairs = [(h, u) for h, u in zip(histories, histories.users, strict=True) if keep_all or u in users]
+        length = None if newest is None else newest + more
+        lists = [h.tolist() if length is None else h[-length:].tolist() for h, _ in pairs]
+        return Histories.from_lists(lists, [u for _, u in pairs])
+
+    valid, test = (cut(data.split(s), not one_by_one, n) for s, n in (("valid", 1), ("test", 2)))  # type: ignore[arg-type]
+    return replace(data, train=cut(data.train, False, 0), valid=valid, test=test)
 
 
 def print_table(name: str, measured: Sequence[Measured], dataset: Path) -> None:
