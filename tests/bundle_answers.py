@@ -68,6 +68,10 @@ class Answers:
         self.ranges = [range(1, a + b + 1), range(1, a + 1), range(a + 1, a + b + 1)]
         self.model = read_parameters(mutant)
         self.counts = np.load(mutant.folder / "item_counts.npy")
+        self.mix = config.get("mix")
+        listed = "next_starts.npy" in config["files"]
+        names = ("starts", "rows", "weights")
+        self.next = [np.load(mutant.folder / f"next_{name}.npy") for name in names] if listed else None
         self.vectors = self.model.item_embedding.astype(np.float64)
         self.ordinary = max(np.abs(self.model.dense).max(), np.abs(self.vectors).max()) < ORDINARY
         length = self.model.config.max_length
@@ -88,39 +92,68 @@ class Answers:
                 if self.ordinary:  # only absurd values may be refused so late
                     raise
                 continue
-            self._check_order(whole, self.ranges[-1], history)
+            self._check_order(whole, self.ranges[-1], self._left_out(history))
             self._check_products(plain, self.ranges[number], history, users)
             expected = self.expected[number]
             if expected is not None:
                 assert np.abs(expected - users).max() <= 1e-3 * np.abs(expected).max() + 1e-6, "wrong model"
         near = recommender.similar(self.ids[2], 7)
-        self._check_order(near, self.ranges[0], [3])
+        self._check_order(near, self.ranges[0], {3})
         assert all(abs(item.score) < 1.0001 for item in near), "cosines beyond 1"
 
-    def _check_order(self, items: Any, within: range, history: list[int]) -> list[int]:
+    def _left_out(self, history: list[int]) -> set[int]:
+        """Items of the history that no answer has."""
+        excluded = [not self.mix or self.mix[d]["exclude_seen"] for d in (0, 1)]
+        return {row for row in history if excluded[row in self.ranges[2]]}
+
+    def _mix(self, history: list[int], domain: int) -> Any:
+        """What the mix adds to every row of a domain, (items + 1,), by the text of `mix.settings`."""
+        amounts = np.zeros(len(self.vectors))
+        if not self.mix:
+            return amounts
+        within = self.ranges[domain + 1]
+        weights = self.mix[domain]["warm" if set(history) & set(within) else "cold"]
+        near = np.zeros(len(self.vectors))
+        if self.next:
+            starts, rows, counts = self.next
+            for age, row in enumerate(history[::-1][:20]):
+                place = domain * len(self.vectors) + row
+                part = slice(starts[place], starts[place + 1])
+                near[rows[part]] += 0.8**age * counts[part].astype(np.float64)
+        for row in within:
+            ages = [age for age, one in enumerate(history[::-1]) if one == row]
+            amounts[row] = weights["next"] * np.log1p(20.0 * near[row]) + weights["repeat"] * np.log1p(
+                len(ages)
+            )
+            amounts[row] += weights["recent"] * 0.9 ** ages[0] if ages else 0.0
+        return amounts
+
+    def _check_order(self, items: Any, within: range, left_out: set[int]) -> list[int]:
         """Rows of an answer: as many as there are, distinct, allowed, finite and in order."""
         found, scores = [self.rows[item.id] for item in items], [item.score for item in items]
-        expected = min(7, len(set(within) - set(history)))
+        expected = min(7, len(set(within) - left_out))
         assert len(found) == expected == len(set(found)), f"{len(found)} items, expected {expected}"
-        assert all(row in within and row not in history for row in found), "a forbidden item"
+        assert all(row in within and row not in left_out for row in found), "a forbidden item"
         assert [item.title for item in items] == [self.titles[row - 1] for row in found], "wrong titles"
         assert np.isfinite(scores).all(), "scores that are not finite"
         assert scores == sorted(scores, reverse=True), "scores that are not in order"
         return found
 
     def _check_products(self, items: Any, within: range, history: list[int], users: Any) -> None:
-        """Scores are products with the item vectors, or shares of the counts, and the highest there are."""
-        found = self._check_order(items, within, history)
+        """Scores are products and what the mix adds, or shares of the counts, and the highest there are."""
+        left_out = self._left_out(history)
+        found = self._check_order(items, within, left_out)
         if history:
-            exact = self.vectors @ users  # (items + 1,)
-            size = np.abs(users).max() * np.abs(self.vectors).max() * len(users)
+            added = self._mix(history, self.ranges.index(within) - 1)
+            exact = self.vectors @ users + added  # (items + 1,)
+            size = np.abs(users).max() * np.abs(self.vectors).max() * len(users) + np.abs(added).max()
         else:
             counts = self.counts.astype(np.float64)
             exact, size = counts / max(1.0, counts[within.start : within.stop].sum()), 1.0
         tolerance = 1e-5 * size + 1e-30
         scores = np.array([item.score for item in items])
         assert np.abs(exact[found] - scores).max() <= tolerance, "scores that are not the products"
-        rest = np.setdiff1d(np.array(within), [*history, *found])
+        rest = np.setdiff1d(np.array(within), [*left_out, *found])
         assert exact[rest].max() <= scores.min() + tolerance, "a better item was left out"
 
 

@@ -25,7 +25,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.settings import KINDS, DomainMix, ExpertWeights
 
 STARTS, ROWS, WEIGHTS = "next_starts.npy", "next_rows.npy", "next_weights.npy"
 MIX_FILES = (STARTS, ROWS, WEIGHTS)
@@ -84,10 +84,14 @@ def _read_domain(path: Path, entry: Any) -> DomainMix:
     try:
         if not isinstance(entry["validation"], dict):
             raise TypeError("validation must be an object")
-        weights = {kind: ExpertWeights(**entry[kind]) for kind in ("warm", "cold")}
-        return DomainMix(**{**entry, **weights})
+        weights = {kind: ExpertWeights(**entry[kind]) for kind in KINDS}
+        mix = DomainMix(**{**entry, **weights})
     except (KeyError, TypeError, UsageError) as error:
         raise BundleError(f"{path}: field 'mix': {error}") from None
+    for found, expected in ((entry, asdict(mix)), *((entry[kind], asdict(weights[kind])) for kind in KINDS)):
+        if missing := expected.keys() - found.keys():  # a default would be another model
+            raise BundleError(f"{path}: field 'mix' has no field {min(missing)!r}")
+    return mix
 
 
 def _read_counts(folder: Path, domains: tuple[Domain, Domain]) -> NextCounts:
