@@ -17,7 +17,7 @@ from llmcdsr_tools.evaluation.measures import gains, measure
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.mix.counts import bundle_counts
-from llmcdsr_tools.mix.learning import learn_weights, ranks
+from llmcdsr_tools.mix.learning import learn_weights, ranks, sure_gain
 from llmcdsr_tools.mix.positions import Positions, collect
 from llmcdsr_tools.mix.regression import fit_weights, log_loss
 from llmcdsr_tools.mix.stage import learn_mix
@@ -175,6 +175,17 @@ def test_what_helps_is_taken_and_what_does_not_is_left() -> None:
     noise = learn_weights(replace(positions, values=positions.values[shuffled]))
     assert noise.weights == ExpertWeights()
     assert noise.gain == 0
+
+
+def test_a_gain_must_be_sure_for_positions_and_for_users() -> None:
+    # ten users of 100 positions each gain, 200 users of one position each lose
+    users = np.concatenate([np.repeat(np.arange(10), 100), np.arange(10, 210)])
+    noise = np.random.default_rng(3).normal(0, 0.01, len(users))
+    differences = np.where(users < 10, 0.1, -0.1) + noise
+    assert differences.mean() > 0.06
+    assert sure_gain(differences, users) == pytest.approx((10 * 0.1 - 200 * 0.1) / 210, abs=0.01)
+    assert sure_gain(-differences, users) < -0.06
+    assert sure_gain(0.1 + noise, users) == pytest.approx(0.1, abs=0.01)
 
 
 def test_few_users_teach_nothing() -> None:

@@ -2,8 +2,9 @@
 
 Forward selection by NDCG@10 in the whole domain, cross-fitted: weights are fitted on one half of the users
 and measured on the other, both ways, so that what is claimed was not fitted. An expert is taken if its gain
-less `MARGIN` standard errors (paired, clustered by user) is above zero. In the end the weights of the chosen
-ones are fitted on all positions.
+less `MARGIN` standard errors (paired, clustered by user) is above zero, both for the mean position and for
+the mean user: the few users with most positions alone must not decide for all. In the end the weights of the
+chosen ones are fitted on all positions.
 """
 
 from __future__ import annotations
@@ -79,10 +80,7 @@ def learn_weights(positions: Positions, seed: int = 0) -> Learned:
     best = alone
     while len(chosen) < len(EXPERTS):
         tried = {e: crossed([*chosen, e]) for e in range(len(EXPERTS)) if e not in chosen}
-        sure = {
-            e: (found - best).mean() - MARGIN * standard_error(found - best, positions.users)
-            for e, found in tried.items()
-        }
+        sure = {e: sure_gain(found - best, positions.users) for e, found in tried.items()}
         surest = max(sure, key=lambda e: sure[e])
         if sure[surest] <= 0:
             break
@@ -98,6 +96,18 @@ def learn_weights(positions: Positions, seed: int = 0) -> Learned:
         float(best.mean()),
         float((best - alone).mean()),
         standard_error(best - alone, positions.users),
+    )
+
+
+def sure_gain(differences: Floats, users: npt.NDArray[np.int64]) -> float:
+    """Least that is sure of the mean difference (n,), over positions and over users."""
+    distinct, place, counts = np.unique(users, return_inverse=True, return_counts=True)
+    of_users = np.bincount(place, differences) / counts
+    return float(
+        min(
+            differences.mean() - MARGIN * standard_error(differences, users),
+            of_users.mean() - MARGIN * standard_error(of_users, distinct),
+        )
     )
 
 
