@@ -18,7 +18,7 @@ from llmcdsr_tools.mix.learning import LEAST_USERS, Learned, learn_weights, rank
 from llmcdsr_tools.mix.offsets import learn_offsets
 from llmcdsr_tools.mix.positions import Positions, collect
 
-MOST_TARGETS = 5000  # of a domain and kind of user
+MOST_TARGETS = 10_000  # of a domain and kind of user
 
 
 def learn_mix(
