@@ -18,7 +18,7 @@ from typing import Any, Literal
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
-from llmcdsr_tools.evaluation.official import Result, evaluate, open_model, open_pseudo
+from llmcdsr_tools.evaluation.official import Result, evaluate, open_answers, open_model
 from llmcdsr_tools.export import export
 from llmcdsr_tools.ingest import IngestSettings, ingest
 from llmcdsr_tools.neighbours import neighbours
@@ -163,8 +163,8 @@ def measure(recipe: Recipe, seed: int, folder: Path, inputs: Inputs) -> list[Res
         overwrite=True,
     )
     data = load_dataset(inputs.dataset)
-    model, pseudo = open_model(folder / "bundle", data), open_pseudo(folder / "bundle")
-    results = evaluate(*model, data, pseudo=pseudo)
+    model, answers = open_model(folder / "bundle", data), open_answers(folder / "bundle")
+    results = evaluate(*model, data, answers=answers)
     kept.write_text(json.dumps([asdict(r) for r in results]), encoding="utf-8")
     return results
 
@@ -174,17 +174,15 @@ def _result(value: dict[str, Any]) -> Result:
 
 
 def print_table(measured: dict[str, list[list[Result]]]) -> None:
-    """For both protocols, a line for every recipe, without pseudo items at request time and with them."""
+    """For both protocols, a line for every recipe, of the model alone and of its bundle with the mix."""
     for protocol in ("sampled", "full"):
         print("among 999 negatives" if protocol == "sampled" else "\namong the whole domain")
         print(f"{'HR@10 +- / NDCG@10':<44}{'all: A':>21}{'all: B':>21}{'cold: A':>21}{'cold: B':>21}")
         for name, seeds in measured.items():
-            uses = (
-                ("off", "auto") if any(r.pseudo == "auto" for results in seeds for r in results) else ("off",)
-            )
-            for use in uses:
-                label = RECIPES[name].label if use == "off" else "    the same, pseudo items at request time"
-                print(f"{label:<44}" + "".join(f"{cell:>21}" for cell in _cells(seeds, protocol, use)))
+            mixed = any(r.scored_by == "bundle" for results in seeds for r in results)
+            for by in ("model", "bundle") if mixed else ("model",):
+                label = RECIPES[name].label if by == "model" else "    the same with its mix"
+                print(f"{label:<44}" + "".join(f"{cell:>21}" for cell in _cells(seeds, protocol, by)))
 
 
 def print_validation(runs: Path, recipes: Sequence[str], seeds: Sequence[int]) -> None:
@@ -199,11 +197,11 @@ def print_validation(runs: Path, recipes: Sequence[str], seeds: Sequence[int]) -
         print(f"{RECIPES[name].label:<44}{mean:>13.4f} {spread:.4f}")
 
 
-def _cells(seeds: list[list[Result]], protocol: str, use: str) -> list[str]:
+def _cells(seeds: list[list[Result]], protocol: str, by: str) -> list[str]:
     """Target domain A and B of all users, then of cold cross-domain ones."""
-    # a bundle whose setting is "off" answers alike with and without pseudo items: it is measured once
+    # a bundle that adds nothing to its model's scores is measured once
     chosen = [
-        [r for r in results if r.protocol == protocol and r.pseudo == use]
+        [r for r in results if r.protocol == protocol and r.scored_by == by]
         or [r for r in results if r.protocol == protocol]
         for results in seeds
     ]

@@ -5,9 +5,8 @@
 A share of the overlapped training users is kept whole, each other one is cut into two users of one
 domain. For each share a recommender (the best recipe) and a recall network are trained, and for cold users
 (no item of the target's domain in the history) the last item of the test histories is ranked: by the model
-alone, and with the pseudo items that validation chose, recalled by titles, by companions, by both, and by
-the surest of these ("auto", which may be none), and with the mix on top. What is there already is not made
-again.
+alone; with pseudo items recalled by titles, by companions, by both, their weights fitted on validation, sure or
+not; and by the learned mix, in which an expert must be sure of its gain. What is there already is not made again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.pseudo import PseudoChoice
+from llmcdsr_lite.mix.settings import DomainMix
 from llmcdsr_tools.batches import user_domains
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
@@ -28,11 +27,13 @@ from llmcdsr_tools.evaluation.comparison import MARGIN, difference
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, Ranked, gains, rank
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.evaluation.scorers import BundleScorer
-from llmcdsr_tools.export.choose_pseudo import choose_pseudo
-from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
+from llmcdsr_tools.evaluation.scorers import BundleScorer, ModelScorer
+from llmcdsr_tools.export.recall import merged, recall_networks
 from llmcdsr_tools.mix.counts import bundle_counts
-from llmcdsr_tools.mix.stage import learn_mix
+from llmcdsr_tools.mix.learning import fit_experts
+from llmcdsr_tools.mix.positions import collect
+from llmcdsr_tools.mix.pseudo_scores import PseudoScores
+from llmcdsr_tools.mix.stage import MOST_TARGETS, learn_mix
 from llmcdsr_tools.pretrain import PretrainSettings, pretrain
 from llmcdsr_tools.run import best_model
 from llmcdsr_tools.train import TrainSettings, train
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--titles", type=Path, required=True)
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.25, 0.05, 0.0])
+    parser.add_argument("--item-names", type=Path, help="file of `embed-names --for items`: one more source")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     data = load_dataset(arguments.dataset)
@@ -53,7 +55,7 @@ def main() -> None:
         if not (folder / "dataset").exists():
             save_dataset(cut(data, share, arguments.seed), folder / "dataset")
         print(f"{share:.0%} of the overlapped users whole", flush=True)
-        study(folder, arguments.titles, arguments.seed)
+        study(folder, arguments.titles, arguments.seed, arguments.item_names)
 
 
 def cut(data: Dataset, share: float, seed: int) -> Dataset:
@@ -75,7 +77,7 @@ def cut(data: Dataset, share: float, seed: int) -> Dataset:
     return replace(data, train=Histories.from_lists(lists, users))
 
 
-def study(folder: Path, titles: Path, seed: int) -> None:
+def study(folder: Path, titles: Path, seed: int, item_names: Path | None) -> None:
     """Train what is not there, and print a line for each way of recalling."""
     dataset, run, pretrained = (folder / name for name in ("dataset", "run", "pretrained.npz"))
     data = load_dataset(dataset)
@@ -85,35 +87,35 @@ def study(folder: Path, titles: Path, seed: int) -> None:
     parameters, _ = load_model(best_model(run, "mean"))
     parameters.item_embedding[0] = 0
     backend, table = NumpyBackend(parameters), parameters.item_embedding
-    networks = recall_networks(data, pretrained, titles)
-    counts = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
-    plain = Bundle(data.catalogue, parameters, counts)
+    networks = recall_networks(data, pretrained, titles, item_names=item_names)
+    max_length = parameters.config.max_length
+    pseudo = [PseudoScores(backend, table, data.catalogue, n.network, n.source, max_length) for n in networks]
+    popularity = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
+    plain = Bundle(data.catalogue, parameters, popularity)
     alone = cold_ranks(plain, data)
     tell("model alone", alone, alone, data)
-    max_length = parameters.config.max_length
-    for sourced in networks:
-        a, b = choose_pseudo(backend, table, data, [sourced], max_length=max_length)
-        shown = tuple(PseudoChoice(t.auto.shown.setting, source=sourced.source) for t in (a, b))
-        found = replace(plain, recall=sourced.network, pseudo=(shown[0], shown[1]))
+    for sourced, scores in zip(networks, pseudo, strict=True):
+        first, second = (fitted(plain, backend, data, index, scores, seed) for index in (0, 1))
+        found = replace(plain, recall=sourced.network, mix=(first, second))
         tell(f"by {sourced.source}", cold_ranks(found, data), alone, data)
-    a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
-    chosen = with_choices(plain, data, networks, (a.choice(), b.choice()))
-    tell("auto", cold_ranks(chosen, data), alone, data)
-    settings = zip(data.catalogue.domains, chosen.pseudo, strict=True)
-    print("   ", "; ".join(f"{domain.name}: {choice.auto}" for domain, choice in settings))
-    next_counts = bundle_counts(data)
-    mix = learn_mix(BundleScorer(chosen, backend), data, next_counts, seed)
-    tell("auto and mix", cold_ranks(replace(chosen, mix=mix, next_counts=next_counts), data), alone, data)
+        print("   ", first.cold, "|", second.cold)
+    counts = bundle_counts(data)
+    mix = learn_mix(ModelScorer(backend, table), data, counts, seed, pseudo)
+    bundle = replace(plain, recall=merged(data, networks, mix), mix=mix, next_counts=counts)
+    tell("learned mix", cold_ranks(bundle, data), alone, data)
+    print("   ", mix[0], "|", mix[1])
 
 
-def with_choices(
-    plain: Bundle,
-    data: Dataset,
-    networks: tuple[SourcedNetwork, ...],
-    choices: tuple[PseudoChoice, PseudoChoice],
-) -> Bundle:
-    """A bundle with the pseudo items that were chosen."""
-    return replace(plain, recall=merged(data, networks, choices), pseudo=choices)
+def fitted(
+    plain: Bundle, backend: NumpyBackend, data: Dataset, index: int, scores: PseudoScores, seed: int
+) -> DomainMix:
+    """The mix with pseudo items of one source alone, their weights fitted on validation."""
+    domains = data.catalogue.domains
+    queries = Queries.of_data(data, "valid", "every").into(domains[index]).cold(data.catalogue)
+    model = ModelScorer(backend, plain.item_vectors)
+    some = queries.sample(MOST_TARGETS, seed)
+    positions = collect(model, some, index, domains, None, seed, scores)
+    return DomainMix(cold=fit_experts(positions, seed).weights, source=scores.source)
 
 
 def cold_ranks(bundle: Bundle, data: Dataset) -> list[Ranked]:

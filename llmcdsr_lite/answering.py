@@ -110,4 +110,4 @@ def make_recaller(
         network = replace(network, search=search)
     names = NameVectors(bundle.catalogue, network, encoder)
     max_length = bundle.parameters.config.max_length
-    return PseudoRecall(bundle.catalogue, network, bundle.pseudo, max_length, names)
+    return PseudoRecall(bundle.catalogue, network, bundle.mix, max_length, names)

@@ -9,7 +9,6 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.bundle.mix import NO_MIX
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.results import Explanation, Recommendation
 
 
@@ -38,7 +37,7 @@ def explanation_text(explanation: Explanation) -> str:
     lines.append(f"pseudo items: {explanation.setting}")
     if explanation.pseudo:
         pseudo = [
-            (f"cosine {p.similarity:6.3f}", f"weight {p.weight:.3g}", p.id, p.title)
+            (f"cosine {p.similarity:6.3f}", "inserted" if p.inserted else "", p.id, p.title)
             for p in explanation.pseudo
         ]
         lines.append(_table(pseudo))
@@ -57,10 +56,6 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
         f"model: {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, "
         f"{config.n_heads} heads, histories up to {config.max_length} items"
     )
-    if bundle.recall is not None:
-        for domain, choice in zip(domains, bundle.pseudo, strict=True):
-            by = "" if choice.auto.mode == "off" else f", recalled by {choice.source}"
-            lines.append(f"pseudo items for {domain.name}: {choice.auto}{by}{_gain(choice)}")
     if bundle.mix != NO_MIX:
         lines += [f"mix for {domain.name}: {mix}" for domain, mix in zip(domains, bundle.mix, strict=True)]
     if bundle.new_items is not None:
@@ -74,14 +69,6 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
 def _members(bundle: Bundle) -> str:
     n = len(bundle.parameters.members)
     return f"{n} members, each " if n > 1 else ""
-
-
-def _gain(choice: PseudoChoice) -> str:
-    """What the setting was worth on validation, where it was tried."""
-    gain, off = choice.validation.get("gain"), choice.validation.get("hr10_off")
-    if choice.auto.mode == "off" or not isinstance(gain, float) or not isinstance(off, float):
-        return ""
-    return f" (validation HR@10 {off + gain:.4f}, {gain:+.4f})"
 
 
 def _fields(catalogue: Catalogue, item_id: str) -> tuple[str, str, str]:

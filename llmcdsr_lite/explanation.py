@@ -60,7 +60,7 @@ class Explainer:
         shares = self._ranking.shares(top, history, pseudo, *rows) if top else {}
         items = history.tolist() if top else []
         return Explanation(
-            "off" if pseudo is None else str(pseudo.setting),
+            "off" if pseudo is None else str(pseudo),
             () if pseudo is None else self._described(pseudo, history),
             tuple(Influence(*self._item(r), change) for r, change in zip(items, changes, strict=True)),
             {name: share for name, share in shares.items() if share or name == "model"},
@@ -89,12 +89,11 @@ class Explainer:
         return changes
 
     def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:
-        weights = [pseudo.setting.weight] * len(pseudo.rows)
-        if pseudo.setting.mode == "insert":
-            n_seen = pseudo.n_seen(len(history), self._max_length)
-            weights = [float(i < n_seen) for i in range(len(pseudo.rows))]
-        found = zip(pseudo.rows.tolist(), pseudo.similarities.tolist(), weights, strict=True)
-        return tuple(PseudoItem(*self._item(row), similarity, weight) for row, similarity, weight in found)
+        n_seen = pseudo.n_seen(len(history), self._max_length) if pseudo.weights.inserted else 0
+        return tuple(
+            PseudoItem(*self._item(row), similarity, place < n_seen)
+            for place, (row, similarity) in enumerate(zip(pseudo.rows.tolist(), pseudo.similarities.tolist()))
+        )
 
     def _item(self, row: int) -> tuple[str, str]:
         return self._catalogue.ids[row - 1], self._catalogue.titles[row - 1]

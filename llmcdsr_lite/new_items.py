@@ -264,7 +264,7 @@ def _grown_recall(bundle: Bundle, recall: RecallNetwork, text: FloatArray, growt
     items: list[FloatArray] = []
     for index, rows in enumerate(growth.chosen):
         said = project(text[rows], projections[1 - index])
-        says_titles = bundle.pseudo[1 - index].source == "titles"  # the choice for the other domain as target
+        says_titles = bundle.mix[1 - index].source == "titles"  # the choice for the other domain as target
         names.append(said if says_titles else np.zeros_like(said))
         items.append(unit_rows(project(text[rows], projections[index])))
     return replace(recall, names=growth.rows(recall.names, *names), items=growth.rows(recall.items, *items))

@@ -12,8 +12,8 @@ from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.fusion import Fusion
 from llmcdsr_lite.mix.mixture import Mixture
+from llmcdsr_lite.mix.similarity import Similarity
 from llmcdsr_lite.pseudo import PseudoItems
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
@@ -61,7 +61,7 @@ class Ranking:
     bundle : Bundle
     backend : Backend
     search : Search
-        Users to whose scores pseudo items add something are searched for exactly.
+        Users to whose scores the similarity to pseudo items is added are searched for exactly.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, search: Search) -> None:
@@ -77,14 +77,14 @@ class Ranking:
         self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
     ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
         """Rows and scores (n, k), and who has neither items nor pseudo items and gets the most popular."""
-        plain, fused, empty = _by_search(histories, pseudo)
+        plain, similar, empty = _by_search(histories, pseudo)
         if plain and len(plain) == len(histories):  # as most are
             return *self._find(histories, pseudo, k, filters), np.zeros(len(histories), dtype=bool)
         rows, scores = nothing(len(histories), k)
-        for chosen in (plain, fused):
+        for chosen in (plain, similar):
             if chosen:
                 some, of_some = [histories[i] for i in chosen], [pseudo[i] for i in chosen]
-                rows[chosen], scores[chosen] = self._find(some, of_some, k, filters, fuse=chosen is fused)
+                rows[chosen], scores[chosen] = self._find(some, of_some, k, filters)
         fallback = np.zeros(len(histories), dtype=bool)
         if empty:
             # all of them have an empty history: one answer serves them all
@@ -98,17 +98,15 @@ class Ranking:
         pseudo: Sequence[PseudoItems | None],
         k: int,
         filters: Filters,
-        *,
-        fuse: bool = False,
     ) -> tuple[Rows, Scores]:
-        """Rows and scores (n, k) of users with something to go by."""
+        """Rows and scores (n, k) of users with something to go by, all with similarities or none."""
         users = self.represent(histories, pseudo)
         blocked = [filters.blocked(rows) for rows in histories]
         bonuses = [self.mixture.bonus(history, filters.start, filters.stop) for history in histories]
         within = (filters.start, filters.stop, blocked, filters.allowed)
         of_users = None if all(bonus is None for bonus in bonuses) else bonuses
-        if fuse:
-            return self._exact.search(users, k, *within, of_users, self._fusion(pseudo))
+        if _is_similar(pseudo[0]):
+            return self._exact.search(users, k, *within, of_users, self._similarity(pseudo))
         return self._search.search(users, k, *within, of_users)
 
     def scores(
@@ -122,9 +120,9 @@ class Ranking:
         """Score of one item after each history (n,), where ``start <= row < stop`` is asked for."""
         wanted = np.array([row])
         scores = self.represent(histories, pseudo) @ self._bundle.item_vectors[wanted].T  # (n, 1)
-        fusion = self._fusion(pseudo)
-        if fusion is not None:
-            fusion.add(scores, slice(0, len(histories)), wanted)
+        similarity = self._similarity(pseudo)
+        if similarity is not None:
+            similarity.add(scores, slice(0, len(histories)), wanted)
         for i, history in enumerate(histories):
             bonus = self.mixture.bonus(history, start, stop)
             if bonus is not None:
@@ -137,13 +135,13 @@ class Ranking:
     ) -> dict[str, float]:
         """What the model and everything that is added give to the score of one item, by name."""
         wanted = np.array([row])
-        model = self.represent([history], [pseudo]) @ self._bundle.item_vectors[wanted].T  # (1, 1)
-        shares = {"model": float(model[0, 0])}
-        fusion = self._fusion([pseudo])
-        if fusion is not None:
-            fused = np.zeros((1, 1), dtype=np.float32)
-            fusion.add(fused, slice(0, 1), wanted)
-            shares["pseudo"] = float(fused[0, 0])
+        users = np.concatenate([self.represent([history], [None]), self.represent([history], [pseudo])])
+        model, with_inserted = (users @ self._bundle.item_vectors[row]).tolist()
+        similar = np.zeros((1, 1), dtype=np.float32)
+        similarity = self._similarity([pseudo])
+        if similarity is not None:
+            similarity.add(similar, slice(0, 1), wanted)
+        shares = {"model": model, "similar": float(similar[0, 0]), "inserted": with_inserted - model}
         boundary = self._bundle.catalogue.domains[1].start
         return shares | self.mixture.shares(history, row, both=start < boundary < stop)
 
@@ -154,9 +152,9 @@ class Ranking:
         users = self.represent(histories, pseudo)
         table = self._bundle.item_vectors[domain.start : domain.stop]
         scores: npt.NDArray[np.float32] = np.asarray(users @ table.T, dtype=np.float32)
-        fusion = self._fusion(pseudo)
-        if fusion is not None:
-            fusion.add(scores, slice(0, len(histories)), np.arange(domain.start, domain.stop))
+        similarity = self._similarity(pseudo)
+        if similarity is not None:
+            similarity.add(scores, slice(0, len(histories)), np.arange(domain.start, domain.stop))
         for i, history in enumerate(histories):
             bonus = self.mixture.bonus(history, domain.start, domain.stop)
             if bonus is not None:
@@ -164,11 +162,17 @@ class Ranking:
         return scores
 
     def represent(self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]) -> Representations:
-        """User representations (n, H), inserted items included; zero where there is nothing."""
-        sequences = [
-            history if items is None else items.sequence(history, self._max_length)
-            for history, items in zip(histories, pseudo, strict=True)
-        ]
+        """User representations (n, H), moved by what is inserted; zero where there is nothing."""
+        users = self._represent(histories)
+        inserted = [(i, p) for i, p in enumerate(pseudo) if p is not None and p.weights.inserted]
+        if inserted:
+            sequences = [p.sequence(histories[i], self._max_length) for i, p in inserted]
+            weights = np.array([[p.weights.inserted] for _, p in inserted], dtype=np.float32)
+            chosen = [i for i, _ in inserted]
+            users[chosen] += weights * (self._represent(sequences) - users[chosen])
+        return users
+
+    def _represent(self, sequences: Sequence[Rows]) -> Representations:
         if all(map(len, sequences)):
             return _finite(self._backend.represent(sequences))
         users = np.zeros((len(sequences), self._bundle.item_vectors.shape[1]), dtype=np.float32)
@@ -177,8 +181,8 @@ class Ranking:
             users[filled] = _finite(self._backend.represent([sequences[i] for i in filled]))
         return users
 
-    def _fusion(self, pseudo: Sequence[PseudoItems | None]) -> Fusion | None:
-        return None if self._bundle.recall is None else Fusion(self._bundle.recall, pseudo)
+    def _similarity(self, pseudo: Sequence[PseudoItems | None]) -> Similarity | None:
+        return None if self._bundle.recall is None else Similarity(self._bundle.recall, pseudo)
 
     def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
         """Most popular items, scored by their share of the interactions of the rows asked for."""
@@ -202,13 +206,17 @@ def _finite(users: Representations) -> Representations:
 def _by_search(
     histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
 ) -> tuple[list[int], list[int], list[int]]:
-    """Who is searched for, who is with something added to the scores, and who has nothing to go by."""
-    plain, fused, empty = [], [], []
+    """Who is searched for, who is with similarities added to the scores, and who has nothing to go by."""
+    plain, similar, empty = [], [], []
     for i, items in enumerate(pseudo):
-        if items is not None and items.setting.mode == "fuse":
-            fused.append(i)
+        if _is_similar(items):
+            similar.append(i)
         elif items is not None or len(histories[i]):
             plain.append(i)
         else:
             empty.append(i)
-    return plain, fused, empty
+    return plain, similar, empty
+
+
+def _is_similar(pseudo: PseudoItems | None) -> bool:
+    return pseudo is not None and bool(pseudo.weights.similar)

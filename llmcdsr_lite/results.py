@@ -32,15 +32,14 @@ class PseudoItem:
     id, title : str
     similarity : float
         Its cosine to the pooled names.
-    weight : float
-        Where pseudo items are fused, what a cosine of 1 adds to a score. Where they are inserted, 1 for
-        those that the recommender saw, 0 for those that a long history left no room for.
+    inserted : bool
+        Whether the recommender saw it; a long history leaves no room for any.
     """
 
     id: str
     title: str
     similarity: float
-    weight: float
+    inserted: bool
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Explanation:
         The known items of the history, oldest first; empty without a recommendation, or where it is the
         most popular items.
     shares : mapping
-        What the score of the first recommendation is made of, by name: ``model``, ``pseudo``, the experts of
-        the mix (`mix.settings`) and ``offset``; those that gave nothing are left out.
+        What the score of the first recommendation is made of, by name: ``model``, the experts of the mix
+        (`mix.settings`) and ``offset``; those that gave nothing are left out.
     """
 
     setting: str

@@ -17,7 +17,7 @@ from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 
 FORMAT = "llmcdsr-bundle"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CHECKSUM = "config_sha256"
 
 # Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.

@@ -57,7 +57,6 @@ from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import FolderKind, atomic_folder
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
@@ -98,8 +97,6 @@ class Bundle:
     folder : Path or None
         Where it was read from.
     recall : RecallNetwork or None
-    pseudo : tuple of two PseudoChoice
-        What is done with pseudo items for target domain A and B; only with a recall network.
     new_items : TitleMap or None
         What makes vectors of new items.
     hashes : mapping
@@ -107,7 +104,7 @@ class Bundle:
     index : BundleIndex or None
         Graphs for approximate search.
     mix : tuple of two DomainMix
-        What is added to the model's scores for target domain A and B.
+        What is added to the model's scores for target domain A and B; pseudo items need the recall network.
     next_counts : NextCounts or None
         Needed where the mix weighs them.
     """
@@ -118,7 +115,6 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     recall: RecallNetwork | None = None
-    pseudo: tuple[PseudoChoice, PseudoChoice] = (PseudoChoice(), PseudoChoice())
     new_items: TitleMap | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     index: BundleIndex | None = None
@@ -166,7 +162,7 @@ def write_bundle(
         parts: dict[str, Any] = {}
         version = 1  # the oldest that has all of it
         if bundle.recall is not None:
-            part_names, parts["recall"] = write_recall(out, bundle.recall, bundle.pseudo)
+            part_names, parts["recall"] = write_recall(out, bundle.recall)
             names, version = (*names, *part_names), max(version, RECALL_VERSION)
         if bundle.new_items is not None:
             part_names, parts["new_items"] = write_new_items(out, bundle.new_items)
@@ -174,7 +170,7 @@ def write_bundle(
         if bundle.index is not None:
             part_names, parts["index"] = write_index(out, bundle.index)
             names, version = (*names, *part_names), max(version, INDEX_VERSION)
-        if bundle.mix != NO_MIX or bundle.next_counts is not None:
+        if bundle.mix != NO_MIX or bundle.next_counts is not None or bundle.recall is not None:
             part_names, parts["mix"] = write_mix(out, bundle.mix, bundle.next_counts)
             names, version = (*names, *part_names), max(version, MIX_VERSION)
         description = {
@@ -253,11 +249,11 @@ def _read(folder: Path) -> Bundle:
     make = SASRecParameters if n_members == 1 else SASRecEnsemble
     parameters = make(config, item_vectors, dense)
     check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
-    recall, pseudo = read_recall(folder, description, n_rows)
+    recall = read_recall(folder, description, n_rows)
     new_items = read_new_items(folder, description, sizes)
     hashes = {CONFIG: config_hash, **{name: entry["sha256"] for name, entry in description["files"].items()}}
     index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)
-    mix, next_counts = read_mix(folder, description, catalogue.domains)
+    mix, next_counts = read_mix(folder, description, catalogue.domains, with_recall=recall is not None)
     _LOG.debug("%s: read and verified, %d items", folder, config.n_items)
     return Bundle(
         catalogue,
@@ -266,7 +262,6 @@ def _read(folder: Path) -> Bundle:
         training,
         folder,
         recall,
-        pseudo,
         new_items,
         hashes,
         index,

@@ -29,7 +29,7 @@ from llmcdsr_lite.mix.settings import KINDS, DomainMix, ExpertWeights
 
 STARTS, ROWS, WEIGHTS = "next_starts.npy", "next_rows.npy", "next_weights.npy"
 MIX_FILES = (STARTS, ROWS, WEIGHTS)
-MIX_VERSION = 4  # of the format, the first that has it
+MIX_VERSION = 5  # of the format, the first that has it in this form
 _MOST = 1 << 40
 NO_MIX: Mixes = (DomainMix(), DomainMix())
 
@@ -48,7 +48,7 @@ def write_mix(
 
 
 def read_mix(
-    folder: Path, description: dict[str, Any], domains: tuple[Domain, Domain]
+    folder: Path, description: dict[str, Any], domains: tuple[Domain, Domain], *, with_recall: bool
 ) -> tuple[Mixes, NextCounts | None]:
     """Read the mix of a bundle, if it has one; its files have been checked for their hash.
 
@@ -63,12 +63,16 @@ def read_mix(
     if described is None:
         if listed:
             raise BundleError(f"{path}: lists {listed[0]}, but has no field 'mix'")
+        if with_recall:
+            raise BundleError(f"{path}: has a recall network, but no field 'mix' that says what for")
         return NO_MIX, None
     if description["format_version"] < MIX_VERSION:
         raise BundleError(f"{path}: field 'mix' needs format version {MIX_VERSION}")
     if not isinstance(described, list) or len(described) != 2:
         raise BundleError(f"{path}: field 'mix' must list two domains")
     first, second = (_read_domain(path, entry) for entry in described)
+    if not with_recall and any(mix.cold.recalls for mix in (first, second)):
+        raise BundleError(f"{path}: field 'mix' weighs pseudo items, but there is no recall network")
     counts = None
     if listed:
         missing = [name for name in MIX_FILES if name not in listed]

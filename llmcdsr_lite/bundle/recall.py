@@ -12,22 +12,19 @@ recall_projections.npy  float32 (2, H', E), may be left out: text embedding to t
                         domain A, of domain B
 ======================= =====================================================================
 
-``recall`` in config.json: ``hidden`` (H'), ``text`` (E, or null without projections), ``title_lengths``
-(mean length of projected titles in the space of A, of B) and ``pseudo``, what is done with pseudo items for
-target domain A and target domain B (`PseudoChoice`).
+``recall`` in config.json: ``hidden`` (H'), ``text`` (E, or null without projections) and ``title_lengths``
+(mean length of projected titles in the space of A, of B). What is done with pseudo items is in ``mix``.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmcdsr_lite.bundle.files import CONFIG, let_go, read_array, read_size
-from llmcdsr_lite.errors import BundleError, UsageError
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.recall import FloatArray, RecallNetwork
 
 NAMES = "recall_names.npy"
@@ -35,19 +32,15 @@ ITEMS = "recall_items.npy"
 POOLERS = "recall_poolers.npy"
 PROJECTIONS = "recall_projections.npy"
 RECALL_FILES = (NAMES, ITEMS, POOLERS)
-RECALL_VERSION = 2  # of the format, the first that has it
+RECALL_VERSION = 5  # of the format, the first that has it in this form
 
 _MAX_HIDDEN = 1 << 14
 _MAX_TEXT = 1 << 16
 _MAX_LENGTH = 1e6
 _LENGTH_TOLERANCE = 1e-3
 
-Choices = tuple[PseudoChoice, PseudoChoice]
 
-
-def write_recall(
-    folder: Path, network: RecallNetwork, choices: Choices
-) -> tuple[tuple[str, ...], dict[str, Any]]:
+def write_recall(folder: Path, network: RecallNetwork) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Write the files; their names, and the part of config.json."""
     arrays = {NAMES: network.names, ITEMS: network.items, POOLERS: network.poolers}
     if network.projections is not None:
@@ -56,13 +49,10 @@ def write_recall(
         np.save(folder / name, np.ascontiguousarray(array, dtype=np.float32))
     text = None if network.projections is None else network.projections.shape[2]
     described = {"hidden": network.hidden, "text": text, "title_lengths": list(network.title_lengths)}
-    pseudo = [{**asdict(choice), "validation": dict(choice.validation)} for choice in choices]
-    return tuple(arrays), {**described, "pseudo": pseudo}
+    return tuple(arrays), described
 
 
-def read_recall(
-    folder: Path, description: dict[str, Any], n_rows: int
-) -> tuple[RecallNetwork | None, Choices]:
+def read_recall(folder: Path, description: dict[str, Any], n_rows: int) -> RecallNetwork | None:
     """Read the recall network of a bundle, if it has one; its files have been checked for their hash.
 
     Parameters
@@ -84,7 +74,7 @@ def read_recall(
     if described is None:
         if listed:
             raise BundleError(f"{path}: lists {listed[0]}, but has no field 'recall'")
-        return None, (PseudoChoice(), PseudoChoice())
+        return None
     if not isinstance(described, dict):
         raise BundleError(f"{path}: field 'recall' must be an object")
     if description["format_version"] < RECALL_VERSION:
@@ -113,7 +103,7 @@ def read_recall(
             raise BundleError(f"{folder / name}: row 0 is padding and must be zero")
     _check_lengths(folder / ITEMS, network.items)
     let_go(network.items)
-    return network, _read_choices(path, described)
+    return network
 
 
 def _read_lengths(path: Path, described: dict[str, Any]) -> tuple[float, float]:
@@ -134,22 +124,3 @@ def _check_lengths(path: Path, items: FloatArray) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise BundleError(f"{path}: row {row} has length {lengths[row]:.4g}, expected 1 (or 0)")
-
-
-def _read_choices(path: Path, described: dict[str, Any]) -> Choices:
-    entries = described.get("pseudo")
-    if not isinstance(entries, list) or len(entries) != 2:
-        raise BundleError(f"{path}: field 'recall.pseudo' must list two domains")
-    a, b = (_read_choice(path, entry) for entry in entries)
-    return a, b
-
-
-def _read_choice(path: Path, entry: Any) -> PseudoChoice:
-    try:
-        validation = entry["validation"]
-        if not isinstance(validation, dict):
-            raise TypeError("validation must be an object")
-        auto, names = PseudoSetting(**entry["auto"]), PseudoSetting(**entry["names"])
-        return PseudoChoice(auto, names, validation, entry["source"])
-    except (KeyError, TypeError, UsageError) as error:
-        raise BundleError(f"{path}: field 'recall.pseudo': {error}") from None

@@ -1,4 +1,4 @@
-"""Experts of the mix for one history: next-item counts, repeats, recent items; see `mix.settings`."""
+"""Sparse experts of the mix for one history: next-item counts, repeats, recent items; see `mix.settings`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.settings import (
-    EXPERTS,
+    N_SPARSE,
     NEXT_DECAY,
     NEXT_ITEMS,
     NEXT_SCALE,
@@ -78,7 +78,7 @@ def weighed_experts(
     domain = domains[index]
     if domain.n_items > _DENSE:
         rows, values = sparse_experts(history, index, domains, counts)
-        return rows, values @ np.array(weights.values, dtype=np.float32)
+        return rows, values @ np.array(weights.sparse, dtype=np.float32)
     # an array of the whole domain is faster than sorting what is touched; nonzero is, of truth values
     near, times = _NOTHING if counts is None else counts.sums(history, index, domains[-1].stop)
     amounts = np.bincount(near - domain.start, times, domain.n_items).astype(np.float64, copy=False)
@@ -113,7 +113,7 @@ def sparse_experts(
     -------
     rows : int64 array (m,)
         Item rows of the domain, sorted and distinct.
-    values : float32 array (m, experts)
+    values : float32 array (m, N_SPARSE)
         In the order of `EXPERTS`.
     """
     domain = domains[index]
@@ -128,7 +128,7 @@ def sparse_experts(
     rows = ordered[is_first]
     place = np.empty(len(ordered), dtype=np.int64)
     place[order] = is_first.cumsum() - 1  # of every touched row among the distinct ones
-    values = np.zeros((len(rows), len(EXPERTS)), dtype=np.float32)
+    values = np.zeros((len(rows), N_SPARSE), dtype=np.float32)
     if len(near):
         summed = np.bincount(place[: len(near)], weights, minlength=len(rows))
         values[:, 0] = np.log1p(NEXT_SCALE * summed)

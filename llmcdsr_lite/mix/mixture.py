@@ -1,4 +1,4 @@
-"""The mix at request time: what it adds to the scores of a history."""
+"""The sparse experts of the mix at request time: what they add to the scores of a history."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
-from llmcdsr_lite.mix.settings import EXPERTS, DomainMix, ExpertWeights
+from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE, DomainMix, ExpertWeights
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.protocol import Rows
 
 Mixes = tuple[DomainMix, DomainMix]
-_NOTHING = ExpertWeights()
 _NO_ROWS, _NO_AMOUNTS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
 
 
 class Mixture:
-    """What the mix adds to scores.
+    """What the sparse experts of the mix, and offsets, add to scores.
 
     Parameters
     ----------
@@ -30,7 +29,7 @@ class Mixture:
         self._mixes = mixes
         # a memory map is slower to index
         self._counts = counts and NextCounts(*map(np.asarray, (counts.starts, counts.rows, counts.weights)))
-        self._is_zero = all(w == _NOTHING for mix in mixes for w in (mix.warm, mix.cold))
+        self._is_zero = not any(any(w.sparse) for mix in mixes for w in (mix.warm, mix.cold))
         self._has_offsets = any(mix.offset or mix.offset_last for mix in mixes)
 
     def bonus(self, history: Rows, start: int, stop: int) -> SparseBonus | None:
@@ -64,13 +63,13 @@ class Mixture:
         return first, second
 
     def shares(self, history: Rows, row: int, *, both: bool) -> dict[str, float]:
-        """What each expert adds to the score of a row after a history, and its domain's offset."""
+        """What each sparse expert adds to the score of a row after a history, and its domain's offset."""
         index = int(row >= self._domains[1].start)
         weights = self._weights(history, index)
         rows, values = sparse_experts(history, index, self._domains, self._counts)
         place = np.flatnonzero(rows == row)
-        found = np.zeros(len(EXPERTS)) if not len(place) else values[place[0]] * np.array(weights.values)
-        shares = dict(zip(EXPERTS, found.tolist(), strict=True))
+        found = np.zeros(N_SPARSE) if not len(place) else values[place[0]] * np.array(weights.sparse)
+        shares = dict(zip(EXPERTS[:N_SPARSE], found.tolist(), strict=True))
         if both:
             first, second = self.offsets(history)
             shares["offset"] = second - first if index else 0.0
@@ -83,7 +82,7 @@ class Mixture:
 
     def _of_domain(self, history: Rows, index: int) -> SparseBonus:
         weights = self._weights(history, index)
-        if weights == _NOTHING:
+        if not any(weights.sparse):
             return SparseBonus(_NO_ROWS, _NO_AMOUNTS)
         counts = self._counts if weights.next else None
         return SparseBonus(*weighed_experts(history, index, self._domains, counts, weights))

@@ -2,7 +2,8 @@
 
 The score of an item i of domain t is ``f . e_i + sum over experts x of w_x * x_i``, with f the user
 representation and e_i the item vector. A weight is in units of the model's score (a logit) for one unit of
-the expert. The experts are sparse: they are zero but for few items.
+the expert. The first three experts are sparse, zero but for few items. The others speak of the pseudo items
+that are recalled for a history without items of the domain, or for names that a caller gives.
 
 ======== ============================================================================================
 expert   x_i
@@ -11,6 +12,8 @@ next     ``log(1 + NEXT_SCALE * n_i)``, n_i the sum of the next-item counts (`Ne
          `NEXT_ITEMS` items of the history, each weighed by ``NEXT_DECAY ** age``
 repeat   ``log(1 + times that i is in the history)``
 recent   ``RECENT_DECAY ** age`` of the newest place of i in the history; the last item has age 0
+similar  the cosine of the vector of i that recall searches to the pooled names
+inserted ``(g - f) . e_i``, g the representation of the history with pseudo items before it
 ======== ============================================================================================
 """
 
@@ -29,8 +32,12 @@ NEXT_DECAY = 0.8
 RECENT_DECAY = 0.9
 MAX_WEIGHT = 1e4
 
-Kind = Literal["warm", "cold"]  # has items of the target domain in the history, or none
+Kind = Literal[
+    "warm", "cold", "named"
+]  # has items of the target domain in the history; none; names are given
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Source = Literal["titles", "companions", "both", "names"]
+MAX_RECALLED = 1000
 
 
 def _check_number(name: str, value: Any, least: float, most: float) -> None:
@@ -51,6 +58,8 @@ class ExpertWeights:
     next: float = 0.0
     repeat: float = 0.0
     recent: float = 0.0
+    similar: float = 0.0
+    inserted: float = 0.0
 
     def __post_init__(self) -> None:
         for name in EXPERTS:
@@ -65,8 +74,19 @@ class ExpertWeights:
         """Weights in the order of `EXPERTS`."""
         return astuple(self)
 
+    @property
+    def sparse(self) -> tuple[float, ...]:
+        """Weights of the first, sparse experts."""
+        return self.values[:N_SPARSE]
+
+    @property
+    def recalls(self) -> bool:
+        """Whether experts are weighed that need pseudo items."""
+        return any(self.values[N_SPARSE:])
+
 
 EXPERTS: tuple[str, ...] = tuple(f.name for f in fields(ExpertWeights))
+N_SPARSE = EXPERTS.index("similar")
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,15 @@ class DomainMix:
     Parameters
     ----------
     warm, cold : ExpertWeights
-        For users with items of the domain in the history, and without.
+        For users with items of the domain in the history, and without. Nothing is recalled for the first.
+    named : ExpertWeights
+        Of pseudo items that are recalled for names that a caller gives, in place of those of `cold`; not all
+        zero, and the sparse experts are.
+    source : {"titles", "companions", "both", "names"}
+        What the items of a history say where nobody gives names: their titles; what other users who have them
+        have in the domain; both, mixed; or the names that a language model wrote for them.
+    n_recalled : int
+        How many pseudo items are recalled.
     offset : float
         Added to the scores of the domain where several domains are asked for, so that they are comparable.
     offset_last : float
@@ -89,6 +117,9 @@ class DomainMix:
 
     warm: ExpertWeights = ExpertWeights()
     cold: ExpertWeights = ExpertWeights()
+    named: ExpertWeights = ExpertWeights(inserted=1.0)
+    source: Source = "titles"
+    n_recalled: int = 10
     offset: float = 0.0
     offset_last: float = 0.0
     exclude_seen: bool = True
@@ -97,10 +128,20 @@ class DomainMix:
     def __post_init__(self) -> None:
         for name in ("offset", "offset_last"):
             _check_number(name, getattr(self, name), -MAX_WEIGHT, MAX_WEIGHT)
+        if self.warm.recalls:
+            raise UsageError(f"warm weighs pseudo items ({self.warm}), which are for cold users")
+        if any(self.named.sparse) or not self.named.recalls:
+            raise UsageError(f"named is {self.named}, expected weights of pseudo items alone")
+        if self.source not in get_args(Source):
+            raise UsageError(f"source is {self.source!r}, expected one of {', '.join(get_args(Source))}")
+        if type(self.n_recalled) is not int or not 1 <= self.n_recalled <= MAX_RECALLED:
+            raise UsageError(f"n_recalled is {self.n_recalled!r}, expected a number from 1 to {MAX_RECALLED}")
         if type(self.exclude_seen) is not bool:
             raise UsageError(f"exclude_seen is {self.exclude_seen!r}, expected true or false")
 
     def __str__(self) -> str:
         seen = "left out" if self.exclude_seen else "ranked"
         without = "" if self.cold == self.warm else f"; without items of the domain {self.cold}"
+        if self.cold.recalls:
+            without += f" (recalled by {self.source})"
         return f"{self.warm}{without}; items of the history {seen}"

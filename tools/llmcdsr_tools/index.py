@@ -153,7 +153,7 @@ def _directions(bundle: Bundle, network: RecallNetwork, domain: int, sample: His
     other = bundle.catalogue.domains[1 - domain]
     names = [network.said(rows[(rows >= other.start) & (rows < other.stop)]) for rows in sample]
     names = [vectors for vectors in names if len(vectors)]
-    weigh = bundle.pseudo[domain].source == "titles"
+    weigh = bundle.mix[domain].source == "titles"
     if not names:
         return np.zeros((0, network.hidden), np.float32)
     return np.asarray(network.directions(names, domain, weigh=weigh), dtype=np.float32)

@@ -292,8 +292,8 @@ def _evaluate_officially(
 
     data = load_dataset(dataset)
     backend, item_embedding = official.open_model(model, data, best_for, folder=dataset)
-    recaller = official.open_pseudo(model) if pseudo == "auto" else None
-    results = official.evaluate(backend, item_embedding, data, split=split, seed=seed, pseudo=recaller)
+    answers = official.open_answers(model, pseudo=pseudo == "auto")
+    results = official.evaluate(backend, item_embedding, data, split=split, seed=seed, answers=answers)
     _print_results(results, split, seed, as_json)
 
 
@@ -332,8 +332,7 @@ def export(
 ) -> None:
     """Write the bundle of a training RUN, and its metrics on the test users.
 
-    With --text-embeddings it can take new items; with --pretrained, too, it recalls pseudo items, in the way
-    that wins on validation.
+    With --text-embeddings it can take new items; with --pretrained, too, pseudo items are experts of its mix.
     """
     from llmcdsr_tools.export import stage
 

@@ -6,7 +6,7 @@ whole domain. Two groups of users:
 all, and *cold cross-domain*: the same users with every item of the target's domain taken out of the
 history, kept where 3 items or more remain. Ties count against the model.
 
-A bundle with a recall network is measured twice: without pseudo items ("off"), and as it answers ("auto").
+A bundle with a mix is measured twice: its model alone, and as it answers, with the mix and pseudo items.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.fusion import Fusion
-from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_tools.checkpoint import load_members
 from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers
 from llmcdsr_tools.run import BestFor, best_model, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
@@ -36,7 +35,7 @@ _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
 
 Protocol = Literal["sampled", "full"]
 Group = Literal["all", "cold"]
-PseudoUse = Literal["off", "auto"]
+ScoredBy = Literal["model", "bundle"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Result:
         Items of the domain.
     hr, ndcg : tuple of float
         Hit rate and normalised discounted cumulative gain at `CUTOFFS`, in [0, 1]; nan without users.
-    pseudo : {"off", "auto"}
-        Without pseudo items, or with those that the bundle's setting gives.
+    scored_by : {"model", "bundle"}
+        By the model alone, or as the bundle answers.
     """
 
     protocol: Protocol
@@ -68,7 +67,7 @@ class Result:
     n_items: int
     hr: tuple[float, ...]
     ndcg: tuple[float, ...]
-    pseudo: PseudoUse = "off"
+    scored_by: ScoredBy = "model"
 
     @property
     def ranked_among(self) -> str:
@@ -95,7 +94,7 @@ def evaluate(
     seed: int = 0,
     groups: tuple[Group, ...] = ("all", "cold"),
     n_negatives: int = N_NEGATIVES,
-    pseudo: PseudoRecall | None = None,
+    answers: Scorer | None = None,
 ) -> list[Result]:
     """Rank the last item of every user of a split.
 
@@ -112,13 +111,13 @@ def evaluate(
     groups : tuple of {"all", "cold"}
     n_negatives : int
         Negatives of the sampled protocol; a domain that has fewer gives all it has.
-    pseudo : PseudoRecall, optional
-        Measure with its pseudo items, too; see `open_pseudo`.
+    answers : Scorer, optional
+        A bundle as it answers, measured, too; see `open_answers`.
 
     Returns
     -------
     list of Result
-        For each group, domain, "off" and (given `pseudo`) "auto", and protocol.
+        For each group, domain, "model" and (given `answers`) "bundle", and protocol.
     """
     everyone = Queries.from_split(dataset.split(split))
     results = []
@@ -127,12 +126,12 @@ def evaluate(
         for domain in dataset.catalogue.domains:
             chosen = queries.into(domain)
             negatives = draw_negatives(chosen.targets, domain, n_negatives, seed)
-            for recaller in (None,) if pseudo is None else (None, pseudo):
-                sampled, full = ranks(backend, item_embedding, chosen, domain, negatives, recaller)
-                use: PseudoUse = "off" if recaller is None else "auto"
+            for scorer in (None,) if answers is None else (None, answers):
+                sampled, full = ranks(backend, item_embedding, chosen, domain, negatives, scorer)
+                by: ScoredBy = "model" if scorer is None else "bundle"
                 n_drawn = negatives.shape[1]
-                results.append(_result("sampled", group, domain, sampled, n_drawn, use))
-                results.append(_result("full", group, domain, full, domain.n_items - 1, use))
+                results.append(_result("sampled", group, domain, sampled, n_drawn, by))
+                results.append(_result("full", group, domain, full, domain.n_items - 1, by))
     return results
 
 
@@ -180,14 +179,14 @@ def open_model(
     return NumpyBackend(parameters), parameters.item_embedding
 
 
-def open_pseudo(model: Path) -> PseudoRecall | None:
-    """What recalls pseudo items for a bundle, as its settings have it; None for any other model."""
+def open_answers(model: Path, *, pseudo: bool = True) -> Scorer | None:
+    """A bundle as it answers, if that adds anything to its model's scores; None for any other model."""
     if not (model / CONFIG).exists():
         return None
     bundle = read_bundle(model)
-    if bundle.recall is None:
-        return None
-    return PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, bundle.parameters.config.max_length)
+    backend = OnnxBackend(model / ONNX, bundle.item_vectors, bundle.parameters.config.max_length, 1)
+    scorer, *alone = bundle_scorers(bundle, backend, pseudo=pseudo)
+    return scorer if alone else None
 
 
 def draw_negatives(
@@ -221,12 +220,11 @@ def ranks(
     queries: Queries,
     domain: Domain,
     negatives: npt.NDArray[np.int64],
-    pseudo: PseudoRecall | None = None,
+    answers: Scorer | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Zero-based rank of every target among its negatives and in the whole domain.
+    """Zero-based rank of every target among its negatives and in the whole domain, by the model or `answers`.
 
-    An item that scores as high as the target, or whose score is not a number, ranks before it. Given
-    `pseudo`, histories without an item of the domain get pseudo items.
+    An item that scores as high as the target, or whose score is not a number, ranks before it.
 
     Returns
     -------
@@ -235,22 +233,14 @@ def ranks(
     table = item_embedding[domain.start : domain.stop]
     sampled = np.empty(len(queries.targets), dtype=np.int64)
     full = np.empty_like(sampled)
-    rows = np.arange(domain.start, domain.stop)
     for chunk in _chunks(len(sampled)):
-        histories = queries.histories[chunk]
-        if pseudo is None:
+        histories, columns = queries.histories[chunk], queries.targets[chunk] - domain.start
+        if answers is None:
             users = backend.represent(histories)  # (chunk, H)
-            scores = users @ table.T  # (chunk, items of the domain)
+            ahead = _ahead(users @ table.T, users, table, columns)  # (chunk, items of the domain)
         else:
-            recalled = pseudo.recall(histories, domain, ["auto"] * len(histories))
-            sequences = [
-                history if items is None else items.sequence(history, pseudo.max_length)
-                for history, items in zip(histories, recalled, strict=True)
-            ]
-            users = backend.represent(sequences)
-            scores = users @ table.T
-            Fusion(pseudo.network, recalled).add(scores, slice(0, len(histories)), rows)
-        ahead = _ahead(scores, users, table, queries.targets[chunk] - domain.start)
+            scores = answers.scores(histories, domain)
+            ahead = ~(scores < np.take_along_axis(scores, columns[:, None], axis=1))
         full[chunk] = ahead.sum(axis=1) - 1  # the target itself
         sampled[chunk] = np.take_along_axis(ahead, negatives[chunk] - domain.start, axis=1).sum(axis=1)
     return sampled, full
@@ -279,17 +269,17 @@ def _ahead(
 
 
 def format_results(results: list[Result]) -> str:
-    """Readable table of results; with a column for pseudo items where any are measured with them."""
-    with_pseudo = any(r.pseudo == "auto" for r in results)
-    head = f"{'ranked among':<16}{'users':<19}{'target':<14}{'n':>6}{'  pseudo' if with_pseudo else ''}"
+    """Readable table of results; with a column for what scores where a bundle is measured as it answers."""
+    with_bundle = any(r.scored_by == "bundle" for r in results)
+    head = f"{'ranked among':<16}{'users':<19}{'target':<14}{'n':>6}{'  scored by' if with_bundle else ''}"
     lines = [
         head + "".join(f"{f'HR@{k}':>8}" for k in CUTOFFS) + "".join(f"{f'NDCG@{k}':>9}" for k in CUTOFFS)
     ]
     for r in results:
         group = "all" if r.group == "all" else "cold cross-domain"
-        use = f"{r.pseudo:>8}" if with_pseudo else ""
+        by = f"{r.scored_by:>11}" if with_bundle else ""
         numbers = "".join(f"{x:8.4f}" for x in r.hr) + "".join(f"{x:9.4f}" for x in r.ndcg)
-        lines.append(f"{r.ranked_among:<16}{group:<19}{r.domain:<14}{r.n_users:>6}{use}{numbers}")
+        lines.append(f"{r.ranked_among:<16}{group:<19}{r.domain:<14}{r.n_users:>6}{by}{numbers}")
     return "\n".join(lines)
 
 
@@ -303,10 +293,10 @@ def _result(
     domain: Domain,
     rank: npt.NDArray[np.int64],
     n_negatives: int,
-    pseudo: PseudoUse,
+    scored_by: ScoredBy,
 ) -> Result:
     n = len(rank)
     gain = 1 / np.log2(rank + 2)
     hr = tuple(float((rank < k).mean()) if n else float("nan") for k in CUTOFFS)
     ndcg = tuple(float((gain * (rank < k)).mean()) if n else float("nan") for k in CUTOFFS)
-    return Result(protocol, group, domain.name, n, n_negatives, domain.n_items, hr, ndcg, pseudo)
+    return Result(protocol, group, domain.name, n, n_negatives, domain.n_items, hr, ndcg, scored_by)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.mix.settings import ExpertWeights
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
@@ -58,7 +57,7 @@ class ModelScorer:
 
 
 class BundleScorer:
-    """A bundle as it answers: with its mix, and with the pseudo items that its settings give.
+    """A bundle as it answers: with its mix, and the pseudo items that it weighs.
 
     Parameters
     ----------
@@ -75,7 +74,7 @@ class BundleScorer:
         self._recall = None
         if pseudo and bundle.recall is not None:
             max_length = bundle.parameters.config.max_length
-            self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.pseudo, max_length)
+            self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.mix, max_length)
 
     def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
         """See `Scorer.scores`."""
@@ -89,9 +88,8 @@ class BundleScorer:
 def bundle_scorers(bundle: Bundle, backend: Backend, *, pseudo: bool = True) -> tuple[Scorer, ...]:
     """A bundle as it answers, and, where it adds anything to the sequence model's scores, that alone."""
     scorer = BundleScorer(bundle, backend, pseudo=pseudo)
-    recalls = pseudo and any(choice.auto.mode != "off" for choice in bundle.pseudo)
-    mixes = any(w != ExpertWeights() for mix in bundle.mix for w in (mix.warm, mix.cold))
-    if not recalls and not mixes:
+    weights = [w for mix in bundle.mix for w in (mix.warm, mix.cold)]
+    if not any(any(w.sparse) or (pseudo and w.recalls) for w in weights):
         return (scorer,)
     return scorer, ModelScorer(backend, bundle.item_vectors, "model alone")
 

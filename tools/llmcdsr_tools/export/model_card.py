@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, how it was made, how good it is, what pseudo items are worth."""
+"""The model card of a bundle: what it is, how it was made, how good it is, what its mix is worth."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.pseudo import PseudoSetting, Source
 from llmcdsr_lite.title_neighbours import Weighing
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
 from llmcdsr_tools.evaluation.stage import BASELINES
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
-from llmcdsr_tools.export.pseudo_trials import MARGIN
 
 
 def model_card(bundle: Bundle, valid: Measured, test: Measured) -> str:
@@ -41,7 +39,6 @@ recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
 {training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
 {settings["loss"]}; items started from {start}; {_epochs(training)} best on validation
 ({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
-{pseudo_section(bundle) if bundle.recall is not None else ""}\
 {new_items_section(bundle) if bundle.new_items is not None else ""}
 {mix_section(bundle)}
 ## Metrics
@@ -84,6 +81,7 @@ def _members(bundle: Bundle) -> str:
 
 def mix_section(bundle: Bundle) -> str:
     """What the model card says of the mix of experts."""
+    recalls = bundle.recall is not None
     domains = "\n".join(
         f"- {domain.name}: {mix}. {_worth_of_mix(mix.validation)}"
         for domain, mix in zip(bundle.catalogue.domains, bundle.mix, strict=True)
@@ -93,17 +91,28 @@ def mix_section(bundle: Bundle) -> str:
 
 To the sequence model's scores are added those of experts, each with a weight that was learned on validation
 and is zero where its gain was not sure: counts of what comes next (next), what the user had before (repeat)
-and had lately (recent). Gains are cross-fitted: measured on users that the weights were not fitted on.
+and had lately (recent). {PSEUDO if recalls else ""}Gains are cross-fitted: measured on users that the weights
+were not fitted on.
 
 {domains}
 """
 
 
+PSEUDO = """For users without history in the wanted domain, pseudo items of it are recalled by what the items
+of the history say: their titles, their companions (what other users who have them have in the wanted domain),
+or both; their similarity to an item (similar), and what the model says where they are put before the history
+(inserted), are two more experts. Names that a caller gives (`pseudo=[...]`) are always used; their weights
+were learned with the items that were taken out of a history for names, which are never wrong. """
+
+
 def _worth_of_mix(validation: Mapping[str, Any]) -> str:
     """Gains of the mix by kind of user, in words and numbers."""
     said = []
-    for kind, who in (("warm", "With items of the domain"), ("cold", "without")):
+    kinds = {"warm": "With items of the domain", "cold": "without", "named": "without, but with names"}
+    for kind, who in kinds.items():
         found = validation.get(kind)
+        if found is None and kind == "named":
+            continue
         if found is None or found["ndcg10"] is None or found["ndcg10"] != found["ndcg10"]:
             said.append(f"{who} there were too few users to learn from")
         else:
@@ -113,37 +122,6 @@ def _worth_of_mix(validation: Mapping[str, Any]) -> str:
                 f"{found['n_users']:,} users)"
             )
     return "; ".join(said) + "."
-
-
-def pseudo_section(bundle: Bundle) -> str:
-    """What the model card says of pseudo items."""
-    domains = list(zip(bundle.catalogue.domains, bundle.pseudo, strict=True))
-    auto = "\n".join(
-        f"- {domain.name}: {_worth(choice.auto, choice.validation, choice.source)}"
-        for domain, choice in domains
-    )
-    names = "\n".join(
-        f"- {domain.name}: {_worth(choice.names, choice.validation.get('names', {'n_users': 0}))}"
-        for domain, choice in domains
-    )
-    return f"""
-## Pseudo items
-
-For a user without history in the wanted domain, this bundle can recall items of that domain by what the
-items of the history say: their titles, their companions (what other users who have them have in the wanted
-domain), or both. `pseudo="auto"`, the default, does what won on validation, for each wanted domain:
-
-{auto}
-
-Measured on cold cross-domain users, as explained below, in expectation over the draw of the negatives. The
-setting with the surest gain is taken: its HR@10 less that of "off", less {MARGIN:g} standard errors of the
-paired difference, must be above zero. Among so many settings the best is above "off" by luck alone.
-
-Names that a caller gives (`pseudo=[...]`) are always used. How was chosen with the items that were taken
-out of the history for names, so this is what names are worth that are never wrong:
-
-{names}
-"""
 
 
 def new_items_section(bundle: Bundle) -> str:
@@ -177,21 +155,4 @@ def _worth_of_new(weighing: Weighing) -> str:
         f"{how}. HR@10 of the items that played new ones {found['hr10_new']:.4f}, with their trained vectors "
         f"{found['hr10_new_trained']:.4f}; of all others beside them {found['hr10_others']:.4f} and "
         f"{found['hr10_others_trained']:.4f} ({found['n_places']:,} places, {found['share_new']:.0%} new)."
-    )
-
-
-def _worth(setting: PseudoSetting, found: Mapping[str, Any], source: Source | None = None) -> str:
-    """A setting and its gain, in words and numbers."""
-    by = f", recalled by {source}" if source is not None else ""
-    if not found["n_users"]:
-        return f"{setting}; there are no such users in the validation data, so nothing was tried."
-    change = f"HR@10 {found['hr10']:.4f}, against {found['hr10_off']:.4f} without"
-    gain = f"{found['gain']:+.4f}, standard error {found['standard_error']:.4f}"
-    if setting.mode != "off":
-        relative = f", {found['gain'] / found['hr10_off']:+.1%}" if found["hr10_off"] else ""
-        return f"{setting}{by}. {change} ({gain}{relative}; {found['n_users']:,} users)."
-    verdict = "too little to rely on" if found["gain"] > 0 else "nothing to gain"
-    return (
-        f"off. The best of {found['n_settings']} settings ({found['setting']}{by}) had {change} "
-        f"({gain}; {found['n_users']:,} users): {verdict}."
     )

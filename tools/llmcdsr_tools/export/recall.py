@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.pseudo import PseudoChoice, Source
+from llmcdsr_lite.mix.mixture import Mixes
+from llmcdsr_lite.mix.settings import Source
 from llmcdsr_lite.recall import FloatArray, RecallNetwork
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_tools.dataset import Dataset
@@ -96,12 +97,10 @@ def recall_networks(
     return (*networks, SourcedNetwork("names", replace(network, names=named)))
 
 
-def merged(
-    data: Dataset, networks: Sequence[SourcedNetwork], choices: tuple[PseudoChoice, PseudoChoice]
-) -> RecallNetwork:
-    """One network, in which items of each domain say what was chosen for the other one."""
+def merged(data: Dataset, networks: Sequence[SourcedNetwork], mixes: Mixes) -> RecallNetwork:
+    """One network, in which items of each domain say what the mix of the other one has for source."""
     by_source = {sourced.source: sourced.network for sourced in networks}
     names = np.zeros_like(networks[0].network.names)
-    for domain, choice in zip(reversed(data.catalogue.domains), choices, strict=True):
-        names[domain.start : domain.stop] = by_source[choice.source].names[domain.start : domain.stop]
+    for domain, mix_of in zip(reversed(data.catalogue.domains), mixes, strict=True):
+        names[domain.start : domain.stop] = by_source[mix_of.source].names[domain.start : domain.stop]
     return replace(networks[0].network, names=names)

@@ -14,7 +14,6 @@ from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.pseudo import PseudoChoice
 from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_members, load_poolers
@@ -22,13 +21,13 @@ from llmcdsr_tools.dataset import Dataset, Split, load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
 from llmcdsr_tools.evaluation.queries import Positions
-from llmcdsr_tools.evaluation.scorers import BundleScorer, bundle_scorers
-from llmcdsr_tools.export.choose_pseudo import choose_pseudo
+from llmcdsr_tools.evaluation.scorers import ModelScorer, bundle_scorers
 from llmcdsr_tools.export.model_card import model_card
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
 from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
 from llmcdsr_tools.export.title_map import fit_title_map
 from llmcdsr_tools.mix.counts import bundle_counts
+from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.stage import learn_mix
 from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
@@ -52,8 +51,7 @@ def export(
     """Write the bundle of a run; the mix of experts is learned on validation (`learn_mix`).
 
     With `text_embeddings` it carries what makes vectors of new items (`title_map`); with `pretrained`, too,
-    the recall network, and what is done with pseudo items is chosen on validation (`choose_pseudo`): nothing,
-    where nothing helps.
+    the recall network, and pseudo items are experts of the mix.
 
     Parameters
     ----------
@@ -103,25 +101,21 @@ def export(
     parameters.item_embedding[0] = 0  # padding: never trained, never read
     backend = NumpyBackend(parameters)
     table, max_length = parameters.item_embedding, parameters.config.max_length
-    network, choices = None, (PseudoChoice(), PseudoChoice())
     text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
     networks = _recall_networks(runs[0], header, data, best_for, pretrained, text_embeddings, item_names)
-    if networks:
-        a, b = choose_pseudo(backend, table, data, networks, max_length=max_length)
-        choices = (a.choice(), b.choice())
-        network = merged(data, networks, choices)
+    pseudo = [PseudoScores(backend, table, data.catalogue, n.network, n.source, max_length) for n in networks]
     counts = bundle_counts(data)
+    mix = learn_mix(ModelScorer(backend, table), data, counts, seed, pseudo)
+    weighed = any(weights.next for one in mix for weights in (one.warm, one.cold))
     bundle = Bundle(
         data.catalogue,
         parameters,
         np.bincount(data.train.rows, minlength=len(data.catalogue) + 1),
-        recall=network,
-        pseudo=choices,
+        recall=merged(data, networks, mix) if networks else None,
         new_items=None if text is None else fit_title_map(data, text, backend, table),
+        mix=mix,
+        next_counts=counts if weighed else None,
     )
-    mix = learn_mix(BundleScorer(bundle, backend), data, counts, seed)
-    weighed = any(weights.next for one in mix for weights in (one.warm, one.cold))
-    bundle = replace(bundle, mix=mix, next_counts=counts if weighed else None)
     scorers = [*bundle_scorers(bundle, backend), *baselines(data)]
     measured = {split: measure(scorers, data, split, positions) for split, positions in MEASURED}
     training = {

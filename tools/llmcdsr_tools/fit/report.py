@@ -118,9 +118,8 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
         "remain.</p>"
     )
     bundle = read_bundle(sources.bundle)
-    if bundle.recall is not None:
-        yield "<h3>What is done with pseudo items, chosen on validation</h3>"
-        yield _pseudo_table(bundle)
+    yield "<h3>The mix, learned on validation</h3>"
+    yield _mix_table(bundle)
     yield "<h3>By kind of user and length of history</h3>"
     yield _measure_table([m for m in measures.test if m.scorer == "model" and m.group not in GROUPS])
     yield "<h3>Validation users, every position, on whom the epoch and the mix were chosen</h3>"
@@ -210,18 +209,34 @@ def _measure_table(measures: Sequence[Measure]) -> str:
     return _table(heads, rows, n_words=3)
 
 
-def _pseudo_table(bundle: Bundle) -> str:
-    heads = ("target", "setting", "users", "HR@10 without", "best tried", "gain", "its standard error")
-    rows = []
-    for domain, choice in zip(bundle.catalogue.domains, bundle.pseudo, strict=True):
-        found = [choice.validation.get(k) for k in ("hr10_off", "hr10", "gain", "standard_error")]
-        numbers = ("" if value is None else f"{value:.4f}" for value in found)
-        rows.append((domain.name, str(choice.auto), str(choice.validation.get("n_users", "")), *numbers))
-    note = (
-        "Cold cross-domain validation users. A setting is taken only if its gain is well above its standard "
-        "error; otherwise pseudo items are off."
+def _mix_table(bundle: Bundle) -> str:
+    heads = (
+        "target",
+        "users",
+        "mix",
+        "n",
+        "NDCG@10 of the model",
+        "of the mix",
+        "gain",
+        "its standard error",
     )
-    return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
+    rows = []
+    kinds = {"warm": "with items of it", "cold": "without", "named": "without, names given"}
+    for domain, mix in zip(bundle.catalogue.domains, bundle.mix, strict=True):
+        for kind, users in kinds.items():
+            found = mix.validation.get(kind)
+            if found is not None:
+                names = ("ndcg10_model", "ndcg10", "gain", "standard_error")
+                weights = str(getattr(mix, kind))
+                said = f"{weights}, by {mix.source}" if kind == "cold" and mix.cold.recalls else weights
+                rows.append(
+                    (domain.name, users, said, f"{found['n_users']:,}", *(_share(found[n]) for n in names))
+                )
+    note = (
+        "Validation users, every position; an expert is weighed only if its gain is well above its standard "
+        "error. Pseudo items are the experts 'similar' and 'inserted'."
+    )
+    return _table(heads, rows, n_words=3) + f'<p class="note">{note}</p>'
 
 
 def _yield_table(counted: Sequence[Yield]) -> str:
@@ -289,5 +304,5 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], n_words: int = 1
     return "\n".join(["<table>", line("th", heads), *(line("td", row) for row in rows), "</table>"])
 
 
-def _share(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
+def _share(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.mix.settings import EXPERTS, ExpertWeights
+from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE, ExpertWeights
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.mix.positions import Positions
 from llmcdsr_tools.mix.regression import fit_weights
 
 LEAST_USERS = 50  # on fewer nothing is learned
+SPARSE: tuple[int, ...] = tuple(range(N_SPARSE))  # experts by their place in `EXPERTS`
+RECALLED: tuple[int, ...] = tuple(range(N_SPARSE, len(EXPERTS)))
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +41,8 @@ class Learned:
         NDCG@10 in the whole domain of the model alone and, cross-fitted, of the mix; nan without targets.
     gain, standard_error : float
         Their paired difference.
+    sure : float
+        What is sure of the gain, see `sure_gain`.
     """
 
     weights: ExpertWeights
@@ -48,6 +52,7 @@ class Learned:
     ndcg10: float
     gain: float
     standard_error: float
+    sure: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """JSON-able."""
@@ -55,48 +60,73 @@ class Learned:
         return {name: getattr(self, name) for name in names}
 
 
-def learn_weights(positions: Positions, seed: int = 0) -> Learned:
-    """Choose experts and fit their weights."""
-    users = np.unique(positions.users)
-    nothing = np.zeros(len(EXPERTS))
-    if len(users) < LEAST_USERS:
-        nan = float("nan")
-        return Learned(ExpertWeights(), len(positions), len(users), nan, nan, 0.0, nan)
-    first = np.isin(positions.users, np.random.default_rng([seed, 12]).permutation(users)[: len(users) // 2])
-    halves = [np.flatnonzero(first), np.flatnonzero(~first)]
-    parts = [positions.take(half) for half in halves]
-
-    def crossed(experts: Sequence[int]) -> Floats:
-        """Gains of all positions, each with weights that the other half's were fitted on."""
-        found = np.zeros(len(positions))
-        for half, own, other in zip(halves, parts, parts[::-1], strict=True):
-            weights = nothing.copy()
-            weights[list(experts)] = fit_weights(other, experts)
-            found[half] = gains(ranks(own, weights))
-        return found
-
+def learn_weights(positions: Positions, seed: int = 0, experts: Sequence[int] = SPARSE) -> Learned:
+    """Choose among some experts and fit their weights."""
+    fold = _Fold(positions, seed)
     chosen: list[int] = []
-    alone = gains(ranks(positions, nothing))
-    best = alone
-    while len(chosen) < len(EXPERTS):
-        tried = {e: crossed([*chosen, e]) for e in range(len(EXPERTS)) if e not in chosen}
+    best = fold.alone
+    while fold.is_enough and len(chosen) < len(experts):
+        tried = {e: fold.crossed([*chosen, e]) for e in experts if e not in chosen}
         sure = {e: sure_gain(found - best, positions.users) for e, found in tried.items()}
         surest = max(sure, key=lambda e: sure[e])
         if sure[surest] <= 0:
             break
         chosen.append(surest)
         best = tried[surest]
-    weights = nothing.copy()
-    weights[chosen] = fit_weights(positions, chosen)
-    return Learned(
-        ExpertWeights(*weights.tolist()),
-        len(positions),
-        len(users),
-        float(alone.mean()),
-        float(best.mean()),
-        float((best - alone).mean()),
-        standard_error(best - alone, positions.users),
-    )
+    return fold.learned(chosen, best)
+
+
+def fit_experts(positions: Positions, seed: int = 0, experts: Sequence[int] = RECALLED) -> Learned:
+    """Fit the weights of experts that are there in any case."""
+    fold = _Fold(positions, seed)
+    return fold.learned(experts, fold.crossed(experts)) if fold.is_enough else fold.learned([], fold.alone)
+
+
+class _Fold:
+    """Positions in two halves, by user: weights that are fitted on one are measured on the other."""
+
+    def __init__(self, positions: Positions, seed: int) -> None:
+        self._positions = positions
+        users = np.unique(positions.users)
+        drawn = np.random.default_rng([seed, 12]).permutation(users)[: len(users) // 2]
+        first = np.isin(positions.users, drawn)
+        self._halves = [np.flatnonzero(first), np.flatnonzero(~first)]
+        self._parts = [positions.take(half) for half in self._halves]
+        self._n_users = len(users)
+        self.is_enough = len(users) >= LEAST_USERS
+        self.alone = gains(ranks(positions, np.zeros(len(EXPERTS))))
+
+    def crossed(self, experts: Sequence[int]) -> Floats:
+        """Gains of all positions, each with weights that the other half's were fitted on."""
+        found = np.zeros(len(self._positions))
+        for half, own, other in zip(self._halves, self._parts, self._parts[::-1], strict=True):
+            found[half] = gains(ranks(own, _at(experts, fit_weights(other, experts))))
+        return found
+
+    def learned(self, experts: Sequence[int], crossed: Floats) -> Learned:
+        """The experts' weights, fitted on all positions, and what they gave cross-fitted."""
+        n = len(self._positions)
+        if not self.is_enough:
+            nan = float("nan")
+            return Learned(ExpertWeights(), n, self._n_users, nan, nan, 0.0, nan)
+        difference = crossed - self.alone
+        return Learned(
+            ExpertWeights(*_at(experts, fit_weights(self._positions, experts)).tolist()),
+            n,
+            self._n_users,
+            float(self.alone.mean()),
+            float(crossed.mean()),
+            float(difference.mean()),
+            standard_error(difference, self._positions.users),
+            sure_gain(difference, self._positions.users),
+        )
+
+
+def _at(experts: Sequence[int], weights: Floats) -> Floats:
+    """Weights of all experts (experts,), zero but for these."""
+    found = np.zeros(len(EXPERTS))
+    found[list(experts)] = weights
+    return found
 
 
 def sure_gain(differences: Floats, users: npt.NDArray[np.int64]) -> float:

@@ -6,6 +6,7 @@ the last item of the history is of it. They are kept where NDCG@10 in the whole 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer
 from llmcdsr_tools.mix.learning import LEAST_USERS
 from llmcdsr_tools.mix.positions import Positions, collect
+from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.regression import log_loss
 
 MOST_TARGETS = 4000
@@ -76,12 +78,13 @@ def learn_offsets(
     mixes: Mixes,
     queries: Queries,
     seed: int,
+    pseudo: Sequence[PseudoScores] = (),
 ) -> Mixes:
     """The mixes with offsets, where they make the first ten of the whole catalogue surely better."""
     sample = queries.sample(MOST_TARGETS, seed)
     if len(np.unique(sample.user_of)) < LEAST_USERS:
         return mixes
-    both = _both(scorer, data, counts, mixes, sample, seed)
+    both = _both(scorer, data, counts, mixes, sample, seed, pseudo)
     start = np.array([1.0, 0.0, 0.0, 0.0])
     bounds = [(1e-2, None), *[(None, None)] * 3]
     args = (both.positions, both.features())
@@ -110,13 +113,16 @@ def _both(
     mixes: Mixes,
     queries: Queries,
     seed: int,
+    pseudo: Sequence[PseudoScores],
 ) -> _Both:
     domains = data.catalogue.domains
     parts = []
     for index, (domain, mix) in enumerate(zip(domains, mixes, strict=True)):
-        found = collect(scorer, queries, index, domains, counts, seed)
+        recalled = next((p for p in pseudo if mix.cold.similar and p.source == mix.source), None)
+        found = collect(scorer, queries, index, domains, counts, seed, recalled)
         warm = np.array([((h >= domain.start) & (h < domain.stop)).any() for h in queries.histories])
-        of_kind = np.array([mix.cold.values, mix.warm.values], dtype=np.float32)  # (2, experts)
+        cold = replace(mix.cold, inserted=0.0)  # it would change the scores of the other domain, too
+        of_kind = np.array([cold.values, mix.warm.values], dtype=np.float32)  # (2, experts)
         added = np.einsum("ce,ce->c", found.values, of_kind[warm.astype(int)[found.owner]])
         parts.append(replace(found, scores=found.scores + added))
     first, second = parts

@@ -1,12 +1,13 @@
 """What the mix is learned from: at each position, the model's scores and the experts' values that matter.
 
 Of the items that no expert touches, a sample stands for all of them in the likelihood, and the ten with the
-highest scores decide about the first ten places.
+highest scores decide about the first ten places. The experts of pseudo items touch all items of the domain:
+where they take part, the `N_TOP` that the model or one of them puts first count as touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,16 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
-from llmcdsr_lite.mix.settings import EXPERTS
+from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE
+from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_tools.evaluation.measures import TOP
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer
+from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 
 N_SAMPLED = 128
+N_TOP = 100
 _CHUNK = 256
 
 Ints = npt.NDArray[np.int64]
@@ -39,7 +43,7 @@ class Positions:
     scores : float32 array (candidates,)
         Of the model.
     values : float32 array (candidates, experts)
-        Of the experts; zero for sampled candidates.
+        Of the experts; the sparse ones are zero for sampled candidates.
     log_weights : float32 array (candidates,)
         Logarithm of how many items a candidate stands for.
     is_target, is_seen, is_sampled : bool arrays (candidates,)
@@ -91,8 +95,13 @@ def collect(
     domains: tuple[Domain, Domain],
     counts: NextCounts | None,
     seed: int = 0,
+    pseudo: PseudoScores | None = None,
+    asked: Sequence[Asked] | None = None,
 ) -> Positions:
-    """Candidates of the queries in domain `index`; where the target is of the other domain, none is it."""
+    """Candidates of the queries in domain `index`; where the target is of the other domain, none is it.
+
+    With `pseudo`, the experts of pseudo items take part, recalled as `asked` has it for each query ("auto").
+    """
     domain = domains[index]
     rng = np.random.default_rng([seed, 11, index])
     parts: list[tuple[npt.NDArray[Any], ...]] = []
@@ -100,17 +109,23 @@ def collect(
     for chunk in _chunks(len(queries)):
         histories = queries.histories[chunk]
         scores = np.array(scorer.scores(histories, domain), dtype=np.float32)  # (chunk, items)
+        dense = np.zeros((0, *scores.shape), dtype=np.float32)
+        if pseudo is not None:
+            dense = pseudo.values(histories, domain, None if asked is None else asked[chunk])
+        first = _first(scores, dense)
         for i, history in enumerate(histories):
-            rows, values = sparse_experts(history, index, domains, counts)
+            rows, sparse = sparse_experts(history, index, domains, counts)
             target = int(queries.targets[chunk.start + i])
-            if domain.start <= target < domain.stop and target not in rows:
-                place = np.searchsorted(rows, target)
-                rows, values = np.insert(rows, place, target), np.insert(values, place, 0, axis=0)
-            parts.append(_candidates(scores[i], rows, values, history, target, domain, rng))
-            untouched = scores[i]
-            untouched[rows - domain.start] = -np.inf
-            best = np.partition(untouched, max(0, len(untouched) - TOP))[-TOP:]
-            top[chunk.start + i, : len(best)] = best
+            more = [target] if domain.start <= target < domain.stop else []
+            touched = np.union1d(rows, np.concatenate([first[i] + domain.start, more]).astype(np.int64))
+            values = np.zeros((len(touched), N_SPARSE), dtype=np.float32)
+            values[np.searchsorted(touched, rows)] = sparse
+            parts.append(_candidates(scores[i], dense[:, i], touched, values, history, target, domain, rng))
+            if pseudo is None:
+                untouched = scores[i]
+                untouched[touched - domain.start] = -np.inf
+                best = np.partition(untouched, max(0, len(untouched) - TOP))[-TOP:]
+                top[chunk.start + i, : len(best)] = best
     lengths = [len(part[0]) for part in parts]
     joined = (
         [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
@@ -122,6 +137,17 @@ def collect(
     return Positions(
         queries.user_of, starts, scores, values, log_weights, is_target, is_seen, is_sampled, top
     )
+
+
+def _first(scores: npt.NDArray[np.float32], dense: npt.NDArray[np.float32]) -> Ints:
+    """Columns that the model, or one of the dense experts (m, n, items), alone or beside it, puts first."""
+    n = min(N_TOP, scores.shape[1])
+    found = [np.zeros((len(scores), 0), dtype=np.int64)]
+    if len(dense):
+        spread = scores.std()
+        beside = [scores + expert * (spread / max(float(expert.std()), 1e-6)) for expert in dense]
+        found += [np.argpartition(-values, n - 1, axis=1)[:, :n] for values in (scores, *dense, *beside)]
+    return np.concatenate(found, axis=1)
 
 
 _EMPTY: tuple[tuple[tuple[int, ...], Any], ...] = (
@@ -136,6 +162,7 @@ _EMPTY: tuple[tuple[tuple[int, ...], Any], ...] = (
 
 def _candidates(
     scores: npt.NDArray[np.float32],
+    dense: npt.NDArray[np.float32],
     rows: Ints,
     values: npt.NDArray[np.float32],
     history: npt.NDArray[np.integer[Any]],
@@ -155,9 +182,13 @@ def _candidates(
     flags[0, :n] = rows == target
     flags[1, :n] = np.isin(rows, history)
     flags[2, n:] = True
+    chosen = np.concatenate([columns, sampled])
+    all_values = np.zeros((n + m, len(EXPERTS)), dtype=np.float32)
+    all_values[:n, :N_SPARSE] = values
+    all_values[:, N_SPARSE : N_SPARSE + len(dense)] = dense[:, chosen].T
     return (
-        scores[np.concatenate([columns, sampled])],
-        np.concatenate([values, np.zeros((m, values.shape[1]), np.float32)]),
+        scores[chosen],
+        all_values,
         log_weights,
         *flags,
     )

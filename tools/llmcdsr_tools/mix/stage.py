@@ -1,22 +1,39 @@
-"""Learn the whole mix of a model: weights, whether seen items are left out, offsets between domains."""
+"""Learn the whole mix of a model: weights, whether seen items are left out, offsets between domains.
+
+For users without items of the target domain, pseudo items take part: for each source of what the items of a
+history say, the mix is learned, and the source with the surest gain is kept. Names that a caller gives are
+always used; their weights are learned with the items that were taken out of a history for names.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import DomainMix
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
-from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries
 from llmcdsr_tools.evaluation.scorers import Scorer
-from llmcdsr_tools.mix.learning import LEAST_USERS, Learned, learn_weights, ranks
+from llmcdsr_tools.mix.learning import (
+    LEAST_USERS,
+    RECALLED,
+    SPARSE,
+    Learned,
+    fit_experts,
+    learn_weights,
+    ranks,
+)
 from llmcdsr_tools.mix.offsets import learn_offsets
 from llmcdsr_tools.mix.positions import Positions, collect
+from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 
 MOST_TARGETS = 10_000  # of a domain and kind of user
 
@@ -26,18 +43,21 @@ def learn_mix(
     data: Dataset,
     counts: NextCounts | None,
     seed: int = 0,
+    pseudo: Sequence[PseudoScores] = (),
 ) -> Mixes:
     """Learn the mix on the validation histories, at every position that training has not seen.
 
     Parameters
     ----------
     scorer : Scorer
-        What the experts are added to: the sequence model, with the pseudo items of its bundle.
+        What the experts are added to: the sequence model alone.
     data : Dataset
     counts : NextCounts or None
         From the training histories.
     seed : int
         Of the users drawn where there are many, of the halves of users and of sampled candidates.
+    pseudo : sequence of PseudoScores
+        One for everything that the items of a history can say; for given names, the first.
 
     Returns
     -------
@@ -50,18 +70,62 @@ def learn_mix(
     for index, domain in enumerate(domains):
         queries = everyone.into(domain)
         has_own = [bool(((h >= domain.start) & (h < domain.stop)).any()) for h in queries.histories]
-        kinds = {"warm": queries.take(np.flatnonzero(has_own)), "cold": queries.cold(data.catalogue)}
-        learned: dict[str, Learned] = {}
-        positions: dict[str, Positions] = {}
-        for kind, some in kinds.items():
-            sample = some.sample(MOST_TARGETS, seed)
-            positions[kind] = collect(scorer, sample, index, domains, counts, seed)
-            learned[kind] = learn_weights(positions[kind], seed)
-        exclude_seen, measured = _exclude_seen(positions["warm"], learned["warm"])
-        validation = {**{kind: found.summary() for kind, found in learned.items()}, "seen": measured}
-        weights = learned["warm"].weights, learned["cold"].weights
-        mixes.append(DomainMix(*weights, exclude_seen=exclude_seen, validation=validation))
-    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed)
+        warm = queries.take(np.flatnonzero(has_own)).sample(MOST_TARGETS, seed)
+        positions = collect(scorer, warm, index, domains, counts, seed)
+        learned = learn_weights(positions, seed)
+        exclude_seen, measured = _exclude_seen(positions, learned)
+        cold = queries.cold(data.catalogue).sample(MOST_TARGETS, seed)
+        surest, found = _learn_cold(scorer, cold, index, domains, counts, seed, pseudo)
+        mix = DomainMix(
+            learned.weights,
+            found.weights,
+            exclude_seen=exclude_seen,
+            validation={"warm": learned.summary(), "cold": found.summary(), "seen": measured},
+        )
+        if surest is not None:
+            mix = replace(mix, source=surest.source)
+            some = queries.sample(MOST_TARGETS, seed)
+            named = _learn_named(scorer, some, index, data.catalogue, seed, pseudo[0])
+            mix = replace(mix, validation={**mix.validation, "named": named.summary()})
+            if named.weights.recalls:
+                mix = replace(mix, named=named.weights)
+        mixes.append(mix)
+    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed, pseudo)
+
+
+def _learn_cold(
+    scorer: Scorer,
+    queries: Queries,
+    index: int,
+    domains: tuple[Domain, Domain],
+    counts: NextCounts | None,
+    seed: int,
+    pseudo: Sequence[PseudoScores],
+) -> tuple[PseudoScores | None, Learned]:
+    """The source with the surest gain, and what was learned with it."""
+    if not pseudo:
+        return None, learn_weights(collect(scorer, queries, index, domains, counts, seed), seed)
+    learned = []
+    for scores in pseudo:
+        positions = collect(scorer, queries, index, domains, counts, seed, scores)
+        learned.append((scores, learn_weights(positions, seed, (*SPARSE, *RECALLED))))
+    return max(learned, key=lambda found: found[1].sure)
+
+
+def _learn_named(
+    scorer: Scorer, queries: Queries, index: int, catalogue: Catalogue, seed: int, pseudo: PseudoScores
+) -> Learned:
+    """Weights where the names are the items of the domain that were taken out of a history."""
+    domain = catalogue.domains[index]
+    inside = [(h >= domain.start) & (h < domain.stop) for h in queries.histories]
+    kept = [i for i, own in enumerate(inside) if own.any() and (~own).sum() >= COLD_MIN_HISTORY]
+    cold = replace(
+        queries.take(np.array(kept, dtype=np.int64)),
+        histories=[queries.histories[i][~inside[i]] for i in kept],
+    )
+    names = [[catalogue.ids[row - 1] for row in queries.histories[i][inside[i]].tolist()] for i in kept]
+    positions = collect(scorer, cold, index, catalogue.domains, None, seed, pseudo, names)
+    return fit_experts(positions, seed)
 
 
 def _exclude_seen(positions: Positions, learned: Learned) -> tuple[bool, dict[str, Any]]:
