@@ -5,8 +5,9 @@
 A share of the overlapped training users is kept whole, each other one is cut into two users of one
 domain. For each share a recommender (the best recipe) and a recall network are trained, and for cold users
 (no item of the target's domain in the history) the last item of the test histories is ranked: by the model
-alone; with pseudo items recalled by titles, by companions, by both, their weights fitted on validation, sure or
-not; and by the learned mix, in which an expert must be sure of its gain. What is there already is not made again.
+alone; with pseudo items recalled by titles, by companions, by both, with weights fitted on validation, sure
+or not; and by the learned mix, in which an expert must be sure of its gain. What is there already is not
+made again.
 """
 
 from __future__ import annotations

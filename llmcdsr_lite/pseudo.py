@@ -1,8 +1,8 @@
 """Pseudo items at request time: for whom, and which; what is made of them, the mix says.
 
-They are recalled for what the items of a history say, or for names that a caller gives, and are two experts
-of the mix (`mix.settings`): their similarity to an item, and what the recommender says where they are inserted
-before the history.
+They are recalled for what the items of a history say, or for names that a caller gives. Two experts of the
+mix (`mix.settings`) are made of them: their similarity to an item, and what the recommender says where they
+are inserted before the history.
 """
 
 from __future__ import annotations

@@ -81,7 +81,6 @@ def _members(bundle: Bundle) -> str:
 
 def mix_section(bundle: Bundle) -> str:
     """What the model card says of the mix of experts."""
-    recalls = bundle.recall is not None
     domains = "\n".join(
         f"- {domain.name}: {mix}. {_worth_of_mix(mix.validation)}"
         for domain, mix in zip(bundle.catalogue.domains, bundle.mix, strict=True)
@@ -91,18 +90,19 @@ def mix_section(bundle: Bundle) -> str:
 
 To the sequence model's scores are added those of experts, each with a weight that was learned on validation
 and is zero where its gain was not sure: counts of what comes next (next), what the user had before (repeat)
-and had lately (recent). {PSEUDO if recalls else ""}Gains are cross-fitted: measured on users that the weights
-were not fitted on.
-
+and had lately (recent). Gains are cross-fitted: measured on users that the weights were not fitted on.
+{PSEUDO if bundle.recall is not None else ""}
 {domains}
 """
 
 
-PSEUDO = """For users without history in the wanted domain, pseudo items of it are recalled by what the items
-of the history say: their titles, their companions (what other users who have them have in the wanted domain),
-or both; their similarity to an item (similar), and what the model says where they are put before the history
-(inserted), are two more experts. Names that a caller gives (`pseudo=[...]`) are always used; their weights
-were learned with the items that were taken out of a history for names, which are never wrong. """
+PSEUDO = """
+For users without history in the wanted domain, pseudo items of it are recalled by what the items of the
+history say: their titles, their companions (what other users who have them have in the wanted domain), or
+both. Their similarity to an item (similar), and what the model says where they are put before the history
+(inserted), are two more experts. Names that a caller gives (`pseudo=[...]`) are always used; their weights were
+learned with the items that were taken out of a history for names, which are never wrong.
+"""
 
 
 def _worth_of_mix(validation: Mapping[str, Any]) -> str:
