@@ -90,9 +90,10 @@ class Explainer:
 
     def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:
         n_seen = pseudo.n_seen(len(history), self._max_length) if pseudo.weights.inserted else 0
+        found = zip(pseudo.rows.tolist(), pseudo.similarities.tolist(), strict=True)
         return tuple(
             PseudoItem(*self._item(row), similarity, place < n_seen)
-            for place, (row, similarity) in enumerate(zip(pseudo.rows.tolist(), pseudo.similarities.tolist()))
+            for place, (row, similarity) in enumerate(found)
         )
 
     def _item(self, row: int) -> tuple[str, str]:

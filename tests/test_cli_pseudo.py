@@ -16,14 +16,14 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.cli import cli as runtime
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
-from llmcdsr_tools.evaluation.official import evaluate, open_model, open_pseudo
+from llmcdsr_tools.evaluation.official import evaluate, open_answers, open_model
 
-FUSE = PseudoSetting("fuse", 3, weight=4.0)
+SIMILAR = ExpertWeights(similar=4.0)
 
 
 def run(*arguments: str | Path) -> Any:
@@ -43,9 +43,9 @@ def folder(
     build_bundle: Callable[[Bundle, Path], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Kitchen is fused, food is off."""
-    kitchen = PseudoChoice(FUSE, FUSE, {"gain": 0.0125, "hr10_off": 0.25})
-    bundle = replace(bundle_data, recall=recall_network, pseudo=(PseudoChoice(), kitchen))
+    """Similarity is added in kitchen, nothing in food."""
+    kitchen = DomainMix(cold=SIMILAR, named=SIMILAR, n_recalled=3)
+    bundle = replace(bundle_data, recall=recall_network, mix=(DomainMix(), kitchen))
     return build_bundle(bundle, tmp_path_factory.mktemp("cli_pseudo") / "bundle")
 
 
@@ -85,7 +85,7 @@ def test_explain(folder: Path, recommender: Recommender) -> None:
     expected = recommender.recommend(["f3", "f4"], domain="kitchen", explain=True).explanation
     assert expected is not None
     found = json.loads(ok(*arguments, "--json"))["explanation"]
-    assert found["setting"] == str(FUSE)
+    assert found["setting"] == "add 4 x cosine to the scores"
     assert [p["id"] for p in found["pseudo"]] == [p.id for p in expected.pseudo]
     assert [i["change"] for i in found["history"]] == [i.change for i in expected.history]
     lines = ok(*arguments).splitlines()
@@ -94,10 +94,9 @@ def test_explain(folder: Path, recommender: Recommender) -> None:
         *(f"  {i.change:+8.3f}  {i.id}  {i.title}" for i in expected.history),
         "score of the first recommendation: "
         + ", ".join(f"{name} {share:+.3f}" for name, share in expected.shares.items()),
-        f"pseudo items: {FUSE}",
+        "pseudo items: add 4 x cosine to the scores",
         *(
-            f"  cosine {p.similarity:6.3f}  weight 4  {p.id:<{max(len(q.id) for q in expected.pseudo)}}"
-            f"  {p.title}"
+            f"  cosine {p.similarity:6.3f}    {p.id:<{max(len(q.id) for q in expected.pseudo)}}  {p.title}"
             for p in expected.pseudo
         ),
     ]
@@ -107,10 +106,11 @@ def test_explain(folder: Path, recommender: Recommender) -> None:
 
 def test_inspect(folder: Path) -> None:
     lines = ok("inspect", folder).splitlines()
-    assert lines[0].startswith(f"{folder}: format version 2, verified")
+    assert lines[0].startswith(f"{folder}: format version 1, verified")
     assert lines[4:6] == [
-        "pseudo items for food: off",
-        f"pseudo items for kitchen: {FUSE}, recalled by titles (validation HR@10 0.2625, +0.0125)",
+        "mix for food: model alone; items of the history left out",
+        "mix for kitchen: model alone; without items of the domain model + similar 4 (recalled by titles); "
+        "items of the history left out",
     ]
     assert json.loads(ok("inspect", folder, "--json"))["recall"]["hidden"] == 5
 
@@ -143,12 +143,12 @@ def test_evaluate(folder: Path, bundle_data: Bundle, tmp_path: Path) -> None:
     save_dataset(Dataset(bundle_data.catalogue, histories, histories, histories), tmp_path / "d")
     output = json.loads(ok("evaluate", folder, tmp_path / "d", "--official", "--json"))["results"]
     data = Dataset(bundle_data.catalogue, histories, histories, histories)
-    expected = evaluate(*open_model(folder, data), data, pseudo=open_pseudo(folder))
+    expected = evaluate(*open_model(folder, data), data, answers=open_answers(folder))
     assert [r["hr"] for r in output] == [list(r.hr) for r in expected]
-    assert {r["pseudo"] for r in output} == {"off", "auto"}
+    assert {r["scored_by"] for r in output} == {"model", "bundle"}
     arguments = ("--official", "--pseudo", "off", "--json")
     off = json.loads(ok("evaluate", folder, tmp_path / "d", *arguments))["results"]
-    assert off == [r for r in output if r["pseudo"] == "off"]
+    assert off == [r for r in output if r["scored_by"] == "model"]
 
 
 def test_the_runtime_has_the_options_without_the_tools() -> None:

@@ -24,7 +24,7 @@ import pytest
 from llmcdsr_lite import BundleError, Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.encoder import TextEncoder
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 
 BACKENDS = ["onnx", "numpy"]
@@ -39,13 +39,9 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A bundle whose two domains take pseudo items in different ways."""
-    choices = (
-        PseudoChoice(PseudoSetting("fuse", 4, scope="domain", weight=2.0), PseudoSetting("insert", 3)),
-        PseudoChoice(
-            PseudoSetting("insert", 3, "spread"), PseudoSetting("fuse", scope="recalled", weight=1.5)
-        ),
-    )
-    bundle = replace(bundle_data, recall=recall_network, pseudo=choices)
+    similar, inserted = ExpertWeights(similar=2.0), ExpertWeights(inserted=1.0)
+    mix = DomainMix(cold=similar, named=inserted), DomainMix(cold=inserted, named=similar, n_recalled=3)
+    bundle = replace(bundle_data, recall=recall_network, mix=mix)
     return build_bundle(bundle, tmp_path_factory.mktemp("embedding") / "bundle")
 
 

@@ -18,15 +18,15 @@ from llmcdsr_lite import BundleError, DataError, NewItem, Recommender, UsageErro
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.title_neighbours import TitleMap
 
 BACKENDS: tuple[BackendName, ...] = ("onnx", "numpy")
-CHOICES = (
-    PseudoChoice(PseudoSetting("insert", 3, "front"), source="titles"),
-    PseudoChoice(PseudoSetting("fuse", 4, weight=1.5), source="companions"),
+MIXES = (
+    DomainMix(cold=ExpertWeights(inserted=1.0), n_recalled=3),
+    DomainMix(cold=ExpertWeights(similar=1.5), source="companions", n_recalled=4),
 )
 HISTORIES = [["f1"], ["k4", "new-k"], ["new-f2", "f3", "new-k"], ["new-f1"], ["k2", "k9", "k0"], []]
 
@@ -56,7 +56,7 @@ class Encoder:
 
 @pytest.fixture(scope="module")
 def bundle(bundle_data: Bundle, recall_network: RecallNetwork, title_map: TitleMap) -> Bundle:
-    return replace(bundle_data, recall=recall_network, pseudo=CHOICES, new_items=title_map)
+    return replace(bundle_data, recall=recall_network, mix=MIXES, new_items=title_map)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 
 FOOD = [f"f{n}" for n in range(12)]
@@ -24,13 +23,13 @@ ALL = FOOD + KITCHEN
 DOMAINS = {"food": FOOD, "kitchen": KITCHEN}
 MAX_LENGTH = 6
 SETTINGS = {
-    "front": PseudoSetting("insert", 3, "front"),
-    "spread": PseudoSetting("insert", 4, "spread"),
-    "too many": PseudoSetting("insert", 9, "front"),
-    "fuse": PseudoSetting("fuse", 2, weight=1.5),
-    "fuse recalled": PseudoSetting("fuse", 4, scope="recalled", weight=2.5),
+    "inserted": ExpertWeights(inserted=1.0),
+    "partly": ExpertWeights(inserted=0.6),
+    "similar": ExpertWeights(similar=1.5),
+    "both": ExpertWeights(similar=2.5, inserted=0.4),
 }
-FUSED = ["fuse", "fuse recalled"]
+N_RECALLED = {"inserted": 3, "partly": 4, "similar": 2, "both": 9}  # 9 are more than the model looks back on
+SIMILAR = ["similar", "both"]
 Loads = Callable[..., Recommender]
 
 
@@ -52,43 +51,33 @@ class Naive:
         return vector / np.sqrt(vector @ vector)
 
     def cosines(self, history: list[str], domain: str) -> dict[str, float] | None:
-        """Of the domain's items to the history's titles, if it is cold."""
+        """Of the domain's items to the titles of its newest items, if it is cold."""
         seen = history[-MAX_LENGTH:]
-        if not seen or any(item in DOMAINS[domain] for item in seen):
+        if not seen or any(item in DOMAINS[domain] for item in history):
             return None
         pooled = self.pooled([self.network.names[ALL.index(item) + 1] for item in seen], domain)
         if pooled is None:
             return None
         return {i: float(pooled @ self.network.items[ALL.index(i) + 1]) for i in DOMAINS[domain]}
 
-    def scores(
-        self, history: list[str], cosines: dict[str, float] | None, setting: PseudoSetting
-    ) -> dict[str, float]:
+    def scores(self, history: list[str], cosines: dict[str, float] | None, setting: str) -> dict[str, float]:
         """Scores of all items."""
-        recalled: list[str] = []
-        if cosines is not None:
-            recalled = sorted(cosines, key=lambda i: -cosines[i])[: setting.k]
-        sequence = list(history)
-        if setting.mode == "insert" and recalled:
-            sequence = self.sequence(history[-MAX_LENGTH:], recalled, setting.place)
-        user = self.represent([ALL.index(i) + 1 for i in sequence]) if sequence else np.zeros(8)
+        weights = SETTINGS[setting]
+        user = self.user(history)
+        if weights.inserted and cosines is not None:
+            seen = [*recalled(cosines, setting)[::-1], *history[-MAX_LENGTH:]][-MAX_LENGTH:]
+            user = user + weights.inserted * (self.user(seen) - user)
         scores = {i: float(user @ self.bundle.item_vectors[row]) for row, i in enumerate(ALL, 1)}
-        if setting.mode == "fuse" and cosines is not None:
-            for item in recalled if setting.scope == "recalled" else cosines:
-                scores[item] += setting.weight * cosines[item]
+        for item, cosine in (cosines or {}).items():
+            scores[item] += weights.similar * cosine
         return scores
 
-    def sequence(self, history: list[str], recalled: list[str], place: str) -> list[str]:
-        """The most similar item comes last of the pseudo items."""
-        rising = recalled[::-1]
-        if place == "front" or not history:
-            return rising + history
-        out = []
-        for n, item in enumerate(history):
-            out += [p for j, p in enumerate(rising) if j * len(history) // len(rising) == n]
-            out.append(item)
-        assert len(out) == len(history) + len(recalled)
-        return out
+    def user(self, history: list[str]) -> Any:
+        return self.represent([ALL.index(i) + 1 for i in history]) if history else np.zeros(8)
+
+
+def recalled(cosines: dict[str, float], setting: str) -> list[str]:
+    return sorted(cosines, key=lambda i: -cosines[i])[: N_RECALLED[setting]]
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +96,21 @@ def load(
     made: dict[Any, Any] = {}
     folder = tmp_path_factory.mktemp("pseudo")
 
-    def build(auto: PseudoSetting, names: PseudoSetting) -> Path:
+    def build(auto: str, names: str) -> Path:
         key = (auto, names)
         if key not in made:
-            choice = PseudoChoice(auto, names)
-            bundle = replace(bundle_data, recall=recall_network, pseudo=(choice, choice))
+            mix = DomainMix(cold=SETTINGS.get(auto, ExpertWeights()), named=SETTINGS[names])
+            mix = replace(mix, n_recalled=N_RECALLED[names if auto == "off" else auto])
+            bundle = replace(bundle_data, recall=recall_network, mix=(mix, mix))
             made[key] = build_bundle(bundle, folder / str(len(made)))
         return made[key]  # type: ignore[no-any-return]
 
-    def load(auto: str = "off", names: str = "front", backend: Any = "numpy", **options: Any) -> Recommender:
+    def load(
+        auto: str = "off", names: str = "inserted", backend: Any = "numpy", **options: Any
+    ) -> Recommender:
         key = (auto, names, backend, *options.items())
         if key not in made:
-            path = build(SETTINGS.get(auto, PseudoSetting()), SETTINGS[names])
-            made[key] = Recommender.load(path, backend=backend, **options)
+            made[key] = Recommender.load(build(auto, names), backend=backend, **options)
         return made[key]  # type: ignore[no-any-return]
 
     return load
@@ -158,7 +149,7 @@ def test_auto_is_brute_force_over_names_and_items(
     allow: set[str] | None,
     exclude: set[str] | None,
 ) -> None:
-    scores = naive.scores(history, naive.cosines(history, domain), SETTINGS[setting])
+    scores = naive.scores(history, naive.cosines(history, domain), setting)
     candidates = [
         i
         for i in DOMAINS[domain]
@@ -187,27 +178,28 @@ def test_pseudo_items_change_cold_answers_and_no_others(load: Loads, setting: st
     assert recommender.recommend(["k3", "k5"], domain="food", k=30, **off).items == plain.items
 
 
-def test_items_that_the_model_does_not_look_back_on_do_not_warm(load: Loads, naive: Naive) -> None:
+def test_items_that_the_model_does_not_look_back_on_warm_a_history_too(load: Loads, naive: Naive) -> None:
     history = ["f1", *KITCHEN[3:9]]
-    answer = load("fuse").recommend(history, domain="food", k=3)
-    scores = naive.scores(history, naive.cosines(history, "food"), SETTINGS["fuse"])
-    assert naive.cosines(history, "food") is not None
-    assert ids(answer) == ranked(scores, [i for i in FOOD if i != "f1"], 3)
+    answer = load("similar").recommend(history, domain="food", k=3)
+    assert naive.cosines(history, "food") is None
+    assert ids(answer) == ranked(naive.scores(history, None, "similar"), [i for i in FOOD if i != "f1"], 3)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("history", [["k3", "k5"], ["f2"], ["f2", "k3"], []])
-def test_without_a_domain_fusing_touches_the_other_domain_alone(
+def test_without_a_domain_similarity_touches_the_other_domain_alone(
     load: Loads, naive: Naive, setting: str, history: list[str]
 ) -> None:
     recommender = load(setting)
     answer = recommender.recommend(history, k=30)
     plain = recommender.recommend(history, k=30, pseudo="off")
     missing = [d for d, items in DOMAINS.items() if history and not set(items) & set(history)]
-    if len(missing) != 1 or setting not in FUSED:
+    if len(missing) != 1 or setting not in SIMILAR:
         assert answer == plain
         return
-    scores = naive.scores(history, naive.cosines(history, missing[0]), SETTINGS[setting])
+    scores = naive.scores(history, None, setting)  # nothing is inserted
+    for item, cosine in (naive.cosines(history, missing[0]) or {}).items():
+        scores[item] += SETTINGS[setting].similar * cosine
     assert ids(answer) == ranked(scores, [i for i in ALL if i not in history], 30)
     before = {a.id: a.score for a in plain}
     for item in answer:
@@ -255,7 +247,7 @@ def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naiv
     for history in (["k3", "k9"], ["f3", "k9"], []):
         pooled = naive.pooled(names, "food")
         cosines = {i: float(pooled @ network.items[ALL.index(i) + 1]) for i in FOOD}
-        scores = naive.scores(history, cosines, SETTINGS[setting])
+        scores = naive.scores(history, cosines, setting)
         answer = load("off", names=setting).recommend(
             history, domain="food", k=30, pseudo=["f5", 'Pan, "size 4"'], exclude_seen=False
         )
@@ -264,8 +256,8 @@ def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naiv
 
 
 def test_only_text_is_weighed_by_the_pooler(load: Loads, naive: Naive) -> None:
-    choice = PseudoChoice(SETTINGS["fuse"], SETTINGS["fuse"], source="companions")
-    bundle = replace(naive.bundle, recall=naive.network, pseudo=(choice, choice))
+    mix = DomainMix(cold=SETTINGS["similar"], named=SETTINGS["similar"], source="companions")
+    bundle = replace(naive.bundle, recall=naive.network, mix=(mix, mix))
     recommender = Recommender(bundle, load()._backend)
     history = ["k3", "k9", "k5"]
     said = [naive.network.names[ALL.index(i) + 1] for i in history]
@@ -274,7 +266,7 @@ def test_only_text_is_weighed_by_the_pooler(load: Loads, naive: Naive) -> None:
     for asked, names, weigh in (("auto", said, 0.0), (history, given, 1.0)):
         pooled = naive.pooled(names, "food", weigh)
         cosines = {i: float(pooled @ naive.network.items[ALL.index(i) + 1]) for i in FOOD}
-        scores = naive.scores(history, cosines, SETTINGS["fuse"])
+        scores = naive.scores(history, cosines, "similar")
         answer = recommender.recommend(history, domain="food", k=12, pseudo=asked)
         assert ids(answer) == ranked(scores, FOOD, 12)
         np.testing.assert_allclose([a.score for a in answer], [scores[a.id] for a in answer], atol=1e-4)
@@ -292,8 +284,8 @@ class Encoder:
 def test_free_text_is_encoded_and_projected(
     load: Loads, naive: Naive, bundle_data: Bundle, recall_network: RecallNetwork
 ) -> None:
-    choice = PseudoChoice(names=SETTINGS["fuse"])
-    bundle = replace(bundle_data, recall=recall_network, pseudo=(choice, choice))
+    mix = DomainMix(named=SETTINGS["similar"])
+    bundle = replace(bundle_data, recall=recall_network, mix=(mix, mix))
     backend = load()._backend
     encoder: Any = Encoder()
     recommender = Recommender(bundle, backend, encoder=encoder)
@@ -302,7 +294,7 @@ def test_free_text_is_encoded_and_projected(
     k4 = recall_network.names[17].astype(float)
     pooled = naive.pooled([*text, k4 / np.sqrt(k4 @ k4) * 1.5], "food")
     cosines = {i: float(pooled @ recall_network.items[ALL.index(i) + 1]) for i in FOOD}
-    scores = naive.scores(["k3"], cosines, SETTINGS["fuse"])
+    scores = naive.scores(["k3"], cosines, "similar")
     answer = recommender.recommend(["k3"], domain="food", k=12, pseudo=["coffee", " ", "k4", "beer"])
     assert ids(answer) == ranked(scores, FOOD, 12)
     assert recommender.recommend(["k3"], domain="food", pseudo=[" "]) == recommender.recommend(
@@ -318,7 +310,7 @@ def test_free_text_is_encoded_and_projected(
 def test_an_explanation_is_every_item_left_out(
     load: Loads, naive: Naive, setting: str, history: list[str], backend: str
 ) -> None:
-    chosen = SETTINGS[setting]
+    weights = SETTINGS[setting]
     answer = load(setting, backend=backend).recommend(history, domain="food", explain=True)
     explanation = answer.explanation
     assert explanation is not None
@@ -326,32 +318,32 @@ def test_an_explanation_is_every_item_left_out(
     if cosines is None:
         assert (explanation.setting, explanation.pseudo) == ("off", ())
     else:
-        recalled = sorted(cosines, key=lambda i: -cosines[i])[: chosen.k]
-        assert [p.id for p in explanation.pseudo] == recalled
+        expected = recalled(cosines, setting)
+        assert [p.id for p in explanation.pseudo] == expected
         np.testing.assert_allclose(
-            [p.similarity for p in explanation.pseudo], [cosines[i] for i in recalled], atol=1e-5
+            [p.similarity for p in explanation.pseudo], [cosines[i] for i in expected], atol=1e-5
         )
-        assert explanation.setting == str(chosen)
-        if chosen.mode == "fuse":
-            assert {p.weight for p in explanation.pseudo} == {chosen.weight}
-        else:
-            real = history[-MAX_LENGTH:]
-            seen = naive.sequence(real, recalled, chosen.place)[-MAX_LENGTH:]
-            assert [p.weight for p in explanation.pseudo] == [float(i in seen) for i in recalled]
+        assert ("insert" in explanation.setting, "cosine" in explanation.setting) == (
+            bool(weights.inserted),
+            bool(weights.similar),
+        )
+        n_seen = max(0, MAX_LENGTH - len(history)) if weights.inserted else 0
+        assert [p.inserted for p in explanation.pseudo] == [n < n_seen for n in range(len(expected))]
+    assert sum(explanation.shares.values()) == pytest.approx(answer[0].score, abs=1e-4)
     assert [i.id for i in explanation.history] == history
     top = answer[0].id
-    whole = naive.scores(history, cosines, chosen)[top]
+    whole = naive.scores(history, cosines, setting)[top]
     for n, influence in enumerate(explanation.history):
         rest = history[:n] + history[n + 1 :]
         if not rest:
             assert influence.change is None
             continue
-        score = naive.scores(rest, naive.cosines(rest, "food"), chosen)[top]
+        score = naive.scores(rest, naive.cosines(rest, "food"), setting)[top]
         assert influence.change == pytest.approx(whole - score, abs=1e-4)
 
 
 def test_explanations_where_there_is_little_to_explain(load: Loads, bundle_folder: Path) -> None:
-    recommender = load("fuse")
+    recommender = load("similar")
     popular = recommender.recommend([], explain=True).explanation
     nothing = recommender.recommend(["f3"], allow=[], explain=True).explanation
     assert popular is not None
@@ -393,7 +385,7 @@ def test_graph_search_is_exact_where_something_is_added(load: Loads) -> None:
 )
 def test_pseudo_that_cannot_be_meant(load: Loads, call: Callable[[Recommender], Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        call(load("front"))
+        call(load("inserted"))
 
 
 def test_a_bundle_without_a_recall_network(bundle_folder: Path) -> None:
@@ -403,7 +395,6 @@ def test_a_bundle_without_a_recall_network(bundle_folder: Path) -> None:
     )
     with pytest.raises(UsageError, match="this bundle has no recall network"):
         recommender.recommend(["f1"], domain="kitchen", pseudo=["k1"])
-    assert json.loads((bundle_folder / "config.json").read_text())["format_version"] == 1
 
 
 def test_an_encoder_that_does_not_fit(

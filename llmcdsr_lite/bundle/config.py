@@ -17,7 +17,7 @@ from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 
 FORMAT = "llmcdsr-bundle"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 1
 CHECKSUM = "config_sha256"
 
 # Bounds that no real bundle comes near: they keep a hostile one from making us loop or allocate.
@@ -91,12 +91,10 @@ def _check_format(path: Path, description: dict[str, Any]) -> None:
     if description.get("format") != FORMAT:
         raise BundleError(f"{path}: field 'format' is {description.get('format')!r}, expected {FORMAT!r}")
     version = description.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BundleError(f"{path}: field 'format_version' is {version!r}, expected a number from 1")
-    if version > FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format version {version} is newer than this package reads ({FORMAT_VERSION}); "
-            "upgrade llmcdsr-lite"
+            f"{path}: field 'format_version' is {version!r}, expected {FORMAT_VERSION}: the bundle was made "
+            "by another version of llmcdsr-lite"
         )
 
 

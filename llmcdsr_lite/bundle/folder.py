@@ -15,9 +15,9 @@ item_titles.json   JSON array of titles, in the same order
 README.md          model card
 ================== ==========================================================================
 
-With a recall network (format version 2), the files of `bundle.recall` besides; with what makes vectors of
-new items (version 3), those of `bundle.new_items`; with graphs for approximate search (version 3), those of
-`bundle.index`; with a mix of experts (version 4), those of `bundle.mix`.
+With a recall network, the files of `bundle.recall` besides; with what makes vectors of new items, those of
+`bundle.new_items`; with graphs for approximate search, those of `bundle.index`; where the mix weighs next-item
+counts, those of `bundle.mix`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.bundle.config import FORMAT, MAX_SIZE, read_config, read_sizes, write_config
+from llmcdsr_lite.bundle.config import FORMAT, FORMAT_VERSION, MAX_SIZE, read_config, read_sizes, write_config
 from llmcdsr_lite.bundle.files import CONFIG as CONFIG
 from llmcdsr_lite.bundle.files import (
     check_files,
@@ -42,15 +42,10 @@ from llmcdsr_lite.bundle.files import (
     read_strings,
     undisturbed,
 )
-from llmcdsr_lite.bundle.index import INDEX_FILES, INDEX_VERSION, BundleIndex, read_index, write_index
-from llmcdsr_lite.bundle.mix import MIX_FILES, MIX_VERSION, NO_MIX, read_mix, write_mix
-from llmcdsr_lite.bundle.new_items import (
-    NEW_ITEMS_FILES,
-    NEW_ITEMS_VERSION,
-    read_new_items,
-    write_new_items,
-)
-from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES, RECALL_VERSION, read_recall, write_recall
+from llmcdsr_lite.bundle.index import INDEX_FILES, BundleIndex, read_index, write_index
+from llmcdsr_lite.bundle.mix import MIX_FILES, NO_MIX, read_mix, write_mix
+from llmcdsr_lite.bundle.new_items import NEW_ITEMS_FILES, read_new_items, write_new_items
+from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES, read_recall, write_recall
 from llmcdsr_lite.bundle.recommender_graph import check_graph
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
@@ -160,22 +155,21 @@ def write_bundle(
         (out / MODEL_CARD).write_text(model_card, encoding="utf-8")
         names: tuple[str, ...] = REQUIRED
         parts: dict[str, Any] = {}
-        version = 1  # the oldest that has all of it
         if bundle.recall is not None:
             part_names, parts["recall"] = write_recall(out, bundle.recall)
-            names, version = (*names, *part_names), max(version, RECALL_VERSION)
+            names = (*names, *part_names)
         if bundle.new_items is not None:
             part_names, parts["new_items"] = write_new_items(out, bundle.new_items)
-            names, version = (*names, *part_names), max(version, NEW_ITEMS_VERSION)
+            names = (*names, *part_names)
         if bundle.index is not None:
             part_names, parts["index"] = write_index(out, bundle.index)
-            names, version = (*names, *part_names), max(version, INDEX_VERSION)
+            names = (*names, *part_names)
         if bundle.mix != NO_MIX or bundle.next_counts is not None or bundle.recall is not None:
             part_names, parts["mix"] = write_mix(out, bundle.mix, bundle.next_counts)
-            names, version = (*names, *part_names), max(version, MIX_VERSION)
+            names = (*names, *part_names)
         description = {
             "format": FORMAT,
-            "format_version": version,
+            "format_version": FORMAT_VERSION,
             "domains": [{"name": d.name, "items": d.n_items} for d in bundle.catalogue.domains],
             "model": _sizes(bundle.parameters),
             **parts,

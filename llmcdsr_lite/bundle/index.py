@@ -36,7 +36,6 @@ from llmcdsr_lite.search.hnsw_graph import MAX_LINKS, Graph, graph_fault
 ARRAYS = ("links", "levels", "upper")
 PREFIXES = {"items": "index_", "recall": "recall_index_"}
 INDEX_FILES = tuple(f"{prefix}{array}.npy" for prefix in PREFIXES.values() for array in ARRAYS)
-INDEX_VERSION = 3  # of the format, the first that has it
 
 _MAX_WIDTH = 10_000
 
@@ -96,8 +95,6 @@ def read_index(
         return None
     if not isinstance(described, dict):
         raise BundleError(f"{path}: field 'index' must be an object")
-    if description["format_version"] < INDEX_VERSION:
-        raise BundleError(f"{path}: field 'index' needs format version {INDEX_VERSION}")
     items = _read_graph(folder, description, "items", domains)
     recall = None
     if described.get("recall") is None:

@@ -29,7 +29,6 @@ from llmcdsr_lite.mix.settings import KINDS, DomainMix, ExpertWeights
 
 STARTS, ROWS, WEIGHTS = "next_starts.npy", "next_rows.npy", "next_weights.npy"
 MIX_FILES = (STARTS, ROWS, WEIGHTS)
-MIX_VERSION = 5  # of the format, the first that has it in this form
 _MOST = 1 << 40
 NO_MIX: Mixes = (DomainMix(), DomainMix())
 
@@ -66,8 +65,6 @@ def read_mix(
         if with_recall:
             raise BundleError(f"{path}: has a recall network, but no field 'mix' that says what for")
         return NO_MIX, None
-    if description["format_version"] < MIX_VERSION:
-        raise BundleError(f"{path}: field 'mix' needs format version {MIX_VERSION}")
     if not isinstance(described, list) or len(described) != 2:
         raise BundleError(f"{path}: field 'mix' must list two domains")
     first, second = (_read_domain(path, entry) for entry in described)

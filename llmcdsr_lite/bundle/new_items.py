@@ -29,7 +29,6 @@ from llmcdsr_lite.title_neighbours import TitleMap, Weighing
 COMPONENTS = "title_components.npy"
 DIRECTIONS = "title_directions.npy"
 NEW_ITEMS_FILES = (COMPONENTS, DIRECTIONS)
-NEW_ITEMS_VERSION = 3  # of the format, the first that has it
 
 _MAX_TEXT = 1 << 16
 _MAX_SIZE = 1 << 14
@@ -76,8 +75,6 @@ def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, 
         return None
     if not isinstance(described, dict):
         raise BundleError(f"{path}: field 'new_items' must be an object")
-    if description["format_version"] < NEW_ITEMS_VERSION:
-        raise BundleError(f"{path}: field 'new_items' needs format version {NEW_ITEMS_VERSION}")
     for name in NEW_ITEMS_FILES:
         if name not in listed:
             raise BundleError(f"{path}: field 'files' does not list {name}, which 'new_items' needs")

@@ -32,7 +32,6 @@ ITEMS = "recall_items.npy"
 POOLERS = "recall_poolers.npy"
 PROJECTIONS = "recall_projections.npy"
 RECALL_FILES = (NAMES, ITEMS, POOLERS)
-RECALL_VERSION = 5  # of the format, the first that has it in this form
 
 _MAX_HIDDEN = 1 << 14
 _MAX_TEXT = 1 << 16
@@ -77,8 +76,6 @@ def read_recall(folder: Path, description: dict[str, Any], n_rows: int) -> Recal
         return None
     if not isinstance(described, dict):
         raise BundleError(f"{path}: field 'recall' must be an object")
-    if description["format_version"] < RECALL_VERSION:
-        raise BundleError(f"{path}: field 'recall' needs format version {RECALL_VERSION}")
     for name in RECALL_FILES:
         if name not in listed:
             raise BundleError(f"{path}: field 'files' does not list {name}, which 'recall' needs")

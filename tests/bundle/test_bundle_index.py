@@ -19,7 +19,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.bundle.index import ARRAYS, BundleIndex
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.search.exact import ExactSearch
@@ -52,9 +52,9 @@ def large() -> Bundle:
         SearchGraph(build_graph(vectors, catalogue.domains, settings), (30, 40), {"by": "hand"}, 35),
         SearchGraph(build_graph(items, catalogue.domains, settings), (50, 60)),
     )
-    choice = PseudoChoice(PseudoSetting("insert", 3, "front"))
+    mix = DomainMix(cold=ExpertWeights(inserted=1.0), n_recalled=3)
     counts = np.arange(config.n_items + 1)
-    return Bundle(catalogue, parameters, counts, {}, recall=recall, pseudo=(choice, choice), index=index)
+    return Bundle(catalogue, parameters, counts, {}, recall=recall, mix=(mix, mix), index=index)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,6 @@ def test_round_trip(written: Path, large: Bundle) -> None:
             assert isinstance(array, np.memmap)
             assert np.array_equal(array, getattr(other.graph, name))
     config = json.loads((written / "config.json").read_text())
-    assert config["format_version"] == 3
     widths = {"search_widths": [30, 40], "width_together": 35}
     assert config["index"]["items"] == {"links": 2, **widths, "measured": {"by": "hand"}}
     assert set(config["index"]["recall"]) == {"links", "search_widths", "measured"}
@@ -191,7 +190,6 @@ def test_wrong_array_with_the_right_hash(
     [
         (["index"], [], "field 'index' must be an object"),
         (["index"], None, "lists index_links.npy, but has no field 'index'"),
-        (["format_version"], 2, "field 'index' needs format version 3"),
         (["recall"], None, "but has no field 'recall'"),
         (["index", "items"], None, "field 'index.items' must be an object"),
         (["index", "recall"], None, "lists recall_index_links.npy, but has no field 'index.recall'"),

@@ -43,7 +43,6 @@ def test_round_trip(written: Path, title_map: TitleMap) -> None:
     assert found.weighings == title_map.weighings
     assert (found.n_neighbours, found.added, found.dimension) == (5, (0, 2), 7)
     config = json.loads((written / "config.json").read_text())
-    assert config["format_version"] == 3
     assert config["new_items"]["text"] == 7
     assert sorted(p.name for p in written.iterdir()) == sorted(["config.json", *config["files"]])
 
@@ -85,7 +84,6 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
     [
         (["new_items"], [], "field 'new_items' must be an object"),
         (["new_items"], None, "lists title_components.npy, but has no field 'new_items'"),
-        (["format_version"], 2, "field 'new_items' needs format version 3"),
         (["new_items", "text"], 0, "field 'text' is 0"),
         (["new_items", "size"], 10**9, "field 'size' is 1000000000"),
         (["new_items", "neighbours"], None, "field 'neighbours' is None"),

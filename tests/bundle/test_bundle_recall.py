@@ -16,15 +16,13 @@ from bundle_damage import edit_config, npy, put, refusal, set_field
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 
 FILES = (*RECALL_FILES, PROJECTIONS)
-CHOICES = (
-    PseudoChoice(
-        PseudoSetting("fuse", 5, scope="recalled", weight=0.1), validation={"gain": 0.25}, source="both"
-    ),
-    PseudoChoice(names=PseudoSetting("insert", 3, "front")),
+MIXES = (
+    DomainMix(cold=ExpertWeights(similar=0.1), validation={"gain": 0.25}, source="both", n_recalled=5),
+    DomainMix(named=ExpertWeights(similar=2.0, inserted=0.5)),
 )
 
 
@@ -35,7 +33,7 @@ def written(
     build_bundle: Callable[[Bundle, Path], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    bundle = replace(bundle_data, recall=recall_network, pseudo=CHOICES)
+    bundle = replace(bundle_data, recall=recall_network, mix=MIXES)
     return build_bundle(bundle, tmp_path_factory.mktemp("recall") / "bundle")
 
 
@@ -52,9 +50,8 @@ def test_round_trip(written: Path, recall_network: RecallNetwork) -> None:
         found = getattr(bundle.recall, name)
         assert isinstance(found, np.memmap)
         assert np.array_equal(found, getattr(recall_network, name))
-    assert bundle.pseudo == CHOICES
+    assert bundle.mix == MIXES
     config = json.loads((written / "config.json").read_text())
-    assert config["format_version"] == 2
     assert (config["recall"]["hidden"], config["recall"]["text"]) == (5, 7)
     assert bundle.recall.title_lengths == tuple(config["recall"]["title_lengths"]) == (1.5, 2.5)
     assert set(FILES) < set(config["files"])
@@ -72,13 +69,12 @@ def test_projections_may_be_left_out(
     found = read_bundle(folder)
     assert found.recall is not None
     assert found.recall.projections is None
-    assert found.pseudo == (PseudoChoice(), PseudoChoice())
+    assert found.mix == (DomainMix(), DomainMix())
     assert not (folder / PROJECTIONS).exists()
 
 
-def test_version_1_loads_without(bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_may_have_none(bundle_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
-    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
     assert read_bundle(folder).recall is None
     assert Recommender.load(folder).recommend(["f1"], domain="kitchen", explain=True)
 
@@ -137,7 +133,6 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
     [
         (["recall"], [], "field 'recall' must be an object"),
         (["recall"], None, "lists recall_names.npy, but has no field 'recall'"),
-        (["format_version"], 1, "field 'recall' needs format version 2"),
         (["recall", "hidden"], 0, "field 'hidden' is 0"),
         (["recall", "hidden"], 10**9, "field 'hidden' is 1000000000"),
         (["recall", "text"], True, "field 'text' is True"),
@@ -147,19 +142,15 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
         (["recall", "title_lengths"], [1.0, float("nan")], "NaN is not finite"),
         (["recall", "title_lengths"], [1.0, True], "title_lengths"),
         (["recall", "title_lengths"], None, "title_lengths"),
-        (["recall", "pseudo", 0, "source"], "hearsay", "source is 'hearsay'"),
-        (["recall", "pseudo"], {}, "'recall.pseudo' must list two domains"),
-        (["recall", "pseudo", 0], "off", "field 'recall.pseudo'"),
-        (["recall", "pseudo", 0], {}, "field 'recall.pseudo': 'validation'"),
-        (["recall", "pseudo", 0, "validation"], [], "validation must be an object"),
-        (["recall", "pseudo", 1, "auto", "mode"], "on", "mode is 'on'"),
-        (["recall", "pseudo", 1, "auto", "mode"], [], r"mode is []"),
-        (["recall", "pseudo", 1, "auto", "run"], "rm", "unexpected keyword argument 'run'"),
-        (["recall", "pseudo", 1, "auto", "k"], 10**9, "k is 1000000000"),
-        (["recall", "pseudo", 0, "auto", "weight"], float("nan"), "NaN is not finite"),
-        (["recall", "pseudo", 0, "auto", "weight"], None, "weight is None"),
-        (["recall", "pseudo", 0, "names", "mode"], "off", "names: mode is 'off'"),
-        (["recall", "pseudo", 0, "names"], None, "field 'recall.pseudo'"),
+        (["mix"], None, "has a recall network, but no field 'mix'"),
+        (["mix", 0, "source"], "hearsay", "source is 'hearsay'"),
+        (["mix", 0, "n_recalled"], 10**9, "n_recalled is 1000000000"),
+        (["mix", 0, "cold", "similar"], float("nan"), "NaN is not finite"),
+        (["mix", 0, "cold", "inserted"], None, "inserted is None"),
+        (["mix", 0, "warm", "similar"], 1.0, "warm weighs pseudo items"),
+        (["mix", 1, "named", "similar"], -1.0, "similar is -1.0"),
+        (["mix", 1, "named", "next"], 1.0, "expected weights of pseudo items alone"),
+        (["mix", 1, "named"], None, "field 'mix'"),
     ],
 )
 def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> None:
@@ -167,3 +158,13 @@ def test_wrong_field(folder: Path, keys: list[Any], value: Any, reason: str) -> 
     message = refusal(folder)
     assert message.startswith(f"{folder / 'config.json'}: ")
     assert reason in message
+
+
+def test_pseudo_items_need_a_recall_network(folder: Path) -> None:
+    def without(config: dict[str, Any]) -> None:
+        del config["recall"]
+        for name in FILES:
+            del config["files"][name]
+
+    edit_config(folder, without)
+    assert "field 'mix' weighs pseudo items, but there is no recall network" in refusal(folder)

@@ -71,7 +71,7 @@ def test_weighed_experts_are_values_times_weights(history: list[int], seed: int,
                 rows, values = sparse_experts(array, index, CATALOGUE.domains, counts)
                 found, amounts = weighed_experts(array, index, CATALOGUE.domains, counts, weights)
                 summed = dict(zip(found.tolist(), amounts.tolist(), strict=True))
-                for row, value in zip(rows.tolist(), values @ np.array(weights.values), strict=True):
+                for row, value in zip(rows.tolist(), values @ np.array(weights.sparse), strict=True):
                     assert summed.pop(row, 0.0) == pytest.approx(value, rel=1e-5, abs=1e-6)
                 assert not any(summed.values())
 
@@ -95,7 +95,7 @@ def test_the_mixture_weighs_them_for_each_domain_and_kind_of_user(history: list[
         for row in rows[start - 1 : stop - 1].tolist():
             index = int(row >= 5)
             own = any((item >= 5) == bool(index) for item in history)
-            weights = (mixes[index].warm if own else mixes[index].cold).values
+            weights = (mixes[index].warm if own else mixes[index].cold).sparse
             shares = [w * x for w, x in zip(weights, by_loops(history, row, pairs), strict=True)]
             expected = sum(shares) + (shift if index else 0.0)
             assert bonus.of(np.array([row]))[0] == np.float32(expected) or math.isclose(

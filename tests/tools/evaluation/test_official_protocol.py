@@ -20,7 +20,7 @@ from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.official import (
@@ -29,8 +29,8 @@ from llmcdsr_tools.evaluation.official import (
     draw_negatives,
     evaluate,
     format_results,
+    open_answers,
     open_model,
-    open_pseudo,
     ranked_among,
     ranks,
 )
@@ -309,24 +309,23 @@ def test_a_bundle_is_opened(bundle_data: Bundle, bundle_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting",
+    "weights",
     [
-        PseudoSetting("insert", 3),
-        PseudoSetting("insert", 2, "spread"),
-        PseudoSetting("fuse", weight=2.0),
-        PseudoSetting("fuse", 4, scope="recalled", weight=3.0),
-        PseudoSetting(),
+        ExpertWeights(inserted=1.0),
+        ExpertWeights(similar=2.0),
+        ExpertWeights(repeat=1.0, similar=3.0, inserted=0.5),
+        ExpertWeights(recent=2.0),
     ],
 )
-def test_with_pseudo_items_a_bundle_is_measured_as_it_answers(
+def test_a_bundle_is_measured_as_it_answers(
     bundle_data: Bundle,
     recall_network: RecallNetwork,
     build_bundle: Callable[[Bundle, Path], Path],
     tmp_path: Path,
-    setting: PseudoSetting,
+    weights: ExpertWeights,
 ) -> None:
-    choice = PseudoChoice(setting)
-    bundle = replace(bundle_data, recall=recall_network, pseudo=(choice, choice))
+    mix = DomainMix(warm=ExpertWeights(*weights.sparse), cold=weights)
+    bundle = replace(bundle_data, recall=recall_network, mix=(mix, mix))
     folder = build_bundle(bundle, tmp_path / "bundle")
     recommender = Recommender.load(folder)
     rng = np.random.default_rng(0)
@@ -334,11 +333,10 @@ def test_with_pseudo_items_a_bundle_is_measured_as_it_answers(
     histories = Histories.from_lists(lists, [f"u{i}" for i in range(60)])
     data = Dataset(bundle_data.catalogue, histories, histories, histories)
     backend, table = open_model(folder, data)
-    pseudo = open_pseudo(folder)
-    results = evaluate(backend, table, data, pseudo=pseudo)
-    assert [r for r in results if r.pseudo == "off"] == evaluate(backend, table, data)
+    results = evaluate(backend, table, data, answers=open_answers(folder))
+    assert [r for r in results if r.scored_by == "model"] == evaluate(backend, table, data)
     ids = bundle_data.catalogue.ids
-    for result in (r for r in results if r.protocol == "full"):
+    for result in (r for r in results if (r.protocol, r.scored_by) == ("full", "bundle")):
         queries = Queries.from_split(histories)
         queries = queries.cold(data.catalogue) if result.group == "cold" else queries
         queries = queries.into(data.catalogue.domain(result.domain))
@@ -349,7 +347,6 @@ def test_with_pseudo_items_a_bundle_is_measured_as_it_answers(
                 domain=result.domain,
                 k=30,
                 exclude_seen=False,
-                pseudo=result.pseudo,
             )
             found.append([item.id for item in answer].index(ids[target - 1]))
         hr, ndcg = brute_metrics(found)
@@ -357,15 +354,13 @@ def test_with_pseudo_items_a_bundle_is_measured_as_it_answers(
         assert result.hr == pytest.approx(hr)
         assert result.ndcg == pytest.approx(ndcg)
     head, *lines = format_results(results).splitlines()
-    assert head.split()[-9:-7] == ["pseudo", "HR@1"]
-    assert [line.split()[-9] for line in lines] == [r.pseudo for r in results]
+    assert head.split()[-10:-7] == ["scored", "by", "HR@1"]
+    assert [line.split()[-9] for line in lines] == [r.scored_by for r in results]
 
 
-def test_only_a_bundle_with_a_recall_network_has_pseudo_items(
-    bundle_folder: Path, small_run: TrainResult
-) -> None:
-    assert open_pseudo(bundle_folder) is None
-    assert open_pseudo(small_run.run) is None
+def test_a_model_without_a_mix_is_measured_once(bundle_folder: Path, small_run: TrainResult) -> None:
+    assert open_answers(bundle_folder) is None
+    assert open_answers(small_run.run) is None
 
 
 def test_what_is_no_model_of_the_data_set_is_refused(

@@ -15,19 +15,17 @@ from click.testing import CliRunner
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
-from llmcdsr_lite.pseudo import PseudoSetting
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Histories, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
-from llmcdsr_tools.evaluation.official import open_model
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.export import stage
-from llmcdsr_tools.export.choose_pseudo import choose_pseudo
-from llmcdsr_tools.export.pseudo_trials import PseudoTrials, Trial, Trials
 from llmcdsr_tools.export.recall import recall_networks
 from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.mix.learning import Learned
 from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.train.stage import TrainResult, train
 
@@ -263,31 +261,27 @@ def test_the_recall_network_is_exported(
     by_source = {n.source: n.network.names for n in recall_networks(small_world.data, *recall_inputs)}
     np.testing.assert_allclose(by_source["titles"], projected, atol=1e-5)
     assert not projected[3].any()
-    for choice, start, stop in ((bundle.pseudo[0], 31, 67), (bundle.pseudo[1], 1, 31)):
-        assert np.array_equal(found.names[start:stop], by_source[choice.source][start:stop])
+    for mix, start, stop in ((bundle.mix[0], 31, 67), (bundle.mix[1], 1, 31)):
+        assert np.array_equal(found.names[start:stop], by_source[mix.source][start:stop])
     for index, letter in enumerate("ab"):
         assert np.array_equal(found.projections[index], source[f"projection_{letter}"])
-    backend, table = open_model(tmp_path / "bundle", small_world.data)
-    networks = recall_networks(small_world.data, *recall_inputs, poolers)
-    trials = choose_pseudo(backend, table, small_world.data, networks, max_length=10)
-    for choice, of_domain in zip(bundle.pseudo, trials, strict=True):
-        assert str(choice.auto)[:8] == str(of_domain.choice().auto)[:8]
-        assert choice.validation["n_users"] == of_domain.auto.n_users > 10
-        assert choice.validation["hr10_off"] == pytest.approx(of_domain.auto.off.hr10, abs=0.05)
     card = (tmp_path / "bundle" / "README.md").read_text()
-    assert "## Pseudo items" in card
-    for domain, choice in zip(("food", "tools"), bundle.pseudo, strict=True):
-        section = card.split("## Pseudo items")[1].split("\n## ")[0]
-        line, given = (line for line in section.splitlines() if line.startswith(f"- {domain}: "))
-        assert given.startswith(f"- {domain}: {choice.names}")
-        assert f"HR@10 {choice.validation['hr10']:.4f}" in line
-        assert f"{choice.validation['hr10_off']:.4f} without" in line
-        assert f"{choice.validation['gain']:+.4f}" in line
+    assert "pseudo items of it are recalled" in card
+    for domain, mix in zip(("food", "tools"), bundle.mix, strict=True):
+        (line,) = (line for line in card.splitlines() if line.startswith(f"- {domain}: {mix}. "))
+        for kind in ("cold", "named"):
+            measured = mix.validation[kind]
+            if measured["n_users"] < 50:
+                assert "there were too few users" in line
+            else:
+                assert f"{measured['gain']:+.4f}, standard error" in line
     answer = Recommender.load(tmp_path / "bundle").recommend(
         ["f3", "f4"], domain="tools", pseudo=["t3"], explain=True
     )
     assert answer.explanation is not None
-    assert answer.explanation.setting == str(bundle.pseudo[1].names)
+    named = bundle.mix[1].named
+    said = answer.explanation.setting
+    assert ("insert" in said, "cosine" in said) == (bool(named.inserted), bool(named.similar))
 
 
 def test_poolers_are_zero_where_none_were_trained(
@@ -299,18 +293,22 @@ def test_poolers_are_zero_where_none_were_trained(
     assert not found.poolers.any()
 
 
-def test_a_setting_that_won_is_in_card_and_metrics(
+def test_pseudo_items_that_are_weighed_are_in_card_and_metrics(
     run: Path,
     tmp_path: Path,
     recall_inputs: tuple[Path, Path],
     small_world: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setting = PseudoSetting("fuse", 2, weight=50.0)
-    off, best = Trial(PseudoSetting(), 0.4, 0.2, 0.0, 0.0), Trial(setting, 0.5, 0.3, 0.1, 0.02, "companions")
-    some, none = Trials("food", 40, off, (best,)), Trials("tools", 0, off, ())
-    trials = (PseudoTrials(some, some), PseudoTrials(none, none))
-    monkeypatch.setattr(stage, "choose_pseudo", lambda *arguments, **options: trials)
+    cold = ExpertWeights(similar=50.0)
+    found = Learned(cold, 90, 40, 0.2, 0.3, 0.1, 0.02)
+    mixes = (
+        DomainMix(cold=cold, source="companions", validation={"cold": found.summary()}),
+        DomainMix(
+            validation={"cold": replace(found, ndcg10_model=float("nan"), ndcg10=float("nan")).summary()}
+        ),
+    )
+    monkeypatch.setattr(stage, "learn_mix", lambda *arguments: mixes)
     bundle = tmp_path / "bundle"
     results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
     model, alone = (results.ranked[name, "cold", "food"].rank for name in ("model", "model alone"))
@@ -324,12 +322,12 @@ def test_a_setting_that_won_is_in_card_and_metrics(
         assert found.hr10 == pytest.approx(expected.hr10, abs=0.05)  # a near tie may turn
     card = (bundle / "README.md").read_text()
     assert (
-        "- food: add 50 x cosine to the scores of all items, recalled by companions. "
-        "HR@10 0.5000, against 0.4000 without (+0.1000, standard error 0.0200, +25.0%; 40 users)."
-    ) in card
-    assert "- tools: off; there are no such users in the validation data" in card
+        "- food: model alone; without items of the domain model + similar 50 (recalled by companions)" in card
+    )
+    assert "without NDCG@10 0.2000 becomes 0.3000 (+0.1000, standard error 0.0200; 40 users)" in card
+    assert "- tools: model alone; items of the history left out. " in card
     config = json.loads((bundle / "config.json").read_text())
-    assert config["recall"]["pseudo"][0]["auto"]["mode"] == "fuse"
+    assert config["mix"][0]["cold"]["similar"] == 50
     scorers = {m["scorer"] for m in config["training"]["test_measures"]}
     assert scorers == {"model", "model alone", *BASELINES}
 

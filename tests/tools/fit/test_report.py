@@ -131,10 +131,12 @@ def test_it_tells_what_came_out(html: str, sources: ReportSources) -> None:
             assert f"{row} {result['hr10']:.4f} {result['ndcg10']:.4f}" in text
     for said in measured["verdicts"]:
         assert said in text
-    for domain, choice in zip(("food", "tools"), read_bundle(sources.bundle).pseudo, strict=True):
-        tried = choice.validation
-        hit_rates = f"{tried['hr10_off']:.4f} {tried['hr10']:.4f}"
-        assert f"{domain} {choice.auto} {tried['n_users']} {hit_rates}" in text
+    for domain, mix in zip(("food", "tools"), read_bundle(sources.bundle).mix, strict=True):
+        for kind, users in (("warm", "with items of it"), ("named", "without, names given")):
+            learned = mix.validation[kind]
+            gains = [learned[name] for name in ("ndcg10_model", "ndcg10") if learned[name] is not None]
+            numbers = "".join(f" {value:.4f}" for value in gains)
+            assert f"{domain} {users} {getattr(mix, kind)} {learned['n_users']}{numbers}" in text
     assert "Ranked in the whole domain, at every position of the validation histories." in text
     assert "targets that are in the history: food" in text
     assert "1.3 train 1,234.5" in text

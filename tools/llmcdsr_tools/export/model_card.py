@@ -100,8 +100,8 @@ PSEUDO = """
 For users without history in the wanted domain, pseudo items of it are recalled by what the items of the
 history say: their titles, their companions (what other users who have them have in the wanted domain), or
 both. Their similarity to an item (similar), and what the model says where they are put before the history
-(inserted), are two more experts. Names that a caller gives (`pseudo=[...]`) are always used; their weights were
-learned with the items that were taken out of a history for names, which are never wrong.
+(inserted), are two more experts. Names that a caller gives (`pseudo=[...]`) are always used; their weights
+were learned with the items that were taken out of a history for names, which are never wrong.
 """
 
 
