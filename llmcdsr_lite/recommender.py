@@ -200,13 +200,12 @@ class Recommender:
             What to do about ids that are not in the catalogue, in `history`, `allow` or `exclude`. The
             answer lists those of the history that were skipped; of the filters none is missed.
         pseudo : {"auto", "off"} or sequence of str
-            ``auto``: a history without an item of `domain` (among those that the model looks back on)
-            gets pseudo items by what its items say (`PseudoChoice.source`), as the bundle's setting for
-            that domain has it; "off" is such a setting, too. Without `domain`, a history of one domain
-            gets them for the other one, where the setting adds to the scores of that domain's items alone
-            (``fuse``). Names (item ids, titles or, with an encoder, free text) recall pseudo items of
-            `domain` for any history, an empty one included; a list without names is "off". Pseudo items
-            do not count as seen: they may be recommended.
+            ``auto``: for a history without an item of `domain`, pseudo items are recalled by what its items
+            say (`DomainMix.source`), if the bundle's mix weighs them. Without `domain`, a history of one
+            domain gets them for the other one: their similarity is added to the scores of that domain's
+            items, nothing is inserted. Names (item ids, titles or, with an encoder, free text) recall pseudo
+            items of `domain` for any history, an empty one included; a list without names is "off". Pseudo
+            items do not count as seen: they may be recommended.
         explain : bool
             Explain the first recommendation, at the price of scoring it once more for every item of the
             history.

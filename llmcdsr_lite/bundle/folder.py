@@ -16,8 +16,8 @@ README.md          model card
 ================== ==========================================================================
 
 With a recall network, the files of `bundle.recall` besides; with what makes vectors of new items, those of
-`bundle.new_items`; with graphs for approximate search, those of `bundle.index`; where the mix weighs next-item
-counts, those of `bundle.mix`.
+`bundle.new_items`; with graphs for approximate search, those of `bundle.index`; where the mix weighs counts,
+those of `bundle.mix`.
 """
 
 from __future__ import annotations
