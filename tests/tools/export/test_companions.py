@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.export.companions import SHRINKAGE, TITLE_SHARE, companion_vectors, mix
+from llmcdsr_tools.export.companions import SHRINKAGE, TITLE_SHARE, both_vectors, companion_vectors
 
 
 def unit(rng: np.random.Generator, n: int) -> Any:
@@ -54,7 +54,7 @@ def test_a_mixture_by_hand(small_world: Any, with_companions: bool) -> None:
     titles[[0, 4, 50]] = 0
     companions[[0, 6, 50]] = 0
     companions *= with_companions
-    found = mix(small_world.data, titles, companions)
+    found = both_vectors(small_world.data, titles, companions)
     for own in (range(1, 31), range(31, 67)):
         centre = np.mean([titles[i] for i in own if titles[i].any()], axis=0)
         lengths = [np.sqrt(companions[i] @ companions[i]) for i in own if companions[i].any()]

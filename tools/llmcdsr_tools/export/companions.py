@@ -61,7 +61,7 @@ def companion_vectors(data: Dataset, items: FloatArray) -> npt.NDArray[np.float3
     return vectors.astype(np.float32)
 
 
-def mix(data: Dataset, titles: FloatArray, companions: FloatArray) -> npt.NDArray[np.float32]:
+def both_vectors(data: Dataset, titles: FloatArray, companions: FloatArray) -> npt.NDArray[np.float32]:
     """Both: companions, and titles less their mean, at `TITLE_SHARE` of the mean length of companions.
 
     Parameters

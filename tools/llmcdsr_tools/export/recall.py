@@ -14,7 +14,7 @@ from llmcdsr_lite.mix.settings import Source
 from llmcdsr_lite.recall import FloatArray, RecallNetwork
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.export.companions import companion_vectors, mix
+from llmcdsr_tools.export.companions import both_vectors, companion_vectors
 from llmcdsr_tools.item_names import load_item_names
 from llmcdsr_tools.pretrain.stage import load_pretrained
 from llmcdsr_tools.run import file_hash
@@ -83,7 +83,7 @@ def recall_networks(
     networks = (
         SourcedNetwork("titles", network),
         SourcedNetwork("companions", replace(network, names=companions)),
-        SourcedNetwork("both", replace(network, names=mix(data, titles, companions))),
+        SourcedNetwork("both", replace(network, names=both_vectors(data, titles, companions))),
     )
     if item_names is None:
         return networks
