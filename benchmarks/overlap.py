@@ -5,14 +5,15 @@
 A share of the overlapped training users is kept whole, each other one is cut into two users of one
 domain. For each share a recommender (the best recipe) and a recall network are trained, and for cold users
 (no item of the target's domain in the history) the last item of the test histories is ranked: by the model
-alone; with pseudo items recalled by titles, by companions, by both, with weights fitted on validation, sure
-or not; and by the learned mix, in which an expert must be sure of its gain. What is there already is not
-made again.
+alone; with pseudo items recalled by titles, by companions, by both, for the names that similar users give
+(`neighbours`) and, with --item-names, for those of a file, with weights fitted on validation, sure or not;
+and by the learned mix, in which an expert must be sure of its gain. What is there already is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,11 @@ import numpy as np
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.settings import DomainMix
+from llmcdsr_lite.pseudo import PseudoRecall
+from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_tools.batches import user_domains
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
@@ -28,13 +33,14 @@ from llmcdsr_tools.evaluation.comparison import MARGIN, difference
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, Ranked, gains, rank
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.evaluation.scorers import BundleScorer, ModelScorer
+from llmcdsr_tools.evaluation.scorers import BundleScorer, FloatArray, IntArray, ModelScorer, Scorer
 from llmcdsr_tools.export.recall import merged, recall_networks
 from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.learning import fit_experts
 from llmcdsr_tools.mix.positions import collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.stage import MOST_TARGETS, learn_mix
+from llmcdsr_tools.neighbours import neighbour_names
 from llmcdsr_tools.pretrain import PretrainSettings, pretrain
 from llmcdsr_tools.run import best_model
 from llmcdsr_tools.train import TrainSettings, train
@@ -96,10 +102,14 @@ def study(folder: Path, titles: Path, seed: int, item_names: Path | None) -> Non
     alone = cold_ranks(plain, data)
     tell("model alone", alone, alone, data)
     for sourced, scores in zip(networks, pseudo, strict=True):
-        first, second = (fitted(plain, backend, data, index, scores, seed) for index in (0, 1))
+        first, second = (fitted(plain, data, index, scores, seed) for index in (0, 1))
         found = replace(plain, recall=sourced.network, mix=(first, second))
         tell(f"by {sourced.source}", cold_ranks(found, data), alone, data)
         print("   ", first.cold, "|", second.cold)
+    first, second = (fitted(plain, data, index, pseudo[0], seed, named=True) for index in (0, 1))
+    found = replace(plain, recall=networks[0].network, mix=(first, second))
+    tell("neighbours", cold_ranks(found, data, named=True), alone, data)
+    print("   ", first.named, "|", second.named)
     counts = bundle_counts(data)
     mix = learn_mix(ModelScorer(backend, table), data, counts, seed, pseudo)
     bundle = replace(plain, recall=merged(data, networks, mix), mix=mix, next_counts=counts)
@@ -108,22 +118,57 @@ def study(folder: Path, titles: Path, seed: int, item_names: Path | None) -> Non
 
 
 def fitted(
-    plain: Bundle, backend: NumpyBackend, data: Dataset, index: int, scores: PseudoScores, seed: int
+    plain: Bundle, data: Dataset, index: int, scores: PseudoScores, seed: int, *, named: bool = False
 ) -> DomainMix:
-    """The mix with pseudo items of one source alone, their weights fitted on validation."""
+    """The mix with pseudo items of one source alone, or for names, their weights fitted on validation."""
     domains = data.catalogue.domains
     queries = Queries.of_data(data, "valid", "every").into(domains[index]).cold(data.catalogue)
-    model = ModelScorer(backend, plain.item_vectors)
-    some = queries.sample(MOST_TARGETS, seed)
-    positions = collect(model, some, index, domains, None, seed, scores)
-    return DomainMix(cold=fit_experts(positions, seed).weights, source=scores.source)
+    queries = queries.sample(MOST_TARGETS, seed)
+    names = neighbours_of(data, queries, index) if named else None
+    model = ModelScorer(NumpyBackend(plain.parameters), plain.item_vectors)
+    positions = collect(model, queries, index, domains, None, seed, scores, names)
+    weights = fit_experts(positions, seed).weights
+    if not named:
+        return DomainMix(cold=weights, source=scores.source)
+    return DomainMix(named=weights) if weights.recalls else DomainMix()
 
 
-def cold_ranks(bundle: Bundle, data: Dataset) -> list[Ranked]:
-    """Ranks of the last items of cold test users, for each target domain."""
-    scorer = BundleScorer(bundle, NumpyBackend(bundle.parameters))
+def neighbours_of(data: Dataset, queries: Queries, index: int) -> list[tuple[str, ...]]:
+    """Names of a domain for each query, written by `neighbours`."""
+    return list(neighbour_names(data, queries.histories, index, [None] * len(queries)))
+
+
+def cold_ranks(bundle: Bundle, data: Dataset, *, named: bool = False) -> list[Ranked]:
+    """Ranks of the last items of cold test users, for each target domain; `named`: with names of neighbours."""
     cold = Queries.of_data(data, "test", "last").cold(data.catalogue)
-    return [rank(scorer, cold.into(domain), domain) for domain in data.catalogue.domains]
+    scorer: Scorer = BundleScorer(bundle, NumpyBackend(bundle.parameters))
+    found = []
+    for index, domain in enumerate(data.catalogue.domains):
+        queries = cold.into(domain)
+        if named:
+            scorer = NamedScorer(bundle, queries, neighbours_of(data, queries, index))
+        found.append(rank(scorer, queries, domain))
+    return found
+
+
+class NamedScorer:
+    """A bundle that is given names for each of some queries."""
+
+    name = "named"
+
+    def __init__(self, bundle: Bundle, queries: Queries, names: list[tuple[str, ...]]) -> None:
+        assert bundle.recall is not None
+        backend = NumpyBackend(bundle.parameters)
+        max_length = bundle.parameters.config.max_length
+        self._names = {id(h): given for h, given in zip(queries.histories, names, strict=True)}
+        self._ranking = Ranking(bundle, backend, ExactSearch(bundle.item_vectors))
+        self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.mix, max_length)
+
+    def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
+        """See `Scorer.scores`; the histories are the queries' own."""
+        rows = [history.astype(np.int64) for history in histories]
+        recalled = self._recall.recall(rows, domain, [self._names[id(h)] for h in histories])
+        return self._ranking.domain_scores(rows, domain, recalled)
 
 
 def tell(name: str, found: list[Ranked], alone: list[Ranked], data: Dataset) -> None:
