@@ -54,10 +54,6 @@ META = replace(SOFTMAX, pretrained_items=True, inner_optimizer="none")
 RECIPES = {
     "official": Recipe("official recipe: BCE, 1 negative", OFFICIAL),
     "softmax": Recipe("sampled softmax, items from titles", SOFTMAX, from_text=True),
-    "official-dense": Recipe("official recipe, dense Adam", replace(OFFICIAL, item_updates="deferred")),
-    "softmax-dense": Recipe(
-        "sampled softmax from titles, dense Adam", replace(SOFTMAX, item_updates="deferred"), from_text=True
-    ),
     "cold": Recipe("  + cold sequences", replace(SOFTMAX, cold_sequences=True), from_text=True),
     "wide": Recipe("  + cold sequences, H 128", replace(WIDE, cold_sequences=True), from_text=True),
     "names": Recipe("  + pseudo items, no meta-learning", SOFTMAX, from_text=True, names="neighbours"),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.optimizers import _MAX_AGE, Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
+from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
 
 SETTINGS = AdamSettings(learning_rate=0.03, beta1=0.8, beta2=0.9, epsilon=1e-3)
 Array = npt.NDArray[np.float64]
@@ -87,47 +87,8 @@ def test_row_adam_leaves_other_rows_alone() -> None:
             assert adam.values[row, column] == pytest.approx(expected, rel=1e-12)
 
 
-def test_deferred_adam_is_dense_adam() -> None:
-    rng = np.random.default_rng(3)
-    settings = AdamSettings(epsilon=1e-300)  # beside it, the two differ by rounding alone
-    start = rng.normal(size=(40, 3))
-    dense, deferred = Adam(start.copy(), settings), DeferredAdam(start.copy(), settings)
-    for step in range(1, _MAX_AGE + 500):
-        rows = np.unique((40 * rng.random(3) ** 3).astype(np.int64))  # late rows are rare
-        gradient = np.zeros((40, 3))
-        gradient[rows] = rng.normal(size=(len(rows), 3))
-        if step == 700:  # as if it went on from a checkpoint
-            deferred.catch_up()
-            resumed = DeferredAdam(deferred.values, settings)
-            resumed.first, resumed.second = deferred.first, deferred.second
-            resumed.resume(deferred.n_steps)
-            deferred = resumed
-        deferred.step_rows(RowGradient(rows, gradient[rows]))
-        dense.step(gradient)
-        if step % 97 == 0:
-            read = rng.integers(0, 40, 6)  # some more than once
-            deferred.catch_up(read)
-            np.testing.assert_allclose(deferred.values[read], dense.values[read], rtol=1e-9)
-    assert abs(deferred.values - dense.values).max() > 1e-6  # the others are behind
-    deferred.catch_up()
-    np.testing.assert_allclose(deferred.values, dense.values, rtol=1e-9)
-    np.testing.assert_allclose(deferred.first, dense.first, rtol=1e-9, atol=1e-30)
-    np.testing.assert_allclose(deferred.second, dense.second, rtol=1e-9)
-
-
-def test_rows_that_were_never_touched_stay() -> None:
-    start = np.random.default_rng(4).normal(size=(5, 2))
-    adam = DeferredAdam(start.copy(), AdamSettings())
-    for _ in range(3):
-        adam.step_rows(RowGradient(np.array([2]), np.ones((1, 2))))
-    adam.catch_up()
-    assert np.array_equal(np.delete(adam.values, 2, axis=0), np.delete(start, 2, axis=0))
-    assert (adam.values[2] < start[2]).all()
-
-
-@pytest.mark.parametrize("optimizer", [RowAdam, DeferredAdam])
-def test_float32_stays_float32(optimizer: type[RowAdam]) -> None:
-    adam = optimizer(np.zeros((3, 2), dtype=np.float32), AdamSettings())
+def test_float32_stays_float32() -> None:
+    adam = RowAdam(np.zeros((3, 2), dtype=np.float32), AdamSettings())
     adam.step_rows(RowGradient(np.array([1]), np.ones((1, 2), dtype=np.float32)))
     adam.step(np.ones((3, 2), dtype=np.float32))
     assert adam.values.dtype == adam.first.dtype == adam.second.dtype == np.float32

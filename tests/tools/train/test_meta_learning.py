@@ -131,13 +131,6 @@ def test_the_inner_optimizer_matters(world: NamedWorld, tmp_path: Path) -> None:
     assert not np.array_equal(found[1], found[2])
 
 
-def test_deferred_updates_with_carried_state(world: NamedWorld, tmp_path: Path) -> None:
-    settings = replace(world.settings, item_updates="deferred", n_epochs=2)
-    result = world.train(tmp_path / "run", settings)
-    assert result.epochs[1].loss < result.epochs[0].loss
-    assert poolers_of(tmp_path / "run").any()
-
-
 def assert_same_end(run: Path, other: Path) -> None:
     for name in ("best.npz", "best_a.npz", "best_b.npz"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name

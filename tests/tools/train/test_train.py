@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.checkpoint import load_checkpoint, load_model
+from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
-from llmcdsr_tools.objectives import Loss
-from llmcdsr_tools.optimizers import RowAdam
 from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train import training
-from llmcdsr_tools.train.settings import ItemUpdates
 from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, train
 
 BEST = ("best.npz", "best_a.npz", "best_b.npz")
@@ -45,37 +40,12 @@ def test_it_learns(small_world: Any, small_run: TrainResult) -> None:
     assert sum(small_run.epochs[-1].ndcg10) / 2 > 0.5
 
 
-@pytest.mark.parametrize("updates", ["deferred", "rows"])
-def test_the_official_loss_learns_too(small_world: Any, tmp_path: Path, updates: ItemUpdates) -> None:
-    settings = replace(
-        small_world.settings, loss="bce", item_updates=updates, n_epochs=6, criterion="sampled-hr"
-    )
+def test_the_official_loss_learns_too(small_world: Any, tmp_path: Path) -> None:
+    settings = replace(small_world.settings, loss="bce", n_epochs=6, criterion="sampled-hr")
     result = train(small_world.folder, tmp_path / "run", settings)
     popularity = sum(popularity_hr10(small_world.data)) / 2
     assert result.epochs[-1].loss < result.epochs[0].loss
     assert result.best_merit > popularity + 0.1
-
-
-@pytest.mark.parametrize("loss", ["bce", "sampled-softmax"])
-def test_deferred_updates_are_those_of_dense_adam(
-    small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: Loss
-) -> None:
-    class DenseAdam(RowAdam):
-        def step_rows(self, gradient: RowGradient) -> None:
-            whole = np.zeros_like(self.values)
-            whole[gradient.rows] = gradient.values
-            self.step(whole)
-
-    settings = replace(small_world.settings, loss=loss, n_epochs=2)
-    for updates in ("deferred", "rows"):
-        train(small_world.folder, tmp_path / updates, replace(settings, item_updates=updates))
-    monkeypatch.setattr(training, "RowAdam", DenseAdam)
-    train(small_world.folder, tmp_path / "dense", replace(settings, item_updates="rows"))
-    deferred, rows, dense = (
-        load_checkpoint(tmp_path / run / "checkpoint.npz").arrays["item_embedding"]
-        for run in ("deferred", "rows", "dense")
-    )
-    assert abs(deferred - dense).max() < 1e-3 * abs(rows - dense).max()
 
 
 def test_cold_sequences_join_the_others(small_world: Any, tmp_path: Path) -> None:
@@ -188,7 +158,6 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"dropout": 1.0}, "dropout must be in"),
         ({"max_length": -1}, "must be at least 1"),
         ({"loss": "BCE"}, "loss must be one of bce, sampled-softmax, found 'BCE'"),
-        ({"item_updates": "row"}, "item_updates must be one of rows, deferred, found 'row'"),
         ({"seed": -1}, "seed must be at least 0, found -1"),
         ({"n_augmented": 0}, "n_augmented must be at least 1, found 0"),
         ({"n_overlapped": 0}, "n_overlapped must be at least 1"),

@@ -222,7 +222,7 @@ class DomainTraining:
         self.epochs, self.best_epoch = list(epochs), best_epoch
         steps = len(epochs) * math.ceil(len(self.data.sequences) / self.settings.batch_size)
         for adam in self._optimizers().values():
-            adam.resume(steps)
+            adam.n_steps = steps
 
     def _is_finite(self) -> bool:
         """Whether all that was trained, and what the model makes of a history, are numbers."""

@@ -53,7 +53,6 @@ def differentiate(
     batch: TrainingBatch,
     draw: Callable[[RowArray], Objective],
     rng: np.random.Generator | None,
-    catch_up: Callable[[RowArray], None] = lambda rows: None,
 ) -> tuple[BatchGradient, BatchPass]:
     """Gradient of a batch.
 
@@ -66,18 +65,14 @@ def differentiate(
         The objective for given targets.
     rng : Generator, optional
         Source of the dropout masks; None means no dropout.
-    catch_up : callable
-        Told of item rows before they are read; see `optimizers.DeferredAdam`.
 
     Returns
     -------
     gradient : BatchGradient
     run : BatchPass
     """
-    catch_up(batch.inputs.rows)
     features, cache = sasrec.forward(parameters, batch.inputs, rng)
     objective = draw(batch.targets)
-    catch_up(np.concatenate([batch.targets, objective.negative_rows]))
     scored = batch.scored
     loss = objective.loss(
         features if scored is None else features[scored], parameters.item_embedding, batch.targets

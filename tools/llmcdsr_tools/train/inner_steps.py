@@ -108,8 +108,8 @@ def virtual_step(
 ) -> VirtualStep:
     """The step that the virtual copy takes along a gradient.
 
-    Only item rows that have a gradient take it. Dense Adam, and `DeferredAdam` in the end, would move on the
-    others, too, by what is left of their moments: a difference of one step in rows that the batch does not
+    Only item rows that have a gradient take it. Dense Adam would move on the others,
+    too, by what is left of their moments: a difference of one step in rows that the batch does not
     have, which depends on no gradient. A gradient that has all rows makes up for it, at dense Adam's price.
 
     Parameters

@@ -117,7 +117,7 @@ class MetaLearning:
         if self.optimizer != "none":
             meta_loss = self._train_poolers(parameters, base, entries, optimizers, draw, draw_meta, rng)
         augmented, _ = self._augment(entries, rng)
-        of_augmented, _ = differentiate(parameters, augmented.batch, draw, rng, optimizers.items.catch_up)
+        of_augmented, _ = differentiate(parameters, augmented.batch, draw, rng)
         return combine(base, of_augmented), meta_loss
 
     def _train_poolers(
@@ -132,8 +132,7 @@ class MetaLearning:
     ) -> float:
         """One bilevel step; the meta loss."""
         augmented, recalled = self._augment(entries, rng)
-        catch_up = optimizers.items.catch_up
-        of_augmented, run = differentiate(parameters, augmented.batch, draw, rng, catch_up)
+        of_augmented, run = differentiate(parameters, augmented.batch, draw, rng)
         gradient = combine(base, of_augmented)
         step = virtual_step(
             self.optimizer,
@@ -146,8 +145,7 @@ class MetaLearning:
         overlapped = self.overlapped.batch(rng.choice(len(self.overlapped), n_meta, replace=False))
 
         def meta(virtual: SASRecParameters) -> BatchGradient:
-            # rows that the virtual step has moved are up to date already, and stay as it left them
-            return differentiate(virtual, overlapped, draw_meta, rng, catch_up)[0]
+            return differentiate(virtual, overlapped, draw_meta, rng)[0]
 
         loss, d_inputs = meta_gradient(parameters, gradient, step, run, meta)
         d_pooled = augmented.straight_through(d_inputs, len(entries))

@@ -26,7 +26,6 @@ from llmcdsr_tools.train.inner_steps import InnerOptimizer
 
 Recipe = Literal["best", "official"]
 ItemStart = Literal["titles", "random"]
-ItemUpdates = Literal["rows", "deferred"]
 InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 _WHOLE = 0.95  # share of histories that the model takes in whole, within these bounds
@@ -63,9 +62,6 @@ class TrainSettings:
     average_epochs : float
         Validate and keep the average of the weights over about so many epochs, in place of the last weights;
         0 for these.
-    item_updates : {"rows", "deferred"}
-        Whether Adam moves only the item rows that a step touches, or all of them as dense Adam does, the
-        others when they are next needed (see `optimizers`).
     text_deviation : float
         Root mean square of item embeddings that start from text.
     pretrained_items : bool
@@ -108,7 +104,6 @@ class TrainSettings:
     item_start: ItemStart = "titles"
     windows: bool = True
     average_epochs: float = 1.25
-    item_updates: ItemUpdates = "rows"
     text_deviation: float = 0.05
     cold_sequences: bool = False
     pretrained_items: bool = False
@@ -134,7 +129,6 @@ class TrainSettings:
         check_choice("loss", self.loss, get_args(Loss))
         check_choice("criterion", self.criterion, get_args(Criterion))
         check_choice("item_start", self.item_start, get_args(ItemStart))
-        check_choice("item_updates", self.item_updates, get_args(ItemUpdates))
         check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
 
     def chosen_inner_optimizer(self, has_names: bool) -> InnerOptimizer:

@@ -36,11 +36,11 @@ from llmcdsr_tools.run import (
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.curves import plot_curves
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import ItemUpdates, TrainSettings
+from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.training import Observer, Training
 from llmcdsr_tools.word_vectors import title_vectors
 
-__all__ = ["ItemUpdates", "Observer", "TrainResult", "TrainSettings", "train"]
+__all__ = ["Observer", "TrainResult", "TrainSettings", "train"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.objectives import ObjectiveSource
-from llmcdsr_tools.optimizers import Adam, AdamSettings, DeferredAdam, RowAdam, WeightAverage
+from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
 from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
@@ -94,8 +94,7 @@ class Training:
             self.parameters.item_embedding[1:] = vectors
         adam = AdamSettings(learning_rate=settings.learning_rate)
         self.dense_adam = Adam(self.parameters.dense, adam)
-        optimizer = DeferredAdam if settings.item_updates == "deferred" else RowAdam
-        self.item_adam = optimizer(self.parameters.item_embedding, adam)
+        self.item_adam = RowAdam(self.parameters.item_embedding, adam)
         self.average = self._average() if settings.average_epochs else None
         self.stopping = EarlyStopping.start()
 
@@ -126,10 +125,8 @@ class Training:
             total += loss
             meta_total += meta_loss or 0.0
             if self.average is not None and step % self.sample_every == 0:
-                self.item_adam.catch_up()
                 self.average.sample()
             observer.step(epoch, step, n_steps, loss)
-        self.item_adam.catch_up()
         seconds = time.perf_counter() - start
         if not self._is_finite():
             raise _diverged(epoch, ": the model is not finite after its last step")
@@ -143,7 +140,7 @@ class Training:
         draw = ObjectiveSource(
             self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng, self.threads
         )
-        gradient, run = differentiate(self.parameters, batch, draw, rng, self.item_adam.catch_up)
+        gradient, run = differentiate(self.parameters, batch, draw, rng)
         meta_loss = None
         if self.meta is not None:
             optimizers = Optimizers(self.dense_adam, self.item_adam)
@@ -244,7 +241,7 @@ class Training:
             description = checkpoint.description
             poolers = [] if self.meta is None else [self.meta.adam]
             for adam in (self.dense_adam, self.item_adam, *poolers):
-                adam.resume(description["n_steps"])
+                adam.n_steps = description["n_steps"]
             if self.average is not None:
                 self.average.n_samples = (
                     description["n_steps"] // self.n_steps * (self.n_steps // self.sample_every)
