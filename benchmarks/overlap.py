@@ -139,7 +139,7 @@ def neighbours_of(data: Dataset, queries: Queries, index: int) -> list[tuple[str
 
 
 def cold_ranks(bundle: Bundle, data: Dataset, *, named: bool = False) -> list[Ranked]:
-    """Ranks of the last items of cold test users, for each target domain; `named`: with names of neighbours."""
+    """Ranks of the last items of cold test users, for each target domain."""
     cold = Queries.of_data(data, "test", "last").cold(data.catalogue)
     scorer: Scorer = BundleScorer(bundle, NumpyBackend(bundle.parameters))
     found = []
