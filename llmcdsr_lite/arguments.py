@@ -32,11 +32,14 @@ class Wanted:
     domain : Domain or None
         That is asked for.
     filters : Filters
+    unknown : tuple of str
+        Ids of the filters that are not in the catalogue.
     """
 
     k: int
     domain: Domain | None
     filters: Filters
+    unknown: tuple[str, ...] = ()
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -139,13 +142,19 @@ def wanted_items(
     """
     k = checked_k(catalogue, k)
     start, stop = wanted_rows(catalogue, domain)
-    allowed = None if allow is None else np.unique(known_rows(catalogue, "allow", allow, unknown)[0])
-    excluded = _NO_ROWS if exclude is None else known_rows(catalogue, "exclude", exclude, unknown)[0]
+    allowed, excluded = None, _NO_ROWS
+    missing: list[str] = []
+    if allow is not None:
+        allowed, missing = known_rows(catalogue, "allow", allow, unknown)
+        allowed = np.unique(allowed)
+    if exclude is not None:
+        excluded, others = known_rows(catalogue, "exclude", exclude, unknown)
+        missing = [*missing, *others]
     if exclude_seen not in (None, True, False):
         raise UsageError(f"exclude_seen is {exclude_seen!r:.60}, expected True, False or None")
     seen = seen_by_default if exclude_seen is None else (1, len(catalogue) + 1) if exclude_seen else (0, 0)
     filters = Filters(start, stop, allowed, excluded, seen)
-    return Wanted(k, wanted_domain(catalogue, domain), filters)
+    return Wanted(k, wanted_domain(catalogue, domain), filters, tuple(missing))
 
 
 def asked_pseudo(name: str, pseudo: Any) -> Asked:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.errors import DataError, UnknownItemError
+from llmcdsr_lite.errors import DataError, UnknownItemError, UsageError
 
 _WORD = re.compile(r"\w+")
 
@@ -32,7 +33,7 @@ class Domain:
         return self.stop - self.start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Catalogue:
     """The items of both domains in row order.
 
@@ -77,6 +78,10 @@ class Catalogue:
         boundary = 1 + sizes[0]
         domains = (Domain(names[0], 1, boundary), Domain(names[1], boundary, boundary + sizes[1]))
         return cls(ids, titles, domains)
+
+    def __repr__(self) -> str:
+        domains = " and ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self.domains)
+        return f"<Catalogue of {domains}>"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -154,14 +159,16 @@ class Catalogue:
 
         Raises
         ------
-        DataError
+        UsageError
             If there is no domain of that name.
         """
         for domain in self.domains:
             if domain.name == name:
                 return domain
-        names = " and ".join(repr(d.name) for d in self.domains)
-        raise DataError(f"no domain is named {name!r}: this catalogue has {names}")
+        names = [domain.name for domain in self.domains]
+        near = get_close_matches(str(name).casefold(), map(str.casefold, names), n=1)
+        hint = f"; did you mean {next(n for n in names if n.casefold() == near[0])!r}?" if near else ""
+        raise UsageError(f"no domain is named {name!r:.60}, expected {' or '.join(map(repr, names))}{hint}")
 
     def domain_of_row(self, row: int) -> Domain:
         """Domain that an item row belongs to."""

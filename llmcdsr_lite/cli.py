@@ -18,7 +18,7 @@ from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_errors import Group
 from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
-from llmcdsr_lite.errors import DataError, UnknownItemError, UsageError
+from llmcdsr_lite.errors import UnknownItemError
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.settings import MAX_BATCH, MAX_PROCESSES
 from llmcdsr_lite.version import __version__
@@ -264,10 +264,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def check_domain(recommender: Recommender, domain: str | None) -> None:
     """Refuse an option --domain that names no domain of the bundle, as any option's value that cannot be."""
     if domain is not None:
-        try:
-            recommender.items.domain(domain)
-        except DataError as error:
-            raise UsageError(str(error)) from None
+        recommender.items.domain(domain)
 
 
 def _find_title(recommender: Recommender, text: str) -> str:

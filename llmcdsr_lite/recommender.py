@@ -137,6 +137,12 @@ class Recommender:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        if self._catalogue is CLOSED:
+            return "<Recommender, closed>"
+        domains = " and ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self._catalogue.domains)
+        return f"<Recommender of {domains}: {self.backend_name} backend, {self.search_name} search>"
+
     def __reduce__(self) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
         return reduced(self._bundle, self._source)
 
@@ -198,7 +204,7 @@ class Recommender:
             Recommend none of these.
         unknown : {"skip", "error"}
             What to do about ids that are not in the catalogue, in `history`, `allow` or `exclude`. The
-            answer lists those of the history that were skipped; of the filters none is missed.
+            answer lists those that were skipped.
         pseudo : {"auto", "off"} or sequence of str
             ``auto``: for a history without an item of `domain`, pseudo items are recalled by what its items
             say (`DomainMix.source`), if the bundle's mix weighs them. Without `domain`, a history of one
@@ -218,11 +224,10 @@ class Recommender:
         ------
         UnknownItemError
             If an id is unknown and `unknown` is "error".
-        DataError
-            If there is no such domain.
         UsageError
-            If `k` is not a whole number from 1, ids are not a sequence of strings, or names are given without
-            a domain, to a bundle without a recall network, or as free text without an encoder.
+            If there is no such domain, `k` is not a whole number from 1, ids are not a sequence of strings,
+            or names are given without a domain, to a bundle without a recall network, or as free text without
+            an encoder.
         """
         catalogue, answering = self._catalogue, self._answering  # now: another thread may close this one
         known, missing = known_rows(catalogue, "history", history, unknown)
@@ -230,7 +235,8 @@ class Recommender:
         asked = asked_pseudo("pseudo", pseudo)
         rows, scores, fallback, why = answering.answer([known], [asked], wanted, explain=explain)
         found = described(catalogue, rows[0], scores[0])
-        return Recommendations(found, tuple(missing), bool(fallback[0]), why[0] if why else None)
+        explanation = why[0] if why else None
+        return Recommendations(found, tuple(missing), bool(fallback[0]), explanation, wanted.unknown)
 
     def recommend_batch(
         self,
@@ -267,8 +273,8 @@ class Recommender:
         wanted = wanted_items(catalogue, k, domain, exclude_seen, self._seen, allow, exclude, unknown)
         asked = asked_of_each(pseudo, len(known))
         rows, scores, fallback, why = answering.answer(known, asked, wanted, explain=explain)
-        n_unknown = np.array(list(map(len, missing)), dtype=np.int64)
-        return BatchRecommendations(ids[rows], scores, rows, n_unknown, fallback, why)
+        unknown_items = tuple(map(tuple, missing))
+        return BatchRecommendations(ids[rows], scores, rows, unknown_items, fallback, why, wanted.unknown)
 
     def similar(self, item: str, k: int = 10, *, domain: str | None = None) -> Recommendations:
         """Items whose vectors point the same way, by cosine.

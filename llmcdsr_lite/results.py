@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import overload
 
 import numpy as np
@@ -98,12 +99,15 @@ class Recommendations(Sequence[Recommendation]):
         is their share of the training interactions of the domains asked for.
     explanation : Explanation or None
         Where it was asked for.
+    unknown_filter_items : tuple of str
+        Ids of `allow` and `exclude` that are not in the catalogue and were skipped.
     """
 
     items: tuple[Recommendation, ...]
     unknown_items: tuple[str, ...] = ()
     fallback: bool = False
     explanation: Explanation | None = None
+    unknown_filter_items: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Recommendation: ...
@@ -118,6 +122,19 @@ class Recommendations(Sequence[Recommendation]):
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.items)
 
+    def to_dicts(self) -> list[dict[str, str | float]]:
+        """The items as plain data, best first: ``id``, ``title``, ``domain`` and ``score``."""
+        return [asdict(item) for item in self.items]
+
+    def _repr_html_(self) -> str:
+        """A table in a notebook."""
+        head = "".join(f"<th>{name}</th>" for name in ("id", "title", "domain", "score"))
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+            for cells in ((i.id, i.title, i.domain, f"{i.score:.3f}") for i in self.items)
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
 
 @dataclass(frozen=True)
 class BatchRecommendations:
@@ -131,23 +148,33 @@ class BatchRecommendations:
         ``-inf`` where there is no item.
     rows : int64 array (n, k)
         Item rows; 0 where there is no item.
-    n_unknown : int64 array (n,)
+    unknown_items : tuple of n tuples of str
         Ids of each history that are not in the catalogue and were skipped.
     fallback : bool array (n,)
         True where the history had no known item (see `Recommendations`).
     explanations : tuple of n Explanation or None
         Where they were asked for.
+    unknown_filter_items : tuple of str
+        As in `Recommendations`.
     """
 
     ids: npt.NDArray[np.object_]
     scores: Scores
     rows: Rows
-    n_unknown: npt.NDArray[np.int64]
+    unknown_items: tuple[tuple[str, ...], ...]
     fallback: npt.NDArray[np.bool_]
     explanations: tuple[Explanation, ...] | None = None
+    unknown_filter_items: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def to_dicts(self) -> list[list[dict[str, str | float]]]:
+        """Each user's items as plain data, best first: ``id`` and ``score``; empty places are left out."""
+        return [
+            [{"id": i, "score": s} for i, s in zip(ids, scores, strict=True) if i is not None]
+            for ids, scores in zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+        ]
 
 
 def described(catalogue: Catalogue, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:

@@ -96,7 +96,7 @@ class Scorer:
         ------
         BundleError
             If the bundle is incomplete, damaged or unsafe.
-        DataError
+        UsageError
             If it has no domain of the scorer's name.
         """
         recommender = _load_once(self.folder, self.backend, self.search)
@@ -158,7 +158,7 @@ class Scorer:
                 n_items = int((found.rows[n] > 0).sum())  # those that the filters left, in front
                 answer["items"][row] = found.ids[n, :n_items].tolist()
                 answer["scores"][row] = found.scores[n, :n_items].tolist()
-                answer["unknown"][row] = found.n_unknown[n]
+                answer["unknown"][row] = len(found.unknown_items[n])
                 answer["fallback"][row] = found.fallback[n]
 
 

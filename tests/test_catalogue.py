@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.errors import DataError, UnknownItemError
+from llmcdsr_lite.errors import DataError, UnknownItemError, UsageError
 
 
 @pytest.fixture
@@ -92,7 +92,9 @@ def test_unknown_item(catalogue: Catalogue, item: object) -> None:
 
 
 def test_unknown_domain_names_those_there_are(catalogue: Catalogue) -> None:
-    with pytest.raises(DataError, match="no domain is named 'Food': this catalogue has 'food' and 'kitchen'"):
+    with pytest.raises(
+        UsageError, match="no domain is named 'Food', expected 'food' or 'kitchen'; did you mean 'food'"
+    ):
         catalogue.domain("Food")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcdsr_lite import DataError, Recommendation, Recommender, UnknownItemError, UsageError
+from llmcdsr_lite import Recommendation, Recommender, UnknownItemError, UsageError
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 
@@ -149,10 +150,13 @@ def test_a_k_beyond_all_reason(recommender: Recommender) -> None:
 
 def test_unknown_items_are_skipped_and_listed(recommender: Recommender) -> None:
     answer = recommender.recommend(["x", "f1", "y", "x", "k2"], k=5, allow=["z", *ALL], exclude=["w"])
+    assert answer.unknown_filter_items == ("z", "w")
+    batch = recommender.recommend_batch([["f1"]], k=5, allow=["z", *ALL], exclude=["w"])
+    assert batch.unknown_filter_items == ("z", "w")
     assert answer.unknown_items == ("x", "y", "x")
     assert answer.items == recommender.recommend(["f1", "k2"], k=5).items
     batch = recommender.recommend_batch([["x", "f1"], ["f1"], ["x", "y"], []])
-    assert batch.n_unknown.tolist() == [1, 0, 2, 0]
+    assert [len(ids) for ids in batch.unknown_items] == [1, 0, 2, 0]
     assert batch.fallback.tolist() == [False, False, True, True]
 
 
@@ -217,7 +221,7 @@ def test_a_batch_is_the_same_as_one_by_one(
         assert [ALL.index(a.id) + 1 for a in answer] + [0] * (11 - n) == batch.rows[i].tolist()
         np.testing.assert_allclose(batch.scores[i, :n], [a.score for a in answer], atol=1e-5)
         assert np.isneginf(batch.scores[i, n:]).all()
-        assert (batch.fallback[i], batch.n_unknown[i]) == (answer.fallback, len(answer.unknown_items))
+        assert (batch.fallback[i], batch.unknown_items[i]) == (answer.fallback, answer.unknown_items)
 
 
 def test_empty_batches(recommender: Recommender) -> None:
@@ -250,8 +254,8 @@ def test_similar_is_the_cosine(recommender: Recommender, bundle_data: Bundle, do
         (lambda r: r.recommend_batch([["f1"]], k=-3), UsageError, "k must be at least 1, found -3"),
         (lambda r: r.similar("f1", k=0), UsageError, "k must be at least 1"),
         (lambda r: r.recommend(["f1"], unknown="ignore"), UsageError, "unknown is 'ignore', expected one of"),
-        (lambda r: r.recommend(["f1"], domain="books"), DataError, "no domain is named 'books'"),
-        (lambda r: r.similar("f1", domain="books"), DataError, "no domain is named 'books'"),
+        (lambda r: r.recommend(["f1"], domain="books"), UsageError, "no domain is named 'books'"),
+        (lambda r: r.similar("f1", domain="books"), UsageError, "no domain is named 'books'"),
         (lambda r: r.similar("x"), UnknownItemError, "item 'x' is not in the catalogue"),
         (lambda r: r.recommend(None), UsageError, "history is None, expected a sequence of item ids"),
         (lambda r: r.recommend(np.array("f1")), UsageError, "history is array.*, expected a sequence"),
@@ -367,3 +371,26 @@ def test_who_is_under_way_when_the_recommender_closes_is_answered(bundle_folder:
     assert batch.ids.tolist() == [ids(expected)]
     with pytest.raises(UsageError, match="closed"):
         closing.recommend_batch([["f1"]])
+
+
+def test_answers_as_plain_data(one: Recommender) -> None:
+    answer = one.recommend(["f1", "k2"], k=3)
+    assert json.loads(json.dumps(answer.to_dicts())) == [vars(item) for item in answer]
+    batch = one.recommend_batch([["f1", "k2"], ["f1"], []], k=3, allow=["f3", "k4"])
+    found = json.loads(json.dumps(batch.to_dicts()))
+    for user, history in enumerate([["f1", "k2"], ["f1"], []]):
+        expected = one.recommend(history, k=3, allow=["f3", "k4"])
+        assert [item["id"] for item in found[user]] == ids(expected)
+        assert [item["score"] for item in found[user]] == pytest.approx([i.score for i in expected], abs=1e-5)
+
+
+def test_what_a_person_sees(one: Recommender, bundle_folder: Path) -> None:
+    domains = "'food' (12 items) and 'kitchen' (18 items)"
+    assert repr(one) == f"<Recommender of {domains}: {one.backend_name} backend, exact search>"
+    closed = Recommender.load(bundle_folder)
+    closed.close()
+    assert repr(closed) == "<Recommender, closed>"
+    assert repr(one.items) == f"<Catalogue of {domains}>"
+    table = one.recommend(["f1"], domain="kitchen", k=1)._repr_html_()
+    assert table.startswith("<table><thead><tr><th>id</th><th>title</th>")
+    assert "Pan, &quot;size" in table

@@ -182,7 +182,7 @@ def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -
 def test_a_bundle_or_domain_that_is_not_there(bundle_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"none.config\.json: is missing"):
         Scorer(tmp_path / "none").load()
-    with pytest.raises(DataError, match="no domain is named 'books'"):
+    with pytest.raises(UsageError, match="no domain is named 'books'"):
         Scorer(bundle_folder, domain="books", backend="numpy").load()
 
 

@@ -94,7 +94,7 @@ class LineScorer:
             exclude_seen=settings.exclude_seen,
             pseudo=settings.pseudo,
         ):
-            unknown_items += int(answers.n_unknown.sum())
+            unknown_items += sum(map(len, answers.unknown_items))
             fallbacks += int(answers.fallback.sum())
             for n, i in enumerate(places):
                 lines[i] = self._line(records[i].user, answers, n)
@@ -121,7 +121,12 @@ class LineScorer:
             for described, (row, _, _) in zip(items, found, strict=True):
                 described["domain"] = catalogue.domain_of_row(row).name
                 described["title"] = catalogue.titles[row - 1]
-        record = {"user": user, "items": items, "unknown": int(answers.n_unknown[n]), "fallback": fallback}
+        record = {
+            "user": user,
+            "items": items,
+            "unknown": len(answers.unknown_items[n]),
+            "fallback": fallback,
+        }
         return json.dumps(record, ensure_ascii=False) + "\n"
 
 

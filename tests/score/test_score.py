@@ -218,7 +218,7 @@ def test_settings_that_cannot_be_meant(make: Callable[[], Any], message: str) ->
 
 
 def test_unknown_domain_is_refused_before_anything_is_read(recommender: Recommender, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no domain is named 'books'"):
+    with pytest.raises(UsageError, match="no domain is named 'books'"):
         score_histories(recommender, tmp_path / "none", tmp_path / "out", ScoreSettings(domain="books"))
     assert names(tmp_path) == []
 
