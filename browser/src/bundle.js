@@ -1,9 +1,9 @@
 /**
- * Reading a bundle as `llmcdsr_lite` writes it, format versions 1 to 4; see llmcdsr_lite/bundle/folder.py.
+ * Reading a bundle as `llmcdsr_lite` writes it; see llmcdsr_lite/bundle/folder.py.
  *
  * Fetched is what answers need: neither the model card nor `dense.npy` (for the NumPy backend), the text
- * projections (there is no text encoder here), nor what makes search in large catalogues faster (version
- * 3): search is exact.
+ * projections (there is no text encoder here), nor what makes search in large catalogues faster: search is
+ * exact.
  */
 
 import { CONFIG, fetchConfig, fetchFiles, isObject, lists, readSize, readStrings } from "./bundle_files.js";
@@ -42,7 +42,7 @@ import { readFloat32, readInt64 } from "./npy.js";
 
 export const ITEM_VECTORS = "item_vectors.npy";
 const FORMAT = "llmcdsr-bundle";
-const FORMAT_VERSION = 4;
+const FORMAT_VERSION = 1;
 const ONNX = "recommender.onnx";
 const ITEM_COUNTS = "item_counts.npy";
 const ITEM_IDS = "item_ids.json";
@@ -84,6 +84,7 @@ export async function readBundle(folder) {
   }
   const itemCounts = readInt64(file(ITEM_COUNTS), ITEM_COUNTS, [nRows]);
   if (itemCounts.some((count) => count < 0)) throw new BundleError(`${ITEM_COUNTS}: holds a negative count`);
+  const recall = readRecall(config, files, nRows);
   return {
     domains,
     ids,
@@ -93,8 +94,8 @@ export async function readBundle(folder) {
     maxLength,
     itemVectors,
     itemCounts,
-    recall: readRecall(config, files, nRows),
-    mix: readMix(config, files, domains),
+    recall,
+    mix: readMix(config, files, domains, recall !== null),
     onnx: file(ONNX),
     itemVectorsFile: file(ITEM_VECTORS),
   };
@@ -118,15 +119,10 @@ function checkFormat(config) {
       `${CONFIG}: field 'format' is ${JSON.stringify(config.format)}, expected '${FORMAT}'`,
     );
   }
-  const version = config.format_version;
-  if (typeof version !== "number" || !Number.isInteger(version) || version < 1) {
+  if (config.format_version !== FORMAT_VERSION) {
     throw new BundleError(
-      `${CONFIG}: field 'format_version' is ${JSON.stringify(version)}, expected a number from 1`,
-    );
-  }
-  if (version > FORMAT_VERSION) {
-    throw new BundleError(
-      `${CONFIG}: format version ${version} is newer than this page reads (${FORMAT_VERSION})`,
+      `${CONFIG}: field 'format_version' is ${JSON.stringify(config.format_version)}, ` +
+        `expected ${FORMAT_VERSION}: the bundle was made by another version`,
     );
   }
 }

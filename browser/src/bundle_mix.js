@@ -1,6 +1,6 @@
 /** The mix of experts in a bundle; see llmcdsr_lite/bundle/mix.py. */
 
-import { CONFIG, isObject } from "./bundle_files.js";
+import { CONFIG, isObject, readSize } from "./bundle_files.js";
 import { BundleError } from "./errors.js";
 import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
 
@@ -13,6 +13,8 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * @property {number} next
  * @property {number} repeat
  * @property {number} recent
+ * @property {number} similar
+ * @property {number} inserted
  */
 
 /**
@@ -21,6 +23,9 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * @typedef {object} DomainMix
  * @property {ExpertWeights} warm for users with items of the domain in the history
  * @property {ExpertWeights} cold for users without
+ * @property {ExpertWeights} named of pseudo items for names that a caller gives, in place of those of `cold`
+ * @property {"titles" | "companions" | "both" | "names"} source what the items of a history say
+ * @property {number} nRecalled how many pseudo items are recalled
  * @property {number} offset added to the domain's scores where both domains are asked for
  * @property {number} offsetLast added besides where the last item of the history is of the domain
  * @property {boolean} excludeSeen whether items of the history are left out by default
@@ -45,11 +50,21 @@ const STARTS = "next_starts.npy";
 const ROWS = "next_rows.npy";
 const WEIGHTS = "next_weights.npy";
 export const MIX_FILES = [STARTS, ROWS, WEIGHTS];
-const MIX_VERSION = 4;
 const MAX_WEIGHT = 1e4;
-const NOTHING = { next: 0, repeat: 0, recent: 0 };
+const MAX_RECALLED = 1000;
+const SOURCES = /** @type {const} */ (["titles", "companions", "both", "names"]);
+const NOTHING = { next: 0, repeat: 0, recent: 0, similar: 0, inserted: 0 };
 /** @type {DomainMix} */
-const NO_MIX = { warm: NOTHING, cold: NOTHING, offset: 0, offsetLast: 0, excludeSeen: true };
+const NO_MIX = {
+  warm: NOTHING,
+  cold: NOTHING,
+  named: { ...NOTHING, inserted: 1 },
+  source: "titles",
+  nRecalled: 10,
+  offset: 0,
+  offsetLast: 0,
+  excludeSeen: true,
+};
 
 /**
  * Read the mix of a bundle; without one, nothing is added to scores.
@@ -57,22 +72,24 @@ const NO_MIX = { warm: NOTHING, cold: NOTHING, offset: 0, offsetLast: 0, exclude
  * @param {JsonObject} config
  * @param {Map<string, Uint8Array>} files those of `MIX_FILES` that are listed, checked
  * @param {readonly {start: number, stop: number}[]} domains
+ * @param {boolean} withRecall whether there is a recall network
  * @returns {Mix}
  */
-export function readMix(config, files, domains) {
+export function readMix(config, files, domains, withRecall) {
   const described = config.mix;
   const listed = MIX_FILES.filter((name) => files.has(name));
   if (described === undefined || described === null) {
     if (listed.length) throw new BundleError(`${CONFIG}: lists ${listed[0]}, but has no field 'mix'`);
+    if (withRecall) throw new BundleError(`${CONFIG}: has a recall network, but no field 'mix'`);
     return { domains: [NO_MIX, NO_MIX], counts: null };
-  }
-  if (Number(config.format_version) < MIX_VERSION) {
-    throw new BundleError(`${CONFIG}: field 'mix' needs format version ${MIX_VERSION}`);
   }
   if (!Array.isArray(described) || described.length !== 2) {
     throw new BundleError(`${CONFIG}: field 'mix' must list two domains`);
   }
   const [first, second] = described.map(readDomain);
+  if (!withRecall && [first, second].some((mix) => recalls(mix.cold))) {
+    throw new BundleError(`${CONFIG}: field 'mix' weighs pseudo items, but there is no recall network`);
+  }
   if (!listed.length) {
     if ([first, second].some((mix) => mix.warm.next || mix.cold.next)) {
       throw new BundleError(
@@ -94,13 +111,37 @@ function readDomain(entry) {
   if (typeof excludeSeen !== "boolean") {
     throw new BundleError(`${CONFIG}: field 'mix': exclude_seen is ${JSON.stringify(excludeSeen)}`);
   }
+  const [warm, cold, named] = [entry.warm, entry.cold, entry.named].map(readWeights);
+  if (recalls(warm)) throw new BundleError(`${CONFIG}: field 'mix': warm weighs pseudo items`);
+  if (named.next || named.repeat || named.recent || !recalls(named)) {
+    throw new BundleError(`${CONFIG}: field 'mix': named must weigh pseudo items alone`);
+  }
+  const source = SOURCES.find((one) => one === entry.source);
+  if (!source) {
+    throw new BundleError(
+      `${CONFIG}: field 'mix': source is ${JSON.stringify(entry.source)}, expected one of ${SOURCES.join(", ")}`,
+    );
+  }
   return {
-    warm: readWeights(entry.warm),
-    cold: readWeights(entry.cold),
+    warm,
+    cold,
+    named,
+    source,
+    nRecalled: readSize(entry, "n_recalled", MAX_RECALLED),
     offset: readNumber(entry, "offset", -MAX_WEIGHT),
     offsetLast: readNumber(entry, "offset_last", -MAX_WEIGHT),
     excludeSeen,
   };
+}
+
+/**
+ * Whether experts are weighed that need pseudo items.
+ *
+ * @param {ExpertWeights} weights
+ * @returns {boolean}
+ */
+export function recalls(weights) {
+  return weights.similar > 0 || weights.inserted > 0;
 }
 
 /**
@@ -109,8 +150,10 @@ function readDomain(entry) {
  */
 function readWeights(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: field 'mix' lacks weights`);
-  const [next, repeat, recent] = ["next", "repeat", "recent"].map((name) => readNumber(entry, name, 0));
-  return { next, repeat, recent };
+  const [next, repeat, recent, similar, inserted] = ["next", "repeat", "recent", "similar", "inserted"].map(
+    (name) => readNumber(entry, name, 0),
+  );
+  return { next, repeat, recent, similar, inserted };
 }
 
 /**

@@ -1,7 +1,6 @@
 /** Why an item was recommended: its pseudo items, and each history item left out in turn. */
 
-import { settingInWords } from "./bundle_recall.js";
-import { nSeen } from "./pseudo.js";
+import { inWords, nSeen } from "./pseudo.js";
 
 /** @typedef {import("./pseudo.js").PseudoItems} PseudoItems */
 
@@ -12,8 +11,7 @@ import { nSeen } from "./pseudo.js";
  * @property {string} id
  * @property {string} title
  * @property {number} similarity its cosine to the pooled names
- * @property {number} weight fused: what a cosine of 1 adds to a score; inserted: 1 for those that the
- *   recommender saw, 0 for those that a long history left no room for
+ * @property {boolean} inserted whether the recommender saw it; a long history leaves no room for any
  */
 
 /**
@@ -68,11 +66,11 @@ export async function explain(bundle, ranking, recaller, request, pseudo, top) {
     });
   }
   if (!pseudo) return { setting: "off", pseudo: [], history: influences };
-  const seen = pseudo.setting.mode === "insert" ? nSeen(history.length, pseudo, maxLength) : 0;
+  const seen = pseudo.weights.inserted ? nSeen(history.length, pseudo, maxLength) : 0;
   const described = pseudo.rows.map((row, i) => ({
     ...item(row),
     similarity: pseudo.similarities[i],
-    weight: pseudo.setting.mode === "insert" ? Number(i < seen) : pseudo.setting.weight,
+    inserted: i < seen,
   }));
-  return { setting: settingInWords(pseudo.setting), pseudo: described, history: influences };
+  return { setting: inWords(pseudo), pseudo: described, history: influences };
 }

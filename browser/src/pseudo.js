@@ -1,11 +1,12 @@
-/** Pseudo items at request time: for whom, which, and what is made of them; see llmcdsr_lite/pseudo.py. */
+/** Pseudo items at request time: for whom, and which; see llmcdsr_lite/pseudo.py. */
 
 import { domainIndex } from "./bundle.js";
+import { recalls } from "./bundle_mix.js";
 import { UsageError } from "./errors.js";
 import { direction, NameVectors, nearest, said } from "./recall.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
-/** @typedef {import("./bundle_recall.js").PseudoSetting} PseudoSetting */
+/** @typedef {import("./bundle_mix.js").ExpertWeights} ExpertWeights */
 /** @typedef {"auto" | "off" | readonly string[]} Asked what a caller may ask for */
 
 /**
@@ -13,7 +14,7 @@ import { direction, NameVectors, nearest, said } from "./recall.js";
  *
  * @typedef {object} PseudoItems
  * @property {0 | 1} domain index of the domain that they are of
- * @property {PseudoSetting} setting
+ * @property {Pick<ExpertWeights, "similar" | "inserted">} weights
  * @property {Float32Array} direction (H',), the pooled names, of length 1
  * @property {number[]} rows (k,), most similar first; empty where nobody asked for them
  * @property {number[]} similarities (k,), cosines
@@ -31,8 +32,8 @@ export class PseudoRecall {
    * Pseudo items for a history, null where it gets none.
    *
    * `auto` gives some to a history that has items, but none of the domain. Without a domain they are of the
-   * domain that a history has no item of, and `insert` does not apply: it would change the scores of the
-   * other domain, too.
+   * domain that a history has no item of, and nothing is inserted: it would change the scores of the other
+   * domain, too.
    *
    * @param {readonly number[]} history item rows
    * @param {0 | 1 | null} domain that is asked for
@@ -41,29 +42,29 @@ export class PseudoRecall {
    * @returns {PseudoItems | null}
    */
   recall(history, domain, asked, rowsAlways = false) {
-    const { recall } = this.bundle;
+    const { recall, mix } = this.bundle;
+    const auto = typeof asked === "string";
     if (!recall || !this.names) {
-      if (typeof asked === "string") return null;
+      if (auto) return null;
       throw new UsageError("pseudo: this bundle has no recall network, so names cannot be used");
     }
-    const newest = history.slice(-this.bundle.maxLength);
-    const index = typeof asked === "string" ? this.#missingDomain(newest, domain, asked) : domain;
+    const index = auto ? this.#missingDomain(history, domain, asked) : domain;
     if (index === null) {
-      if (typeof asked === "string") return null;
+      if (auto) return null;
       throw new UsageError("pseudo: names need the domain that is asked for");
     }
-    const choice = recall.choices[index];
-    const auto = typeof asked === "string";
-    const setting = auto ? choice.auto : choice.names;
-    if (setting.mode === "off" || (auto && setting.mode === "insert" && domain === null)) return null;
+    const { cold, named, source, nRecalled } = mix.domains[index];
+    const weights = auto ? { ...cold, inserted: domain === null ? 0 : cold.inserted } : named;
+    if (!recalls(weights)) return null;
+    const newest = history.slice(-this.bundle.maxLength);
     const vectors = auto ? said(recall, newest) : this.names.vectors(asked, index);
     if (!vectors.length) return null;
-    const pooled = direction(recall, vectors, index, !auto || choice.source === "titles");
-    const wanted = rowsAlways || setting.mode === "insert" || setting.scope === "recalled";
-    const found = wanted
-      ? nearest(recall, pooled, this.bundle.domains[index], setting.k)
-      : { rows: [], similarities: [] };
-    return { domain: index, setting, direction: pooled, ...found };
+    const pooled = direction(recall, vectors, index, !auto || source === "titles");
+    const found =
+      rowsAlways || weights.inserted
+        ? nearest(recall, pooled, this.bundle.domains[index], nRecalled)
+        : { rows: [], similarities: [] };
+    return { domain: index, weights, direction: pooled, ...found };
   }
 
   /**
@@ -84,21 +85,19 @@ export class PseudoRecall {
 }
 
 /**
- * What the recommender sees: the history, with the inserted items, if any, cut to the newest.
+ * The history with pseudo items before it, the least similar first, cut to the newest.
  *
  * @param {readonly number[]} history item rows
- * @param {PseudoItems | null} pseudo
+ * @param {PseudoItems} pseudo
  * @param {number} maxLength
  * @returns {number[]}
  */
 export function sequence(history, pseudo, maxLength) {
-  const newest = history.slice(-maxLength);
-  if (pseudo?.setting.mode !== "insert") return newest;
-  return insertItems(newest, pseudo.rows, pseudo.setting.place).slice(-maxLength);
+  return [...[...pseudo.rows].reverse(), ...history.slice(-maxLength)].slice(-maxLength);
 }
 
 /**
- * How many of the inserted items are left where the sequence is cut; the most similar are.
+ * How many of the pseudo items are in `sequence`: the most similar.
  *
  * @param {number} historyLength
  * @param {PseudoItems} pseudo
@@ -106,32 +105,23 @@ export function sequence(history, pseudo, maxLength) {
  * @returns {number}
  */
 export function nSeen(historyLength, pseudo, maxLength) {
-  const real = new Array(Math.min(historyLength, maxLength)).fill(0);
-  const ones = pseudo.rows.map(() => 1);
-  return insertItems(real, ones, pseudo.setting.place)
-    .slice(-maxLength)
-    .reduce((sum, one) => sum + one, 0);
+  return Math.max(0, Math.min(pseudo.rows.length, maxLength - historyLength));
 }
 
 /**
- * History (n,) with pseudo items (k,), most similar first, put in: (n + k,).
+ * What is done with them, as Python says it.
  *
- * `front`: before the history. `spread`: the j-th of them goes before item `floor(j * n / k)`. The least
- * similar comes first.
- *
- * @param {readonly number[]} history
- * @param {readonly number[]} pseudo
- * @param {"front" | "spread"} place
- * @returns {number[]}
+ * @param {PseudoItems} pseudo
+ * @returns {string}
  */
-export function insertItems(history, pseudo, place) {
-  /** @type {number[]} */
-  const all = [];
-  let next = 0;
-  [...pseudo].reverse().forEach((item, j) => {
-    const before = place === "spread" ? Math.floor((j * history.length) / pseudo.length) : 0;
-    while (next < before) all.push(history[next++]);
-    all.push(item);
-  });
-  return all.concat(history.slice(next));
+export function inWords({ weights, rows }) {
+  /** @type {(x: number) => string} */
+  const short = (x) => String(Number(x.toPrecision(3)));
+  const said = [];
+  if (weights.inserted) {
+    const share = weights.inserted === 1 ? "" : `, weight ${short(weights.inserted)}`;
+    said.push(`insert ${rows.length} items before the history${share}`);
+  }
+  if (weights.similar) said.push(`add ${short(weights.similar)} x cosine to the scores`);
+  return said.join(" and ");
 }

@@ -88,7 +88,7 @@ export class Ranking {
   }
 
   /**
-   * User representations, inserted items included; zero where there is nothing.
+   * User representations, moved by what is inserted; zero where there is nothing.
    *
    * @param {readonly (readonly number[])[]} histories n
    * @param {readonly (PseudoItems | null)[]} pseudo n
@@ -96,11 +96,31 @@ export class Ranking {
    */
   async represent(histories, pseudo) {
     const { hidden, maxLength } = this.bundle;
-    const sequences = histories.map((history, i) => sequence(history, pseudo[i], maxLength));
+    const users = await this.#represent(histories);
+    const inserted = pseudo.flatMap((items, i) => (items?.weights.inserted ? [{ items, i }] : []));
+    if (!inserted.length) return users;
+    const moved = await this.#represent(
+      inserted.map(({ items, i }) => sequence(histories[i], items, maxLength)),
+    );
+    inserted.forEach(({ items, i }, n) => {
+      for (let column = 0; column < hidden; column++) {
+        const place = i * hidden + column;
+        users[place] += items.weights.inserted * (moved[n * hidden + column] - users[place]);
+      }
+    });
+    return users;
+  }
+
+  /**
+   * @param {readonly (readonly number[])[]} sequences n
+   * @returns {Promise<Float32Array>} (n, H)
+   */
+  async #represent(sequences) {
+    const { hidden, maxLength } = this.bundle;
     const users = new Float32Array(sequences.length * hidden);
     const filled = sequences.flatMap((rows, i) => (rows.length ? [i] : []));
     if (filled.length) {
-      const found = await this.encoder.represent(filled.map((i) => sequences[i]));
+      const found = await this.encoder.represent(filled.map((i) => sequences[i].slice(-maxLength)));
       filled.forEach((i, n) => users.set(found.subarray(n * hidden, (n + 1) * hidden), i * hidden));
     }
     return users;
@@ -121,18 +141,11 @@ export class Ranking {
     for (let row = start; row < stop; row++) {
       scores[row - start] = dot(user, 0, itemVectors, row * hidden, hidden);
     }
-    if (!recall || pseudo?.setting.mode !== "fuse") return scores;
-    const { weight, scope } = pseudo.setting;
-    if (scope === "recalled") {
-      pseudo.rows.forEach((row, i) => {
-        if (start <= row && row < stop) scores[row - start] += weight * pseudo.similarities[i];
-      });
-      return scores;
-    }
+    if (!recall || !pseudo?.weights.similar) return scores;
     const domain = domains[pseudo.domain];
     const [first, last] = [Math.max(start, domain.start), Math.min(stop, domain.stop)];
     cosines(recall, pseudo.direction, first, last).forEach((cosine, i) => {
-      scores[first - start + i] += weight * cosine;
+      scores[first - start + i] += pseudo.weights.similar * cosine;
     });
     return scores;
   }

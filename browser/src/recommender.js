@@ -36,7 +36,7 @@ import { Ranking } from "./ranking.js";
  * @property {number} [k] how many items; fewer come back where the filters leave fewer
  * @property {boolean | null} [excludeSeen] leave out the items of the history (all of it, before any cut);
  *   null, the default, does as the bundle has it for each domain
- * @property {Asked} [pseudo] "auto": what the bundle's setting has for a history without an item of the
+ * @property {Asked} [pseudo] "auto": as the bundle's mix weighs them for a history without an item of the
  *   domain; "off"; or names (ids or titles of items) to recall pseudo items for
  * @property {boolean} [explain] explain the first recommendation
  */

@@ -1,7 +1,7 @@
 /** What the page shows of an answer. */
 
 import { domainIndex } from "./bundle.js";
-import { settingInWords } from "./bundle_recall.js";
+import { recalls } from "./bundle_mix.js";
 import { element } from "./elements.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
@@ -126,11 +126,11 @@ export function pseudoItems(explanation, none) {
       { "data-id": item.id },
       element("th", { scope: "row" }, item.title || item.id),
       element("td", { class: "number" }, fixed(item.similarity)),
-      element("td", { class: "number" }, String(Number(item.weight.toPrecision(3)))),
+      element("td", {}, item.inserted ? "yes" : ""),
     ),
   );
   const setting = explanation.setting[0].toUpperCase() + explanation.setting.slice(1);
-  const columns = ["Item", "Similarity", "Weight"].map((name) => element("th", { scope: "col" }, name));
+  const columns = ["Item", "Similarity", "Inserted"].map((name) => element("th", { scope: "col" }, name));
   return [
     heading,
     element(
@@ -153,7 +153,7 @@ export function pseudoItems(explanation, none) {
  * @returns {string}
  */
 export function whyNoPseudoItems(bundle, history, options) {
-  const { recall, domains, maxLength } = bundle;
+  const { recall, mix, domains } = bundle;
   const pseudo = options.pseudo ?? "auto";
   if (!recall) return "None: this bundle has no recall network.";
   if (pseudo === "off") return "None: they are off.";
@@ -161,7 +161,7 @@ export function whyNoPseudoItems(bundle, history, options) {
     return pseudo.length ? "None: the names say nothing." : "None: no names are given yet.";
   if (!history.length) return "None: the history is empty.";
   const has = [0, 1].map((index) =>
-    history.slice(-maxLength).some((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0) === index),
+    history.some((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0) === index),
   );
   const wanted = options.domain
     ? domains.findIndex((domain) => domain.name === options.domain)
@@ -169,11 +169,10 @@ export function whyNoPseudoItems(bundle, history, options) {
   if (wanted < 0) return "None: the history has items of both catalogues.";
   const { name } = domains[wanted];
   if (has[wanted]) return `None are needed: the history has items of ${name}.`;
-  const { auto } = recall.choices[wanted];
-  if (auto.mode === "off") {
-    return `None: “auto” is off for ${name} in this bundle, as no setting won surely enough on validation. Try “by history”.`;
+  if (!recalls(mix.domains[wanted].cold)) {
+    return `None: for ${name} they have no weight in this bundle, as their gain on validation was not sure. Try “by history”.`;
   }
-  return `None: “${settingInWords(auto)}” does not apply here.`;
+  return `None: nothing is inserted where both catalogues are asked for, or the items say nothing.`;
 }
 
 /**

@@ -17,10 +17,10 @@ import numpy as np
 
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
+from llmcdsr_lite.bundle.mix import NO_MIX
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_lite.pseudo import PseudoChoice, PseudoSetting
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
@@ -28,22 +28,26 @@ from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.export.onnx_graph import build_onnx
 
-# Settings of "auto" and "names" for both domains: every mode, place and scope, and every source
-FRONT = PseudoSetting("insert", 7, "front")
-SPREAD = PseudoSetting("insert", 4, "spread")
-CROWDED = PseudoSetting("insert", 60, "spread")  # more than the recommender looks back on
-DOMAIN = PseudoSetting("fuse", 10, weight=2.94)
-RECALLED = PseudoSetting("fuse", 50, scope="recalled", weight=6.45)
-CHOICES = {
-    "insert": (PseudoChoice(FRONT, SPREAD), PseudoChoice(SPREAD, FRONT, source="companions")),
-    "fuse": (PseudoChoice(DOMAIN, RECALLED, source="both"), PseudoChoice(RECALLED, DOMAIN)),
-    "crowded": (PseudoChoice(CROWDED, CROWDED), PseudoChoice(CROWDED, CROWDED)),
+SIMILAR, INSERTED = ExpertWeights(similar=2.94), ExpertWeights(inserted=1.0)
+BOTH = ExpertWeights(similar=6.45, inserted=0.4)
+RECALLED = {
+    "inserted": (
+        DomainMix(cold=INSERTED, named=BOTH, n_recalled=7),
+        DomainMix(cold=BOTH, named=INSERTED, source="companions", n_recalled=4),
+    ),
+    "similar": (
+        DomainMix(cold=SIMILAR, named=BOTH, source="both", n_recalled=50),
+        DomainMix(cold=BOTH, named=SIMILAR),
+    ),
+    # more than the recommender looks back on
+    "crowded": (DomainMix(cold=INSERTED, n_recalled=60), DomainMix(cold=INSERTED, n_recalled=60)),
 }
-N_CASES = {"demo": 60, "plain": 20, "insert": 40, "fuse": 40, "crowded": 20, "small": 60, "grown": 30}
+TIE = 1e-6
+N_CASES = {"demo": 60, "plain": 20, "inserted": 40, "similar": 40, "crowded": 20, "small": 60, "grown": 30}
 N_CASES |= {"mixed": 60, "members": 20}
 MIXES = (
-    DomainMix(ExpertWeights(2.0, 1.0, 0.5), ExpertWeights(next=3.0), exclude_seen=False, offset=0.3),
-    DomainMix(ExpertWeights(1.5, 0.0, 1.0), ExpertWeights(next=0.5), offset=-0.5, offset_last=1.5),
+    DomainMix(ExpertWeights(2.0, 1.0, 0.5), replace(BOTH, next=3.0), SIMILAR, exclude_seen=False, offset=0.3),
+    DomainMix(ExpertWeights(1.5, 0.0, 1.0), replace(SIMILAR, next=0.5), BOTH, offset=-0.5, offset_last=1.5),
 )
 
 
@@ -69,11 +73,11 @@ def small_bundle() -> Bundle:
     items[[0, n_food + 2]] = 0
     poolers = rng.normal(size=(2, 5)).astype(np.float32)
     network = RecallNetwork(names, items, poolers, None, (1.5, 2.5))
-    return Bundle(catalogue, parameters, counts, {}, recall=network, pseudo=CHOICES["insert"])
+    return Bundle(catalogue, parameters, counts, {}, recall=network, mix=RECALLED["inserted"])
 
 
 def write_grown(demo: Bundle, folder: Path, onnx_model: bytes) -> None:
-    """The shipped model with items that were added later: format 3, and a longer item table."""
+    """The shipped model with items that were added later, and a longer item table."""
     rng = np.random.default_rng(3)
     directions = unit_rows(rng.normal(size=(len(demo.catalogue) + 1, 8)))
     directions[0] = 0
@@ -81,7 +85,7 @@ def write_grown(demo: Bundle, folder: Path, onnx_model: bytes) -> None:
     weighing = Weighing(10.0, 1.0)
     titles = TitleMap(components, np.rint(LEVELS * directions).astype(np.int8), (weighing, weighing))
     before = folder.with_name("before")
-    bundle = replace(demo, new_items=titles, pseudo=CHOICES["fuse"])
+    bundle = replace(demo, new_items=titles, mix=RECALLED["similar"])
     write_bundle(bundle, before, onnx_model=onnx_model, model_card="", overwrite=True)
     names = [domain.name for domain in demo.catalogue.domains]
     new = [NewItem(f"new-{n}", names[n % 2], f"Novelty {n}", rng.normal(size=128)) for n in range(9)]
@@ -107,8 +111,8 @@ def write_bundles(models: Path, out: Path) -> dict[str, Path]:
     """The shipped bundle, and others: without recall (format 1), other settings, added items, a small one."""
     demo = read_bundle(models / "demo")
     onnx_model = (models / "demo" / ONNX).read_bytes()
-    bundles = {"plain": replace(demo, recall=None)}
-    bundles |= {name: replace(demo, pseudo=choices) for name, choices in CHOICES.items()}
+    bundles = {"plain": replace(demo, recall=None, mix=NO_MIX, next_counts=None)}
+    bundles |= {name: replace(demo, mix=mix) for name, mix in RECALLED.items()}
     folders = {"demo": models / "demo"}
     for name, bundle in bundles.items():
         folders[name] = out / name
@@ -119,7 +123,7 @@ def write_bundles(models: Path, out: Path) -> dict[str, Path]:
     folders["small"] = out / "small"
     small_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
     write_bundle(small, folders["small"], onnx_model=small_model, model_card="", overwrite=True)
-    mixed = replace(demo, mix=MIXES, next_counts=some_counts(demo.catalogue), pseudo=CHOICES["fuse"])
+    mixed = replace(demo, mix=MIXES, next_counts=some_counts(demo.catalogue))
     folders["mixed"] = out / "mixed"
     write_bundle(mixed, folders["mixed"], onnx_model=onnx_model, model_card="", overwrite=True)
     others = [SASRecParameters.initial(small.parameters.config, np.random.default_rng(n)) for n in (1, 2)]
@@ -172,6 +176,13 @@ def answer(recommender: Recommender, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def tied(recommender: Recommender, asked: dict[str, Any]) -> bool:
+    """Whether inserted items are so alike that rounding decides which comes first."""
+    found = answer(recommender, {**asked, "options": {**asked["options"], "explain": True}})["explanation"]
+    similarities = [item["similarity"] for item in found["pseudo"]]
+    return "insert" in found["setting"] and bool((np.abs(np.diff(similarities)) < TIE).any())
+
+
 def main(models: Path, out: Path) -> None:
     """Write everything."""
     out.mkdir(parents=True, exist_ok=True)
@@ -181,6 +192,8 @@ def main(models: Path, out: Path) -> None:
         recommender = Recommender.load(folder)
         for _ in range(N_CASES[name]):
             asked = request(recommender, rng)
+            while tied(recommender, asked):
+                asked = request(recommender, rng)
             cases.append({"bundle": name, **asked, "answer": answer(recommender, asked)})
     (out / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
 

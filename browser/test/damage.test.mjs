@@ -50,7 +50,7 @@ const CASES = {
   "another format": [configured((value) => (value.format = "other")), /field 'format' is "other"/],
   newer: [
     configured((value) => (value.format_version = 5)),
-    /format version 5 is newer than this page reads/,
+    /field 'format_version' is 5, expected 1: the bundle was made by another version/,
   ],
   "no version": [configured((value) => delete value.format_version), /field 'format_version'/],
   unlisted: [configured((value) => delete value.files["item_counts.npy"]), /does not list item_counts\.npy/],
@@ -59,11 +59,26 @@ const CASES = {
     /does not list recall_items\.npy/,
   ],
   "files without recall": [configured((value) => delete value.recall), /lists recall_names\.npy, but has no/],
-  "recall too early": [configured((value) => (value.format_version = 1)), /'recall' needs format version 2/],
-  "unknown mode": [
-    configured((value) => (value.recall.pseudo[0].auto.mode = "guess")),
-    /mode is "guess", expected one of off, insert, fuse/,
+  "recall without a mix": [
+    configured((value) => {
+      delete value.mix;
+      for (const name of ["next_starts.npy", "next_rows.npy", "next_weights.npy"]) delete value.files[name];
+    }),
+    /has a recall network, but no field 'mix'/,
   ],
+  "unknown source": [
+    configured((value) => (value.mix[0].source = "hearsay")),
+    /source is "hearsay", expected one of titles, companions, both, names/,
+  ],
+  "pseudo items for the warm": [
+    configured((value) => (value.mix[1].warm.similar = 1)),
+    /warm weighs pseudo items/,
+  ],
+  "names of no weight": [
+    configured((value) => Object.assign(value.mix[0].named, { similar: 0, inserted: 0 })),
+    /named must weigh pseudo items alone/,
+  ],
+  "a weight below zero": [configured((value) => (value.mix[0].cold.similar = -1)), /similar is -1, expected/],
   "other sizes": [configured((value) => (value.domains[0].items = 413)), /830 strings, expected 829/],
   "not finite": [
     meant("item_vectors.npy", float(40, NaN)),
