@@ -58,6 +58,11 @@ def test_rows_are_the_numbers_of_the_files_plus_one(folder: Path) -> None:
     assert counts == [5, 7, 12, 14, 17]
 
 
+def test_blanks_after_a_number_are_no_error(folder: Path) -> None:
+    (folder / "num.txt").write_bytes(b"2 \n3\t ")
+    assert [d.n_items for d in read_official(folder)[0].catalogue.domains] == [2, 3]
+
+
 def test_domains_can_be_named(folder: Path) -> None:
     dataset, _ = read_official(folder, ("Food", "Kitchen"))
     assert [d.name for d in dataset.catalogue.domains] == ["Food", "Kitchen"]

@@ -178,9 +178,8 @@ def _check_items(path: Path, line: int, items: list[int], rule: _Rule, boundary:
 
 def _read_sizes(path: Path) -> tuple[int, int]:
     with _open_binary(path) as stream:
-        lines = stream.read(1000).decode("utf-8", errors="replace").split("\n")
-    if lines[-1] == "":
-        lines.pop()
+        text = stream.read(1000).decode("utf-8", errors="replace")
+    lines = [line.rstrip(" \t") for line in text.removesuffix("\n").split("\n")] if text else []
     for number, line in enumerate(lines, 1):
         if not re.fullmatch(r"[1-9][0-9]{0,8}", line, re.ASCII):
             raise DataError(f"{path}:{number}: {line[:50]!r}, expected a number of items, 1 or more")
