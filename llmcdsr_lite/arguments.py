@@ -86,12 +86,20 @@ def known_rows(
         rows, missing = _NO_ROWS, ids
     if not missing:
         return rows, missing
-    for one in missing:  # what was found is a string
-        if not isinstance(one, str):
-            raise UsageError(f"{name} holds {one!r:.60}, expected item ids, which are strings")
+    if not all(isinstance(one, str) for one in missing):  # what was found is a string
+        rows, missing = catalogue.rows([item_id(name, one) for one in ids])
     if unknown == "error":
         raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
     return rows, missing
+
+
+def item_id(name: str, value: Any) -> str:
+    """An item id of the argument `name`: a string, or a whole number for the string that it is written as."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(value)
+    raise UsageError(f"{name} holds {value!r:.60}, expected item ids, strings or whole numbers")
 
 
 def listed(name: str, values: Any, what: str) -> list[Any]:

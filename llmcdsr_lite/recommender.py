@@ -190,7 +190,8 @@ class Recommender:
         Parameters
         ----------
         history : sequence of str
-            Item ids, oldest first; a longer one than the model takes is cut to the newest items.
+            Item ids, oldest first; a longer one than the model takes is cut to the newest items. Here and in
+            every argument that takes ids, a whole number stands for the id that is written so.
         domain : str, optional
             Recommend items of this domain alone.
         k : int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.arguments import checked_k, wanted_rows
+from llmcdsr_lite.arguments import checked_k, item_id, wanted_rows
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.results import Recommendations, described
 from llmcdsr_lite.search.exact import ExactSearch
@@ -26,7 +26,7 @@ class SimilarItems:
         """The k items most similar to another one, see `Recommender.similar`."""
         catalogue = self._bundle.catalogue
         k = checked_k(catalogue, k)
-        row = catalogue.row(item)
+        row = catalogue.row(item_id("item", item))
         start, stop = wanted_rows(catalogue, domain)
         if self._search is None:  # two threads may both do this: they do the same
             vectors = self._bundle.item_vectors

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from llmcdsr_lite import Recommendation, Recommender, UnknownItemError, UsageError
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.catalogue import Catalogue
 
 FOOD = [f"f{n}" for n in range(12)]
 KITCHEN = [f"k{n}" for n in range(18)]
@@ -260,18 +262,20 @@ def test_similar_is_the_cosine(recommender: Recommender, bundle_data: Bundle, do
         (lambda r: r.recommend(None), UsageError, "history is None, expected a sequence of item ids"),
         (lambda r: r.recommend(np.array("f1")), UsageError, "history is array.*, expected a sequence"),
         (lambda r: r.recommend([["f1"]]), UsageError, "history holds .'f1'., expected item ids"),
-        (lambda r: r.recommend(["f1", 1]), UsageError, "history holds 1, expected item ids, .*strings"),
-        (lambda r: r.recommend(np.array([1, 2])), UsageError, "history holds .*1.*, expected item ids"),
+        (lambda r: r.recommend(["f1", 1.0]), UsageError, "history holds 1.0, expected item ids, strings or"),
+        (lambda r: r.recommend(["f1", True]), UsageError, "history holds True, expected item ids"),
+        (lambda r: r.recommend(np.array([1.5])), UsageError, "history holds .*1.5.*, expected item ids"),
+        (lambda r: r.similar(2.5), UsageError, "item holds 2.5, expected item ids"),
         (lambda r: r.recommend([None]), UsageError, "history holds None"),
         (lambda r: r.recommend([float("nan")], unknown="error"), UsageError, "history holds nan"),
         (lambda r: r.recommend([b"f1"]), UsageError, "history holds b'f1'"),
         (lambda r: r.recommend(["f1"], allow=5), UsageError, "allow is 5, expected a sequence of item ids"),
         (lambda r: r.recommend(["f1"], allow=[["f2"]]), UsageError, "allow holds"),
-        (lambda r: r.recommend(["f1"], exclude=[2]), UsageError, "exclude holds 2"),
+        (lambda r: r.recommend(["f1"], exclude=[2.5]), UsageError, "exclude holds 2"),
         (lambda r: r.recommend(["f1"], pseudo=None), UsageError, "pseudo is None, expected a sequence of"),
         (lambda r: r.recommend_batch(None), UsageError, "histories is None, expected a sequence of hist"),
         (lambda r: r.recommend_batch([["f1"], None]), UsageError, "history 1 is None, expected"),
-        (lambda r: r.recommend_batch([["f1"], [2]]), UsageError, "history 1 holds 2"),
+        (lambda r: r.recommend_batch([["f1"], [2.5]]), UsageError, "history 1 holds 2"),
         (lambda r: r.recommend_batch([["f1"]], pseudo=None), UsageError, "pseudo is None, expected"),
         (lambda r: r.recommend_batch([["f1"]], pseudo=[None]), UsageError, "pseudo of history 0 is None"),
     ],
@@ -394,3 +398,21 @@ def test_what_a_person_sees(one: Recommender, bundle_folder: Path) -> None:
     table = one.recommend(["f1"], domain="kitchen", k=1)._repr_html_()
     assert table.startswith("<table><thead><tr><th>id</th><th>title</th>")
     assert "Pan, &quot;size" in table
+
+
+def test_whole_numbers_are_ids(
+    bundle_data: Bundle, build_bundle: Callable[[Bundle, Path], Path], tmp_path: Path
+) -> None:
+    old = bundle_data.catalogue
+    sizes = old.domains[0].n_items, old.domains[1].n_items
+    numbers = [str(n) for n in range(len(old))]
+    catalogue = Catalogue.from_sizes(numbers, old.titles, ("food", "kitchen"), sizes)
+    recommender = Recommender.load(
+        build_bundle(replace(bundle_data, catalogue=catalogue), tmp_path / "bundle")
+    )
+    expected = recommender.recommend(["1", "14"], allow=["3", "15", "99"])
+    for history in ([1, 14], np.array([1, 14]), ["1", np.int32(14)]):
+        assert recommender.recommend(history, allow=[3, 15, 99]) == expected
+    assert expected.unknown_filter_items == ("99",)
+    assert recommender.recommend([1, 77]).unknown_items == ("77",)
+    assert recommender.similar(3) == recommender.similar("3")
