@@ -53,6 +53,18 @@ export const MIX_FILES = [STARTS, ROWS, WEIGHTS];
 const MAX_WEIGHT = 1e4;
 const MAX_RECALLED = 1000;
 const SOURCES = /** @type {const} */ (["titles", "companions", "both", "names"]);
+const WEIGHT_FIELDS = ["next", "repeat", "recent", "similar", "inserted"];
+const FIELDS = [
+  "warm",
+  "cold",
+  "named",
+  "source",
+  "n_recalled",
+  "offset",
+  "offset_last",
+  "exclude_seen",
+  "validation",
+];
 const NOTHING = { next: 0, repeat: 0, recent: 0, similar: 0, inserted: 0 };
 /** @type {DomainMix} */
 const NO_MIX = {
@@ -98,6 +110,8 @@ export function readMix(config, files, domains, withRecall) {
     }
     return { domains: [first, second], counts: null };
   }
+  const missing = MIX_FILES.find((name) => !files.has(name));
+  if (missing) throw new BundleError(`${CONFIG}: field 'files' lists ${listed[0]}, but not ${missing}`);
   return { domains: [first, second], counts: readCounts(files, domains) };
 }
 
@@ -107,6 +121,10 @@ export function readMix(config, files, domains, withRecall) {
  */
 function readDomain(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: each of 'mix' must be an object`);
+  checkFields(entry, FIELDS);
+  if (!isObject(entry.validation)) {
+    throw new BundleError(`${CONFIG}: field 'mix': validation must be an object`);
+  }
   const excludeSeen = entry.exclude_seen;
   if (typeof excludeSeen !== "boolean") {
     throw new BundleError(`${CONFIG}: field 'mix': exclude_seen is ${JSON.stringify(excludeSeen)}`);
@@ -150,10 +168,23 @@ export function recalls(weights) {
  */
 function readWeights(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: field 'mix' lacks weights`);
-  const [next, repeat, recent, similar, inserted] = ["next", "repeat", "recent", "similar", "inserted"].map(
-    (name) => readNumber(entry, name, 0),
-  );
+  checkFields(entry, WEIGHT_FIELDS);
+  const [next, repeat, recent, similar, inserted] = WEIGHT_FIELDS.map((name) => readNumber(entry, name, 0));
   return { next, repeat, recent, similar, inserted };
+}
+
+/**
+ * Refuse an object with a field missing or unknown: without it, it would be another model.
+ *
+ * @param {JsonObject} entry
+ * @param {readonly string[]} names
+ */
+function checkFields(entry, names) {
+  const missing = names.find((name) => !Object.hasOwn(entry, name));
+  if (missing) throw new BundleError(`${CONFIG}: field 'mix' has no field '${missing}'`);
+  const unknown = Object.keys(entry).find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw new BundleError(`${CONFIG}: field 'mix' has an unknown field '${unknown}'`);
 }
 
 /**
@@ -172,23 +203,20 @@ function readNumber(holder, name, least) {
 }
 
 /**
- * @param {Map<string, Uint8Array>} files
+ * @param {Map<string, Uint8Array>} files with all of `MIX_FILES`
  * @param {readonly {start: number, stop: number}[]} domains
  * @returns {NextCounts}
  */
 function readCounts(files, domains) {
   /** @type {(name: string) => Uint8Array} */
-  const file = (name) => {
-    const bytes = files.get(name);
-    if (bytes) return bytes;
-    throw new BundleError(`${CONFIG}: field 'files' lists ${[...files.keys()][0]}, but not ${name}`);
-  };
+  const file = (name) => /** @type {Uint8Array} */ (files.get(name));
   const nRows = domains[1].stop;
   const starts = readInt64(file(STARTS), STARTS, [2 * nRows + 1]);
   if (starts[0] !== 0 || starts.some((start, i) => i > 0 && start < starts[i - 1])) {
     throw new BundleError(`${STARTS}: must rise from 0`);
   }
   const n = starts[2 * nRows];
+  if (n < 1) throw new BundleError(`${STARTS}: ends at ${n}, expected at least 1`);
   if (n !== readHeader(file(ROWS), ROWS).shape[0]) {
     throw new BundleError(`${STARTS}: ends at ${n}, not at the number of ${ROWS}`);
   }
@@ -203,5 +231,10 @@ function readCounts(files, domains) {
       throw new BundleError(`${ROWS}: holds rows of the other domain`);
     }
   });
+  for (let place = 0; place < 2 * nRows; place++) {
+    for (let i = starts[place] + 1; i < starts[place + 1]; i++) {
+      if (rows[i] <= rows[i - 1]) throw new BundleError(`${ROWS}: rows must rise within a sparse row`);
+    }
+  }
   return { starts, rows, weights };
 }

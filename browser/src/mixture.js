@@ -1,4 +1,4 @@
-/** The mix at request time: what it adds to the scores of a history; see llmcdsr_lite/mix. */
+/** The sparse experts of the mix: what they add to the scores of a history; see llmcdsr_lite/mix. */
 
 const NEXT_SCALE = 20;
 const NEXT_ITEMS = 20;
@@ -8,7 +8,7 @@ const RECENT_DECAY = 0.9;
 /** @typedef {import("./bundle.js").Bundle} Bundle */
 
 /**
- * Values of the experts for one item.
+ * Values of the sparse experts for one item.
  *
  * @typedef {object} Experts
  * @property {number} next
@@ -62,7 +62,7 @@ export function experts(bundle, history, index) {
 }
 
 /**
- * Add what the mix gives to the scores of the rows `start <= row < stop`, in place.
+ * Add what the sparse experts and offsets give to the scores of the rows `start <= row < stop`, in place.
  *
  * Where both domains are asked for, the scores of the second are shifted by how much its offset is above that
  * of the first.

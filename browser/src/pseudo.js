@@ -115,8 +115,6 @@ export function nSeen(historyLength, pseudo, maxLength) {
  * @returns {string}
  */
 export function inWords({ weights, rows }) {
-  /** @type {(x: number) => string} */
-  const short = (x) => String(Number(x.toPrecision(3)));
   const said = [];
   if (weights.inserted) {
     const share = weights.inserted === 1 ? "" : `, weight ${short(weights.inserted)}`;
@@ -124,4 +122,17 @@ export function inWords({ weights, rows }) {
   }
   if (weights.similar) said.push(`add ${short(weights.similar)} x cosine to the scores`);
   return said.join(" and ");
+}
+
+/**
+ * A weight as Python's `:.3g` has it.
+ *
+ * @param {number} weight
+ * @returns {string}
+ */
+function short(weight) {
+  const [digits, exponent] = weight.toExponential(2).split("e");
+  const power = Number(exponent);
+  if (-4 <= power && power < 3) return String(Number(weight.toPrecision(3)));
+  return `${Number(digits)}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
 }

@@ -39,8 +39,11 @@ RECALLED = {
         DomainMix(cold=SIMILAR, named=BOTH, source="both", n_recalled=50),
         DomainMix(cold=BOTH, named=SIMILAR),
     ),
-    # more than the recommender looks back on
-    "crowded": (DomainMix(cold=INSERTED, n_recalled=60), DomainMix(cold=INSERTED, n_recalled=60)),
+    # more than the recommender looks back on; weights that are not written plainly
+    "crowded": (
+        DomainMix(cold=INSERTED, named=ExpertWeights(similar=2345.6), n_recalled=60),
+        DomainMix(cold=INSERTED, named=ExpertWeights(similar=1e-5, inserted=0.00012345), n_recalled=60),
+    ),
 }
 TIE = 1e-6
 N_CASES = {"demo": 60, "plain": 20, "inserted": 40, "similar": 40, "crowded": 20, "small": 60, "grown": 30}
@@ -108,7 +111,7 @@ def some_counts(catalogue: Catalogue) -> NextCounts:
 
 
 def write_bundles(models: Path, out: Path) -> dict[str, Path]:
-    """The shipped bundle, and others: without recall (format 1), other settings, added items, a small one."""
+    """The shipped bundle, and others: without recall, other mixes, added items, a small one, members."""
     demo = read_bundle(models / "demo")
     onnx_model = (models / "demo" / ONNX).read_bytes()
     bundles = {"plain": replace(demo, recall=None, mix=NO_MIX, next_counts=None)}
@@ -142,6 +145,8 @@ def request(recommender: Recommender, rng: np.random.Generator) -> dict[str, Any
     of = (ids[:n_first], ids[n_first:], ids)[rng.integers(3)]
     length = int(rng.choice([0, 1, 2, *rng.integers(3, 61, 4)]))
     history = [str(item) for item in rng.choice(of, length)]
+    if rng.random() < 0.2:  # perhaps the only one of its domain, and too old for the recommender
+        history.insert(0, str(rng.choice(ids)))
     if rng.random() < 0.2:
         history.insert(int(rng.integers(len(history) + 1)), "no-such-item")
     domain = [*recommender.domains, None][rng.choice(3, p=[0.4, 0.4, 0.2])]

@@ -43,14 +43,29 @@ describe("answers", { skip }, () => {
 
   test("the requests cover what there is", () => {
     const explained = cases.filter((one) => one.answer.explanation);
-    const settings = explained.map((one) => one.answer.explanation.setting.split(" ")[0]);
-    for (const setting of ["off", "insert", "add"]) {
-      assert.ok(settings.filter((one) => one === setting).length > 10, `${setting} is rare`);
+    const settingsWith = (pattern) => explained.filter((one) => pattern.test(one.answer.explanation.setting));
+    for (const pattern of [/^off$/, /^insert /, /^add /]) {
+      assert.ok(settingsWith(pattern).length > 10, `${pattern} is rare`);
     }
     assert.ok(cases.some((one) => one.answer.fallback));
     assert.ok(cases.some((one) => one.answer.unknownItems.length));
     assert.ok(explained.some((one) => one.answer.explanation.history.some((item) => item.change === null)));
-    assert.ok(explained.some((one) => one.answer.explanation.pseudo.some((item) => item.inserted)));
+    assert.ok(settingsWith(/^insert .*, weight .* and add /).length > 10, "both experts are rare");
+    assert.ok(settingsWith(/e[+-]\d/).length > 0, "no weight has an exponent");
+    const cut = explained.filter(({ answer }) => {
+      const inserted = answer.explanation.pseudo.map((item) => item.inserted);
+      return inserted.includes(true) && inserted.includes(false);
+    });
+    assert.ok(cut.length, "no history leaves room for some of the pseudo items alone");
+    const isWarmByOld = ({ bundle, history, options }) =>
+      bundle === "small" &&
+      options.pseudo === "auto" &&
+      new Set(history.map((id) => id[0]).filter((kind) => "fk".includes(kind))).size === 2 &&
+      new Set(history.slice(-6).map((id) => id[0])).size === 1;
+    assert.ok(
+      cases.some(isWarmByOld),
+      "no item is too old for the recommender and the only one of its domain",
+    );
   });
 
   test("ids, titles and domains are the same, and scores to 1e-4", () => {

@@ -34,10 +34,23 @@ const float = (place, value) => (bytes) => {
   bytes.writeFloatLE(value, 128 + 4 * place);
   return bytes;
 };
+const int = (place, value) => (bytes) => {
+  bytes.writeInt32LE(value, 128 + 4 * place);
+  return bytes;
+};
+/** The first sparse row of two items has one of them twice. */
+const repeated = (bytes) => {
+  const file = readFileSync(path.join(demo, "next_starts.npy"));
+  const starts = new BigInt64Array(file.buffer.slice(file.byteOffset + 128, file.byteOffset + file.length));
+  const place = Number(starts[starts.findIndex((start, i) => starts[i + 1] - start > 1n)]);
+  return int(place + 1, bytes.readInt32LE(128 + 4 * place))(bytes);
+};
 const missing = () => {
   throw new Error("no such file");
 };
 
+const COUNTS = ["next_starts.npy", "next_rows.npy", "next_weights.npy"];
+const RECALL = ["recall_names.npy", "recall_items.npy", "recall_poolers.npy", "recall_projections.npy"];
 const CASES = {
   flipped: [{ "item_vectors.npy": flip }, /item_vectors\.npy: SHA-256 is .* damaged or changed/],
   short: [
@@ -62,10 +75,68 @@ const CASES = {
   "recall without a mix": [
     configured((value) => {
       delete value.mix;
-      for (const name of ["next_starts.npy", "next_rows.npy", "next_weights.npy"]) delete value.files[name];
+      for (const name of COUNTS) delete value.files[name];
     }),
     /has a recall network, but no field 'mix'/,
   ],
+  "a mix that recalls without a network": [
+    configured((value) => {
+      value.mix[1].cold.inserted = 0.5;
+      delete value.recall;
+      for (const name of RECALL) delete value.files[name];
+    }),
+    /weighs pseudo items, but there is no recall network/,
+  ],
+  "a mix of one domain": [configured((value) => value.mix.pop()), /'mix' must list two domains/],
+  "counts without a mix": [configured((value) => delete value.mix), /lists next_starts\.npy, but has no/],
+  "a mix without its counts": [
+    configured((value) => {
+      value.mix[0].cold.next = 1;
+      for (const name of COUNTS) delete value.files[name];
+    }),
+    /weighs next-item counts, but 'files' does not list next_starts\.npy/,
+  ],
+  "half of the counts": [
+    configured((value) => delete value.files["next_rows.npy"]),
+    /lists next_starts\.npy, but not next_rows\.npy/,
+  ],
+  "counts out of order": [meant("next_rows.npy", repeated), /next_rows\.npy: rows must rise within a/],
+  "counts of the other domain": [
+    meant("next_rows.npy", int(0, 830)),
+    /next_rows\.npy: holds rows of the other/,
+  ],
+  "no counts": [
+    meant("next_starts.npy", (bytes) => bytes.fill(0, 128)),
+    /next_starts\.npy: ends at 0, expected at least 1/,
+  ],
+  "a count of zero": [meant("next_weights.npy", float(0, 0)), /next_weights\.npy: holds what is not above 0/],
+  "a mix without names": [configured((value) => delete value.mix[1].named), /'mix' has no field 'named'/],
+  "a mix without validation": [
+    configured((value) => delete value.mix[0].validation),
+    /'mix' has no field 'validation'/,
+  ],
+  "validation in words": [
+    configured((value) => (value.mix[0].validation = "good")),
+    /validation must be an object/,
+  ],
+  "weights with one missing": [
+    configured((value) => delete value.mix[1].cold.similar),
+    /'mix' has no field 'similar'/,
+  ],
+  "an unknown expert": [
+    configured((value) => (value.mix[0].cold.oracle = 1)),
+    /'mix' has an unknown field 'oracle'/,
+  ],
+  "an unknown field of a mix": [
+    configured((value) => (value.mix[0].place = "spread")),
+    /'mix' has an unknown field 'place'/,
+  ],
+  "none recalled": [
+    configured((value) => (value.mix[0].n_recalled = 0)),
+    /'n_recalled' is 0, expected a number from 1 to 1000/,
+  ],
+  "too many recalled": [configured((value) => (value.mix[0].n_recalled = 1001)), /'n_recalled' is 1001/],
+  "half an item recalled": [configured((value) => (value.mix[0].n_recalled = 1.5)), /'n_recalled' is 1\.5/],
   "unknown source": [
     configured((value) => (value.mix[0].source = "hearsay")),
     /source is "hearsay", expected one of titles, companions, both, names/,
@@ -78,6 +149,14 @@ const CASES = {
     configured((value) => Object.assign(value.mix[0].named, { similar: 0, inserted: 0 })),
     /named must weigh pseudo items alone/,
   ],
+  "names that weigh counts": [
+    configured((value) => (value.mix[1].named.next = 1)),
+    /named must weigh pseudo items alone/,
+  ],
+  "a weight too large": [configured((value) => (value.mix[0].cold.inserted = 10001)), /inserted is 10001/],
+  "a weight in words": [configured((value) => (value.mix[0].warm.next = "1")), /next is "1", expected/],
+  "an offset too low": [configured((value) => (value.mix[1].offset = -10001)), /offset is -10001, expected/],
+  "seen items, perhaps": [configured((value) => (value.mix[0].exclude_seen = 1)), /exclude_seen is 1/],
   "a weight below zero": [configured((value) => (value.mix[0].cold.similar = -1)), /similar is -1, expected/],
   "other sizes": [configured((value) => (value.domains[0].items = 413)), /830 strings, expected 829/],
   "not finite": [
