@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError
+from llmcdsr_lite.mix.dense import DenseExperts, popularity
 from llmcdsr_lite.mix.mixture import Mixture
-from llmcdsr_lite.mix.similarity import Similarity
 from llmcdsr_lite.pseudo import PseudoItems
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
@@ -61,7 +62,7 @@ class Ranking:
     bundle : Bundle
     backend : Backend
     search : Search
-        Users to whose scores the similarity to pseudo items is added are searched for exactly.
+        Users to whose scores dense experts add something are searched for exactly.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, search: Search) -> None:
@@ -71,17 +72,18 @@ class Ranking:
         self._exact = ExactSearch(bundle.item_vectors)
         self._max_length = bundle.parameters.config.max_length
         self.mixture = Mixture(bundle.catalogue, bundle.mix, bundle.next_counts)
+        self._popularity = popularity(bundle.item_counts if self.mixture.has_popular else np.zeros(0))
         self._popular_searches: dict[tuple[int, int], ExactSearch] = {}  # by the rows asked for
 
     def rank(
         self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
     ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
         """Rows and scores (n, k), and who has neither items nor pseudo items and gets the most popular."""
-        plain, similar, empty = _by_search(histories, pseudo)
+        plain, dense, empty = self._by_search(histories, pseudo, filters)
         if plain and len(plain) == len(histories):  # as most are
             return *self._find(histories, pseudo, k, filters), np.zeros(len(histories), dtype=bool)
         rows, scores = nothing(len(histories), k)
-        for chosen in (plain, similar):
+        for chosen in (plain, dense):
             if chosen:
                 some, of_some = [histories[i] for i in chosen], [pseudo[i] for i in chosen]
                 rows[chosen], scores[chosen] = self._find(some, of_some, k, filters)
@@ -99,14 +101,15 @@ class Ranking:
         k: int,
         filters: Filters,
     ) -> tuple[Rows, Scores]:
-        """Rows and scores (n, k) of users with something to go by, all with similarities or none."""
+        """Rows and scores (n, k) of users with something to go by, dense experts for all or none."""
         users = self.represent(histories, pseudo)
         blocked = [filters.blocked(rows) for rows in histories]
         bonuses = [self.mixture.bonus(history, filters.start, filters.stop) for history in histories]
         within = (filters.start, filters.stop, blocked, filters.allowed)
         of_users = None if all(bonus is None for bonus in bonuses) else bonuses
-        if _is_similar(pseudo[0]):
-            return self._exact.search(users, k, *within, of_users, self._similarity(pseudo))
+        rows = filters.start, filters.stop
+        if self._is_dense(histories[0], pseudo[0], *rows):
+            return self._exact.search(users, k, *within, of_users, self._dense(histories, pseudo, *rows))
         return self._search.search(users, k, *within, of_users)
 
     def scores(
@@ -120,9 +123,7 @@ class Ranking:
         """Score of one item after each history (n,), where ``start <= row < stop`` is asked for."""
         wanted = np.array([row])
         scores = self.represent(histories, pseudo) @ self._bundle.item_vectors[wanted].T  # (n, 1)
-        similarity = self._similarity(pseudo)
-        if similarity is not None:
-            similarity.add(scores, slice(0, len(histories)), wanted)
+        self._dense(histories, pseudo, start, stop).add(scores, slice(0, len(histories)), wanted)
         for i, history in enumerate(histories):
             bonus = self.mixture.bonus(history, start, stop)
             if bonus is not None:
@@ -137,11 +138,13 @@ class Ranking:
         wanted = np.array([row])
         users = np.concatenate([self.represent([history], [None]), self.represent([history], [pseudo])])
         model, with_inserted = (users @ self._bundle.item_vectors[row]).tolist()
-        similar = np.zeros((1, 1), dtype=np.float32)
-        similarity = self._similarity([pseudo])
-        if similarity is not None:
-            similarity.add(similar, slice(0, 1), wanted)
-        shares = {"model": model, "similar": float(similar[0, 0]), "inserted": with_inserted - model}
+        shares = {"model": model, "inserted": with_inserted - model}
+        popular = self.mixture.popular(history, start, stop)
+        for name, weights, one in (("popular", popular, None), ("similar", {}, pseudo)):
+            added = np.zeros((1, 1), dtype=np.float32)
+            experts = DenseExperts(self._popularity, self._recall_items, [weights], [one])
+            experts.add(added, slice(0, 1), wanted)
+            shares[name] = float(added[0, 0])
         boundary = self._bundle.catalogue.domains[1].start
         return shares | self.mixture.shares(history, row, both=start < boundary < stop)
 
@@ -152,9 +155,9 @@ class Ranking:
         users = self.represent(histories, pseudo)
         table = self._bundle.item_vectors[domain.start : domain.stop]
         scores: npt.NDArray[np.float32] = np.asarray(users @ table.T, dtype=np.float32)
-        similarity = self._similarity(pseudo)
-        if similarity is not None:
-            similarity.add(scores, slice(0, len(histories)), np.arange(domain.start, domain.stop))
+        rows = np.arange(domain.start, domain.stop)
+        dense = self._dense(histories, pseudo, domain.start, domain.stop)
+        dense.add(scores, slice(0, len(histories)), rows)
         for i, history in enumerate(histories):
             bonus = self.mixture.bonus(history, domain.start, domain.stop)
             if bonus is not None:
@@ -181,8 +184,33 @@ class Ranking:
             users[filled] = _finite(self._backend.represent([sequences[i] for i in filled]))
         return users
 
-    def _similarity(self, pseudo: Sequence[PseudoItems | None]) -> Similarity | None:
-        return None if self._bundle.recall is None else Similarity(self._bundle.recall, pseudo)
+    @property
+    def _recall_items(self) -> npt.NDArray[np.floating[Any]] | None:
+        return None if self._bundle.recall is None else self._bundle.recall.items
+
+    def _dense(
+        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], start: int, stop: int
+    ) -> DenseExperts:
+        popular = [self.mixture.popular(history, start, stop) for history in histories]
+        return DenseExperts(self._popularity, self._recall_items, popular, pseudo)
+
+    def _is_dense(self, history: Rows, pseudo: PseudoItems | None, start: int, stop: int) -> bool:
+        similar = pseudo is not None and bool(pseudo.weights.similar)
+        return similar or bool(self.mixture.popular(history, start, stop))
+
+    def _by_search(
+        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], filters: Filters
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Who is searched for, who is with dense experts, and who has nothing to go by."""
+        plain, dense, empty = [], [], []
+        for i, (history, items) in enumerate(zip(histories, pseudo, strict=True)):
+            if items is None and not len(history):
+                empty.append(i)
+            elif self._is_dense(history, items, filters.start, filters.stop):
+                dense.append(i)
+            else:
+                plain.append(i)
+        return plain, dense, empty
 
     def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
         """Most popular items, scored by their share of the interactions of the rows asked for."""
@@ -201,22 +229,3 @@ def _finite(users: Representations) -> Representations:
     if not np.isfinite(users).all():
         raise BundleError("the model of this bundle gives values that are not finite for a history")
     return users
-
-
-def _by_search(
-    histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]
-) -> tuple[list[int], list[int], list[int]]:
-    """Who is searched for, who is with similarities added to the scores, and who has nothing to go by."""
-    plain, similar, empty = [], [], []
-    for i, items in enumerate(pseudo):
-        if _is_similar(items):
-            similar.append(i)
-        elif items is not None or len(histories[i]):
-            plain.append(i)
-        else:
-            empty.append(i)
-    return plain, similar, empty
-
-
-def _is_similar(pseudo: PseudoItems | None) -> bool:
-    return pseudo is not None and bool(pseudo.weights.similar)

@@ -126,6 +126,7 @@ class Answers:
                 len(ages)
             )
             amounts[row] += weights["recent"] * 0.9 ** ages[0] if ages else 0.0
+            amounts[row] += weights["popular"] * np.log1p(self.counts[row])
         return amounts
 
     def _check_order(self, items: Any, within: range, left_out: set[int]) -> list[int]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.mix.dense import DenseExperts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_lite.mix.similarity import Similarity
 from llmcdsr_lite.pseudo import PseudoItems, PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
 
@@ -22,9 +22,11 @@ SIMILAR, INSERTED = ExpertWeights(similar=2.0), ExpertWeights(inserted=0.5)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"warm": SIMILAR}, "warm weighs pseudo items"),
+        ({"warm": SIMILAR}, "warm is model . similar 2, expected weights of next, repeat, recent alone"),
+        ({"warm": ExpertWeights(popular=1.0)}, "warm is model"),
         ({"named": ExpertWeights()}, "named is model alone, expected weights of pseudo items alone"),
         ({"named": ExpertWeights(next=1.0, similar=1.0)}, "named is model"),
+        ({"named": ExpertWeights(popular=1.0, similar=1.0)}, "named is model"),
         ({"source": "hearsay"}, "source is 'hearsay', expected one of titles, companions, both, names"),
         ({"n_recalled": 0}, "n_recalled is 0"),
         ({"n_recalled": 1001}, "n_recalled is 1001"),
@@ -80,7 +82,8 @@ def test_similarities_are_added_to_the_columns_of_the_domain(
     columns = np.array(rows, dtype=np.int64)
     for first in (0, 2):  # users 0..3, then 2..5
         scores = np.zeros((4, len(columns)), dtype=np.float32)
-        Similarity(recall_network, pseudo).add(scores, slice(first, first + 4), columns)
+        experts = DenseExperts(np.zeros(31, np.float32), recall_network.items, [{}] * 6, pseudo)
+        experts.add(scores, slice(first, first + 4), columns)
         for i, found in enumerate(pseudo[first : first + 4]):
             for column, row in enumerate(columns.tolist()):
                 expected = 0.0

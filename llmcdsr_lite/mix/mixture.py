@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
 from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE, DomainMix, ExpertWeights
 from llmcdsr_lite.search.bonus import SparseBonus
@@ -30,6 +30,7 @@ class Mixture:
         # a memory map is slower to index
         self._counts = counts and NextCounts(*map(np.asarray, (counts.starts, counts.rows, counts.weights)))
         self._is_zero = not any(any(w.sparse) for mix in mixes for w in (mix.warm, mix.cold))
+        self.has_popular = any(mix.cold.popular for mix in mixes)
         self._has_offsets = any(mix.offset or mix.offset_last for mix in mixes)
 
     def bonus(self, history: Rows, start: int, stop: int) -> SparseBonus | None:
@@ -52,6 +53,18 @@ class Mixture:
         amounts = np.concatenate([part.amounts for part in parts])
         first, second = self.offsets(history)
         return SparseBonus(rows, amounts, self._domains[1].start, second - first)
+
+    def popular(self, history: Rows, start: int, stop: int) -> dict[Domain, float]:
+        """Weight of popularity after a history, in each domain of ``start <= row < stop`` with one."""
+        if not self.has_popular:
+            return {}
+        found = {}
+        for index, domain in enumerate(self._domains):
+            if start < domain.stop and domain.start < stop:
+                weight = self._weights(history, index).popular
+                if weight:
+                    found[domain] = weight
+        return found
 
     def offsets(self, history: Rows) -> tuple[float, float]:
         """Offset of each domain after a history."""

@@ -2,8 +2,9 @@
 
 The score of an item i of domain t is ``f . e_i + sum over experts x of w_x * x_i``, with f the user
 representation and e_i the item vector. A weight is in units of the model's score (a logit) for one unit of
-the expert. The first three experts are sparse, zero but for few items. The others speak of the pseudo items
-that are recalled for a history without items of the domain, or for names that a caller gives.
+the expert. The first three experts are sparse, zero but for few items. The others are for histories without
+items of the domain; the last two speak of the pseudo items that are recalled for these, or for names that a
+caller gives.
 
 ======== ============================================================================================
 expert   x_i
@@ -12,6 +13,7 @@ next     ``log(1 + NEXT_SCALE * n_i)``, n_i the sum of the next-item counts (`Ne
          `NEXT_ITEMS` items of the history, each weighed by ``NEXT_DECAY ** age``
 repeat   ``log(1 + times that i is in the history)``
 recent   ``RECENT_DECAY ** age`` of the newest place of i in the history; the last item has age 0
+popular  ``log(1 + n_i)``, n_i the training interactions of i
 similar  the cosine of the vector of i that recall searches to the pooled names
 inserted ``(g - f) . e_i``, g the representation of the history with pseudo items before it
 ======== ============================================================================================
@@ -58,6 +60,7 @@ class ExpertWeights:
     next: float = 0.0
     repeat: float = 0.0
     recent: float = 0.0
+    popular: float = 0.0
     similar: float = 0.0
     inserted: float = 0.0
 
@@ -82,11 +85,11 @@ class ExpertWeights:
     @property
     def recalls(self) -> bool:
         """Whether experts are weighed that need pseudo items."""
-        return any(self.values[N_SPARSE:])
+        return bool(self.similar or self.inserted)
 
 
 EXPERTS: tuple[str, ...] = tuple(f.name for f in fields(ExpertWeights))
-N_SPARSE = EXPERTS.index("similar")
+N_SPARSE = EXPERTS.index("popular")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class DomainMix:
     Parameters
     ----------
     warm, cold : ExpertWeights
-        For users with items of the domain in the history, and without. Nothing is recalled for the first.
+        For users with items of the domain in the history, and without. The first weigh sparse experts alone.
     named : ExpertWeights
         Of pseudo items that are recalled for names that a caller gives, in place of those of `cold`; not all
         zero, and the sparse experts are.
@@ -128,9 +131,11 @@ class DomainMix:
     def __post_init__(self) -> None:
         for name in ("offset", "offset_last"):
             _check_number(name, getattr(self, name), -MAX_WEIGHT, MAX_WEIGHT)
-        if self.warm.recalls:
-            raise UsageError(f"warm weighs pseudo items ({self.warm}), which are for cold users")
-        if any(self.named.sparse) or not self.named.recalls:
+        if self.warm.popular or self.warm.recalls:
+            raise UsageError(
+                f"warm is {self.warm}, expected weights of {', '.join(EXPERTS[:N_SPARSE])} alone"
+            )
+        if any(self.named.sparse) or self.named.popular or not self.named.recalls:
             raise UsageError(f"named is {self.named}, expected weights of pseudo items alone")
         if self.source not in get_args(Source):
             raise UsageError(f"source is {self.source!r}, expected one of {', '.join(get_args(Source))}")

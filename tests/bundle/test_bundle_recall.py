@@ -147,7 +147,7 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
         (["mix", 0, "n_recalled"], 10**9, "n_recalled is 1000000000"),
         (["mix", 0, "cold", "similar"], float("nan"), "NaN is not finite"),
         (["mix", 0, "cold", "inserted"], None, "inserted is None"),
-        (["mix", 0, "warm", "similar"], 1.0, "warm weighs pseudo items"),
+        (["mix", 0, "warm", "similar"], 1.0, "warm is model + similar 1, expected weights of"),
         (["mix", 1, "named", "similar"], -1.0, "similar is -1.0"),
         (["mix", 1, "named", "next"], 1.0, "expected weights of pseudo items alone"),
         (["mix", 1, "named"], None, "field 'mix'"),

@@ -91,6 +91,38 @@ def test_answers_are_scores_of_all_items(
             )
 
 
+@pytest.mark.parametrize("backend", ["onnx", "numpy"])
+def test_popularity_counts_for_those_without_items_of_the_domain(
+    mixed: Bundle, build_bundle: Callable[[Bundle, Path], Path], tmp_path: Path, backend: Any
+) -> None:
+    weight = 0.75
+    mix = (DomainMix(cold=ExpertWeights(popular=weight)), DomainMix(cold=ExpertWeights(1.0, popular=weight)))
+    before = (DomainMix(), DomainMix(cold=ExpertWeights(1.0)))
+    popular, plain = (
+        Recommender.load(build_bundle(replace(mixed, mix=one), tmp_path / name), backend=backend)
+        for name, one in (("popular", mix), ("plain", before))
+    )
+    logs = {item: np.log1p(int(mixed.item_counts[row])) for row, item in enumerate(mixed.catalogue.ids, 1)}
+    for history in (["f1", "f2"], ["k1"], ["f1", "k2"], []):
+        for domain, letter in (("food", "f"), ("kitchen", "k"), (None, "fk")):
+            cold = [own for own in letter if history and not any(item[0] == own for item in history)]
+            found, without = (scores_of(r, history, domain) for r in (popular, plain))
+            for item, score in found.items():
+                added = weight * logs[item] if item[0] in cold else 0.0
+                assert score == pytest.approx(without[item] + added, rel=1e-4, abs=1e-5)
+            assert list(found.values()) == sorted(found.values(), reverse=True)
+            if cold and domain is not None:
+                told = popular.recommend(history, domain=domain, k=1, explain=True).explanation
+                assert told is not None
+                top = next(iter(found))
+                assert told.shares.get("popular", 0.0) == pytest.approx(weight * logs[top], rel=1e-4)
+
+
+def scores_of(recommender: Recommender, history: list[str], domain: str | None) -> dict[str, float]:
+    answer = recommender.recommend(history, domain=domain, k=30, exclude_seen=False)
+    return {item.id: item.score for item in answer}
+
+
 def test_a_batch_answers_as_one_at_a_time(mixed_folder: Path) -> None:
     recommender = Recommender.load(mixed_folder)
     histories = [["f1", "k2", "f1"], ["k4", "k5"], [], ["f2"]]

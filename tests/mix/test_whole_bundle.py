@@ -28,7 +28,7 @@ HISTORIES = [
     [],
     ["f9", "k17", "f8", "k1", "f2", "f3", "k2"],
 ]
-COLD = ExpertWeights(next=0.5, similar=2.0, inserted=0.5)
+COLD = ExpertWeights(next=0.5, popular=0.3, similar=2.0, inserted=0.5)
 MIXES = (
     DomainMix(ExpertWeights(2.0, 1.0, 0.5), COLD, exclude_seen=False, source="companions", n_recalled=4),
     DomainMix(ExpertWeights(next=1.0), COLD, offset=0.25, offset_last=1.0),

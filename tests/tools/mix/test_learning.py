@@ -113,7 +113,7 @@ def test_candidates_hold_what_decides_about_the_first_ten() -> None:
     for index, domain in enumerate(CATALOGUE.domains):
         queries = Queries.of_data(data, "valid", "every").into(domain)
         positions = collect(model(), queries, index, CATALOGUE.domains, counts)
-        for weights in (np.zeros(5), np.array([1.0, 0.5, 0.2, 0, 0])):
+        for weights in (np.zeros(6), np.array([1.0, 0.5, 0.2, 0, 0, 0])):
             for exclude_seen in (False, True):
                 found = ranks(positions, weights, exclude_seen=exclude_seen)
                 scores = model().scores(queries.histories, domain)
@@ -135,7 +135,7 @@ def test_candidates_hold_what_decides_about_the_first_ten() -> None:
 def test_the_likelihood_and_its_gradient() -> None:
     positions = positions_of(world(0.2))
     features = np.concatenate([positions.scores[:, None], positions.values], axis=1).astype(np.float64)
-    point = np.array([0.7, 0.4, 0.3, 0.9, 0.2, 0.1])
+    point = np.array([0.7, 0.4, 0.3, 0.9, 0.2, 0.1, 0.0])
     loss, gradient = log_loss(point, positions, features)
     expected = 0.0
     for i in range(len(positions)):
@@ -145,7 +145,7 @@ def test_the_likelihood_and_its_gradient() -> None:
         expected += math.log(total) - float(logits[positions.is_target[part]][0])
     assert loss == pytest.approx(expected / len(positions) + 1e-4 / 2 * float(point @ point))
     for n in range(4):
-        step = np.eye(6)[n] * 1e-5
+        step = np.eye(7)[n] * 1e-5
         above, below = (log_loss(point + s, positions, features)[0] for s in (step, -step))
         numerical = (above - below) / 2e-5
         assert gradient[n] == pytest.approx(numerical, rel=1e-5, abs=1e-8)
@@ -155,7 +155,7 @@ def test_weights_are_found_again() -> None:
     """Targets drawn from a softmax with known weights."""
     positions = positions_of(world(0.2))
     rng = np.random.default_rng(0)
-    truth = np.array([1.2, 0.8, 0.0, 0.0, 0.0])
+    truth = np.array([1.2, 0.8, 0.0, 0.0, 0.0, 0.0])
     logits = positions.scores + positions.values @ truth.astype(np.float32)
     is_target = np.zeros(len(logits), dtype=bool)
     for first, last in zip(positions.starts[:-1], positions.starts[1:], strict=True):
@@ -233,8 +233,8 @@ def test_the_gain_holds_on_test() -> None:
     domain = CATALOGUE.domains[0]
     queries = Queries.of_data(data, "test", "every").into(domain)
     test = collect(model(), queries, 0, CATALOGUE.domains, counts)
-    gain = gains(ranks(test, np.array(learned.weights.values))) - gains(ranks(test, np.zeros(5)))
+    gain = gains(ranks(test, np.array(learned.weights.values))) - gains(ranks(test, np.zeros(6)))
     assert gain.mean() == pytest.approx(learned.gain, abs=5 * learned.standard_error)
     alone = measure([model()], data, "test", "every").find("model", "all", "a")
     assert alone is not None
-    assert gains(ranks(test, np.zeros(5))).mean() == pytest.approx(alone.ndcg10)
+    assert gains(ranks(test, np.zeros(6))).mean() == pytest.approx(alone.ndcg10)

@@ -85,12 +85,13 @@ def scores_of(source: Source, informed: bool, vectors: Array, seed: int = 2) -> 
     return PseudoScores(MeanBackend(vectors), vectors, CATALOGUE, told, source, MAX_LENGTH)
 
 
-def bundle(vectors: Array, told: RecallNetwork, mix: DomainMix) -> BundleScorer:
+def bundle(vectors: Array, told: RecallNetwork, mix: DomainMix, counts: Any = None) -> BundleScorer:
     config = SASRecConfig(N_A + N_B, 8, 1, 1, MAX_LENGTH, dropout=0.0)
     parameters = SASRecParameters(
         config, vectors, SASRecParameters.initial(config, np.random.default_rng(0)).dense
     )
-    made = Bundle(CATALOGUE, parameters, np.ones(N_ROWS, dtype=np.int64), recall=told, mix=(mix, mix))
+    counts = np.ones(N_ROWS, dtype=np.int64) if counts is None else counts
+    made = Bundle(CATALOGUE, parameters, counts, recall=told, mix=(mix, mix))
     return BundleScorer(made, MeanBackend(vectors))
 
 
@@ -193,3 +194,30 @@ def test_few_cold_users_teach_nothing(data: Dataset) -> None:
     for mix in learn_mix(ModelScorer(MeanBackend(vectors), vectors), few, None, 0, pseudo):
         assert mix.cold == ExpertWeights()
         assert mix.named == DomainMix().named
+
+
+def test_popularity_is_weighed_where_it_tells_what_comes_next() -> None:
+    rng = np.random.default_rng(6)
+    shares = 1.0 / np.arange(1, N_A + 1)
+    shares /= shares.sum()
+
+    def many(n: int, name: str) -> Histories:
+        """Whatever somebody has of b, of a it is what most have."""
+        lists = [[*(N_A + rng.integers(1, N_B + 1, 4)), int(rng.choice(N_A, p=shares)) + 1] for _ in range(n)]
+        return Histories.from_lists([[int(i) for i in h] for h in lists], [f"{name}{i}" for i in range(n)])
+
+    data = Dataset(CATALOGUE, many(400, "x"), many(200, "y"), many(200, "z"))
+    vectors = table() * 0.1
+    model = ModelScorer(MeanBackend(vectors), vectors)
+    first, second = learn_mix(model, data, None, 0)
+    assert first.cold.popular > 0.5
+    assert first.validation["cold"]["gain"] > 0.2
+    assert second.cold == ExpertWeights()  # nobody has b next
+    counts = np.bincount(data.train.rows, minlength=N_ROWS)
+    queries = Queries.of_data(data, "test", "every").cold(CATALOGUE).into(CATALOGUE.domains[0])
+    both = [
+        gains(rank(scorer, queries, CATALOGUE.domains[0]).rank).mean()
+        for scorer in (bundle(vectors, network(False), first, counts), model)
+    ]
+    learned = first.validation["cold"]
+    assert both[0] - both[1] == pytest.approx(learned["gain"], abs=5 * learned["standard_error"])

@@ -89,7 +89,7 @@ def bundle_scorers(bundle: Bundle, backend: Backend, *, pseudo: bool = True) -> 
     """A bundle as it answers, and, where it adds anything to the sequence model's scores, that alone."""
     scorer = BundleScorer(bundle, backend, pseudo=pseudo)
     weights = [w for mix in bundle.mix for w in (mix.warm, mix.cold)]
-    if not any(any(w.sparse) or (pseudo and w.recalls) for w in weights):
+    if not any(any(w.sparse) or w.popular or (pseudo and w.recalls) for w in weights):
         return (scorer,)
     return scorer, ModelScorer(backend, bundle.item_vectors, "model alone")
 

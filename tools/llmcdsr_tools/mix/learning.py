@@ -24,7 +24,8 @@ from llmcdsr_tools.mix.regression import fit_weights
 
 LEAST_USERS = 50  # on fewer nothing is learned
 SPARSE: tuple[int, ...] = tuple(range(N_SPARSE))  # experts by their place in `EXPERTS`
-RECALLED: tuple[int, ...] = tuple(range(N_SPARSE, len(EXPERTS)))
+RECALLED = EXPERTS.index("similar"), EXPERTS.index("inserted")
+POPULAR = EXPERTS.index("popular")
 
 Floats = npt.NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import TOP, gains, standard_error
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.evaluation.scorers import Scorer
+from llmcdsr_tools.evaluation.scorers import FloatArray, Scorer
 from llmcdsr_tools.mix.learning import LEAST_USERS
 from llmcdsr_tools.mix.positions import Positions, collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
@@ -78,13 +78,14 @@ def learn_offsets(
     mixes: Mixes,
     queries: Queries,
     seed: int,
-    pseudo: Sequence[PseudoScores] = (),
+    pseudo: Sequence[PseudoScores],
+    popular: FloatArray,
 ) -> Mixes:
     """The mixes with offsets, where they make the first ten of the whole catalogue surely better."""
     sample = queries.sample(MOST_TARGETS, seed)
     if len(np.unique(sample.user_of)) < LEAST_USERS:
         return mixes
-    both = _both(scorer, data, counts, mixes, sample, seed, pseudo)
+    both = _both(scorer, data, counts, mixes, sample, seed, pseudo, popular)
     start = np.array([1.0, 0.0, 0.0, 0.0])
     bounds = [(1e-2, None), *[(None, None)] * 3]
     args = (both.positions, both.features())
@@ -114,12 +115,14 @@ def _both(
     queries: Queries,
     seed: int,
     pseudo: Sequence[PseudoScores],
+    popular: FloatArray,
 ) -> _Both:
     domains = data.catalogue.domains
     parts = []
     for index, (domain, mix) in enumerate(zip(domains, mixes, strict=True)):
         recalled = next((p for p in pseudo if mix.cold.similar and p.source == mix.source), None)
-        found = collect(scorer, queries, index, domains, counts, seed, recalled)
+        weighed = popular if mix.cold.popular else None
+        found = collect(scorer, queries, index, domains, counts, seed, recalled, popular=weighed)
         warm = np.array([((h >= domain.start) & (h < domain.stop)).any() for h in queries.histories])
         cold = replace(mix.cold, inserted=0.0)  # it would change the scores of the other domain, too
         of_kind = np.array([cold.values, mix.warm.values], dtype=np.float32)  # (2, experts)

@@ -1,13 +1,13 @@
 """What the mix is learned from: at each position, the model's scores and the experts' values that matter.
 
 Of the items that no expert touches, a sample stands for all of them in the likelihood, and the ten with the
-highest scores decide about the first ten places. The experts of pseudo items touch all items of the domain:
-where they take part, the `N_TOP` that the model or one of them puts first count as touched.
+highest scores decide about the first ten places. Dense experts touch all items of the domain: where they take
+part, the `N_TOP` that the model or one of them puts first count as touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_tools.evaluation.measures import TOP
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.evaluation.scorers import Scorer
+from llmcdsr_tools.evaluation.scorers import FloatArray, Scorer
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 
 N_SAMPLED = 128
@@ -97,10 +97,12 @@ def collect(
     seed: int = 0,
     pseudo: PseudoScores | None = None,
     asked: Sequence[Asked] | None = None,
+    popular: FloatArray | None = None,
 ) -> Positions:
     """Candidates of the queries in domain `index`; where the target is of the other domain, none is it.
 
-    With `pseudo`, the experts of pseudo items take part, recalled as `asked` has it for each query ("auto").
+    With `popular`, the popularity of every item row, that expert takes part; with `pseudo`, those of pseudo
+    items, recalled as `asked` has it for each query ("auto").
     """
     domain = domains[index]
     rng = np.random.default_rng([seed, 11, index])
@@ -109,10 +111,13 @@ def collect(
     for chunk in _chunks(len(queries)):
         histories = queries.histories[chunk]
         scores = np.array(scorer.scores(histories, domain), dtype=np.float32)  # (chunk, items)
-        dense = np.zeros((0, *scores.shape), dtype=np.float32)
+        dense: dict[str, npt.NDArray[np.float32]] = {}  # (chunk, items) by expert
+        if popular is not None:
+            dense["popular"] = np.broadcast_to(popular[domain.start : domain.stop], scores.shape)
         if pseudo is not None:
-            dense = pseudo.values(histories, domain, None if asked is None else asked[chunk])
-        first = _first(scores, dense)
+            of_each = pseudo.values(histories, domain, None if asked is None else asked[chunk])
+            dense |= zip(("similar", "inserted"), of_each, strict=True)
+        first = _first(scores, list(dense.values()))
         for i, history in enumerate(histories):
             rows, sparse = sparse_experts(history, index, domains, counts)
             target = int(queries.targets[chunk.start + i])
@@ -120,8 +125,19 @@ def collect(
             touched = np.union1d(rows, np.concatenate([first[i] + domain.start, more]).astype(np.int64))
             values = np.zeros((len(touched), N_SPARSE), dtype=np.float32)
             values[np.searchsorted(touched, rows)] = sparse
-            parts.append(_candidates(scores[i], dense[:, i], touched, values, history, target, domain, rng))
-            if pseudo is None:
+            parts.append(
+                _candidates(
+                    scores[i],
+                    {n: v[i] for n, v in dense.items()},
+                    touched,
+                    values,
+                    history,
+                    target,
+                    domain,
+                    rng,
+                )
+            )
+            if not dense:
                 untouched = scores[i]
                 untouched[touched - domain.start] = -np.inf
                 best = np.partition(untouched, max(0, len(untouched) - TOP))[-TOP:]
@@ -139,11 +155,11 @@ def collect(
     )
 
 
-def _first(scores: npt.NDArray[np.float32], dense: npt.NDArray[np.float32]) -> Ints:
-    """Columns that the model, or one of the dense experts (m, n, items), alone or beside it, puts first."""
+def _first(scores: npt.NDArray[np.float32], dense: Sequence[npt.NDArray[np.float32]]) -> Ints:
+    """Columns that the model, or one of the dense experts (n, items), alone or beside it, puts first."""
     n = min(N_TOP, scores.shape[1])
     found = [np.zeros((len(scores), 0), dtype=np.int64)]
-    if len(dense):
+    if dense:
         spread = scores.std()
         beside = [scores + expert * (spread / max(float(expert.std()), 1e-6)) for expert in dense]
         found += [np.argpartition(-values, n - 1, axis=1)[:, :n] for values in (scores, *dense, *beside)]
@@ -162,7 +178,7 @@ _EMPTY: tuple[tuple[tuple[int, ...], Any], ...] = (
 
 def _candidates(
     scores: npt.NDArray[np.float32],
-    dense: npt.NDArray[np.float32],
+    dense: Mapping[str, npt.NDArray[np.float32]],
     rows: Ints,
     values: npt.NDArray[np.float32],
     history: npt.NDArray[np.integer[Any]],
@@ -185,7 +201,8 @@ def _candidates(
     chosen = np.concatenate([columns, sampled])
     all_values = np.zeros((n + m, len(EXPERTS)), dtype=np.float32)
     all_values[:n, :N_SPARSE] = values
-    all_values[:, N_SPARSE : N_SPARSE + len(dense)] = dense[:, chosen].T
+    for name, of_items in dense.items():
+        all_values[:, EXPERTS.index(name)] = of_items[chosen]
     return (
         scores[chosen],
         all_values,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.mix.dense import popularity
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import DomainMix
@@ -21,9 +22,10 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries
-from llmcdsr_tools.evaluation.scorers import Scorer
+from llmcdsr_tools.evaluation.scorers import FloatArray, Scorer
 from llmcdsr_tools.mix.learning import (
     LEAST_USERS,
+    POPULAR,
     RECALLED,
     SPARSE,
     Learned,
@@ -65,6 +67,7 @@ def learn_mix(
         For target domain A, target domain B.
     """
     domains = data.catalogue.domains
+    popular = popularity(np.bincount(data.train.rows, minlength=len(data.catalogue) + 1))
     everyone = Queries.of_data(data, "valid", "every")
     mixes = []
     for index, domain in enumerate(domains):
@@ -75,7 +78,7 @@ def learn_mix(
         learned = learn_weights(positions, seed)
         exclude_seen, measured = _exclude_seen(positions, learned)
         cold = queries.cold(data.catalogue).sample(MOST_TARGETS, seed)
-        surest, found = _learn_cold(scorer, cold, index, domains, counts, seed, pseudo)
+        surest, found = _learn_cold(scorer, cold, index, domains, counts, seed, popular, pseudo)
         mix = DomainMix(
             learned.weights,
             found.weights,
@@ -90,7 +93,7 @@ def learn_mix(
             if named.weights.recalls:
                 mix = replace(mix, named=named.weights)
         mixes.append(mix)
-    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed, pseudo)
+    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed, pseudo, popular)
 
 
 def _learn_cold(
@@ -100,15 +103,16 @@ def _learn_cold(
     domains: tuple[Domain, Domain],
     counts: NextCounts | None,
     seed: int,
+    popular: FloatArray,
     pseudo: Sequence[PseudoScores],
 ) -> tuple[PseudoScores | None, Learned]:
     """The source with the surest gain, and what was learned with it."""
-    if not pseudo:
-        return None, learn_weights(collect(scorer, queries, index, domains, counts, seed), seed)
-    learned = []
-    for scores in pseudo:
-        positions = collect(scorer, queries, index, domains, counts, seed, scores)
-        learned.append((scores, learn_weights(positions, seed, (*SPARSE, *RECALLED))))
+    learned: list[tuple[PseudoScores | None, Learned]] = []
+    sources: Sequence[PseudoScores | None] = pseudo or [None]
+    for scores in sources:
+        positions = collect(scorer, queries, index, domains, counts, seed, scores, popular=popular)
+        experts = (*SPARSE, POPULAR, *(RECALLED if scores else ()))
+        learned.append((scores, learn_weights(positions, seed, experts)))
     return max(learned, key=lambda found: found[1].sure)
 
 
