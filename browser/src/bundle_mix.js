@@ -13,6 +13,7 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * @property {number} next
  * @property {number} repeat
  * @property {number} recent
+ * @property {number} popular
  * @property {number} similar
  * @property {number} inserted
  */
@@ -65,7 +66,8 @@ const FIELDS = [
   "exclude_seen",
   "validation",
 ];
-const NOTHING = { next: 0, repeat: 0, recent: 0, similar: 0, inserted: 0 };
+const NOTHING = { next: 0, repeat: 0, recent: 0, popular: 0, similar: 0, inserted: 0 };
+const EXPERTS = /** @type {const} */ (["next", "repeat", "recent", "popular", "similar", "inserted"]);
 /** @type {DomainMix} */
 const NO_MIX = {
   warm: NOTHING,
@@ -130,8 +132,12 @@ function readDomain(entry) {
     throw new BundleError(`${CONFIG}: field 'mix': exclude_seen is ${JSON.stringify(excludeSeen)}`);
   }
   const [warm, cold, named] = [entry.warm, entry.cold, entry.named].map(readWeights);
-  if (recalls(warm)) throw new BundleError(`${CONFIG}: field 'mix': warm weighs pseudo items`);
-  if (named.next || named.repeat || named.recent || !recalls(named)) {
+  if (warm.popular || recalls(warm)) {
+    throw new BundleError(
+      `${CONFIG}: field 'mix': warm weighs experts for users without items of the domain`,
+    );
+  }
+  if (named.next || named.repeat || named.recent || named.popular || !recalls(named)) {
     throw new BundleError(`${CONFIG}: field 'mix': named must weigh pseudo items alone`);
   }
   const source = SOURCES.find((one) => one === entry.source);
@@ -169,8 +175,9 @@ export function recalls(weights) {
 function readWeights(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: field 'mix' lacks weights`);
   checkFields(entry, WEIGHT_FIELDS);
-  const [next, repeat, recent, similar, inserted] = WEIGHT_FIELDS.map((name) => readNumber(entry, name, 0));
-  return { next, repeat, recent, similar, inserted };
+  const weights = { ...NOTHING };
+  for (const name of EXPERTS) weights[name] = readNumber(entry, name, 0);
+  return weights;
 }
 
 /**

@@ -81,6 +81,11 @@ export function addMix(bundle, history, scores, start, stop, both) {
     if (start >= domain.stop || stop <= domain.start) continue;
     const own = history.some((row) => domain.start <= row && row < domain.stop);
     const weights = own ? mix.domains[index].warm : mix.domains[index].cold;
+    if (weights.popular) {
+      for (let row = Math.max(start, domain.start); row < Math.min(stop, domain.stop); row++) {
+        scores[row - start] += weights.popular * Math.log1p(bundle.itemCounts[row]);
+      }
+    }
     if (!weights.next && !weights.repeat && !weights.recent) continue;
     for (const [row, value] of experts(bundle, history, index)) {
       if (row < start || row >= stop) continue;

@@ -30,6 +30,7 @@ from llmcdsr_tools.export.onnx_graph import build_onnx
 
 SIMILAR, INSERTED = ExpertWeights(similar=2.94), ExpertWeights(inserted=1.0)
 BOTH = ExpertWeights(similar=6.45, inserted=0.4)
+POPULAR = replace(BOTH, next=3.0, popular=0.6)
 RECALLED = {
     "inserted": (
         DomainMix(cold=INSERTED, named=BOTH, n_recalled=7),
@@ -49,7 +50,7 @@ TIE = 1e-6
 N_CASES = {"demo": 60, "plain": 20, "inserted": 40, "similar": 40, "crowded": 20, "small": 60, "grown": 30}
 N_CASES |= {"mixed": 60, "members": 20}
 MIXES = (
-    DomainMix(ExpertWeights(2.0, 1.0, 0.5), replace(BOTH, next=3.0), SIMILAR, exclude_seen=False, offset=0.3),
+    DomainMix(ExpertWeights(2.0, 1.0, 0.5), POPULAR, SIMILAR, exclude_seen=False, offset=0.3),
     DomainMix(ExpertWeights(1.5, 0.0, 1.0), replace(SIMILAR, next=0.5), BOTH, offset=-0.5, offset_last=1.5),
 )
 

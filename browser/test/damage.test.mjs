@@ -143,7 +143,7 @@ const CASES = {
   ],
   "pseudo items for the warm": [
     configured((value) => (value.mix[1].warm.similar = 1)),
-    /warm weighs pseudo items/,
+    /warm weighs experts for users without items/,
   ],
   "names of no weight": [
     configured((value) => Object.assign(value.mix[0].named, { similar: 0, inserted: 0 })),
