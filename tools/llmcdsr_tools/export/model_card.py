@@ -90,7 +90,8 @@ def mix_section(bundle: Bundle) -> str:
 
 To the sequence model's scores are added those of experts, each with a weight that was learned on validation
 and is zero where its gain was not sure: counts of what comes next (next), what the user had before (repeat)
-and had lately (recent). Gains are cross-fitted: measured on users that the weights were not fitted on.
+and had lately (recent), and, for users without history in the wanted domain, what is popular there (popular).
+Gains are cross-fitted: measured on users that the weights were not fitted on.
 {PSEUDO if bundle.recall is not None else ""}
 {domains}
 """
