@@ -54,7 +54,7 @@ export const MIX_FILES = [STARTS, ROWS, WEIGHTS];
 const MAX_WEIGHT = 1e4;
 const MAX_RECALLED = 1000;
 const SOURCES = /** @type {const} */ (["titles", "companions", "both", "names"]);
-const WEIGHT_FIELDS = ["next", "repeat", "recent", "similar", "inserted"];
+const EXPERTS = /** @type {const} */ (["next", "repeat", "recent", "popular", "similar", "inserted"]);
 const FIELDS = [
   "warm",
   "cold",
@@ -67,7 +67,6 @@ const FIELDS = [
   "validation",
 ];
 const NOTHING = { next: 0, repeat: 0, recent: 0, popular: 0, similar: 0, inserted: 0 };
-const EXPERTS = /** @type {const} */ (["next", "repeat", "recent", "popular", "similar", "inserted"]);
 /** @type {DomainMix} */
 const NO_MIX = {
   warm: NOTHING,
@@ -174,7 +173,7 @@ export function recalls(weights) {
  */
 function readWeights(entry) {
   if (!isObject(entry)) throw new BundleError(`${CONFIG}: field 'mix' lacks weights`);
-  checkFields(entry, WEIGHT_FIELDS);
+  checkFields(entry, EXPERTS);
   const weights = { ...NOTHING };
   for (const name of EXPERTS) weights[name] = readNumber(entry, name, 0);
   return weights;

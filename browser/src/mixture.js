@@ -1,4 +1,4 @@
-/** The sparse experts of the mix: what they add to the scores of a history; see llmcdsr_lite/mix. */
+/** What the experts of the mix that need no pseudo items add to scores; see llmcdsr_lite/mix. */
 
 const NEXT_SCALE = 20;
 const NEXT_ITEMS = 20;
@@ -62,7 +62,7 @@ export function experts(bundle, history, index) {
 }
 
 /**
- * Add what the sparse experts and offsets give to the scores of the rows `start <= row < stop`, in place.
+ * Add what these experts and offsets give to the scores of the rows `start <= row < stop`, in place.
  *
  * Where both domains are asked for, the scores of the second are shifted by how much its offset is above that
  * of the first.

@@ -40,11 +40,8 @@ RECALLED = {
         DomainMix(cold=SIMILAR, named=BOTH, source="both", n_recalled=50),
         DomainMix(cold=BOTH, named=SIMILAR),
     ),
-    # more than the recommender looks back on; weights that are not written plainly
-    "crowded": (
-        DomainMix(cold=INSERTED, named=ExpertWeights(similar=2345.6), n_recalled=60),
-        DomainMix(cold=INSERTED, named=ExpertWeights(similar=1e-5, inserted=0.00012345), n_recalled=60),
-    ),
+    # more than the recommender looks back on
+    "crowded": (DomainMix(cold=INSERTED, n_recalled=60), DomainMix(cold=INSERTED, n_recalled=60)),
 }
 TIE = 1e-6
 N_CASES = {"demo": 60, "plain": 20, "inserted": 40, "similar": 40, "crowded": 20, "small": 60, "grown": 30}

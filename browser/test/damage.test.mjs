@@ -145,12 +145,20 @@ const CASES = {
     configured((value) => (value.mix[1].warm.similar = 1)),
     /warm weighs experts for users without items/,
   ],
+  "popularity for the warm": [
+    configured((value) => (value.mix[0].warm.popular = 1)),
+    /warm weighs experts for users without items/,
+  ],
   "names of no weight": [
     configured((value) => Object.assign(value.mix[0].named, { similar: 0, inserted: 0 })),
     /named must weigh pseudo items alone/,
   ],
   "names that weigh counts": [
     configured((value) => (value.mix[1].named.next = 1)),
+    /named must weigh pseudo items alone/,
+  ],
+  "names that weigh popularity": [
+    configured((value) => (value.mix[1].named.popular = 1)),
     /named must weigh pseudo items alone/,
   ],
   "a weight too large": [configured((value) => (value.mix[0].cold.inserted = 10001)), /inserted is 10001/],

@@ -1,10 +1,11 @@
-/** Parsing without a browser: .npy files that NumPy wrote, and hashes. */
+/** What needs no browser: .npy files that NumPy wrote, hashes, the best k, weights in words. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { readFloat32, readHeader, readInt64 } from "../src/npy.js";
+import { inWords } from "../src/pseudo.js";
 import { plainSha256, sha256 } from "../src/sha256.js";
 import { topK } from "../src/vectors.js";
 import { python } from "./serve.mjs";
@@ -77,4 +78,15 @@ test("the best k, ties by place, nothing at minus infinity", () => {
     sorted.sort((a, b) => scores[b] - scores[a] || a - b);
     for (const k of [1, 7, 59, 60, 100]) assert.deepEqual(topK(scores, k), sorted.slice(0, k));
   }
+});
+
+test("weights in words, as Python writes them", () => {
+  const weights = [
+    1e4, 9999, 2345.6, 999.6, 120, 6.2047992990863525, 1.2, 0.5, 1.2e-4, 9.9996e-5, 1e-5, 3e-300,
+  ];
+  const script = "import json, sys; print(json.dumps([f'{x:.3g}' for x in json.load(sys.stdin)]))";
+  const printed = execFileSync(python, ["-c", script], { input: JSON.stringify(weights) });
+  const said = weights.map((similar) => inWords({ weights: { similar, inserted: 0 }, rows: [] }));
+  const expected = JSON.parse(String(printed)).map((weight) => `add ${weight} x cosine to the scores`);
+  assert.deepEqual(said, expected);
 });
