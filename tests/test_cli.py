@@ -339,6 +339,8 @@ def test_a_reader_that_stops_early_ends_it_quietly(
 
 def test_ctrl_c_says_how_to_go_on(bundle_folder: Path, tmp_path: Path) -> None:
     driver = (
+        # a shell's background jobs start with the signal ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from llmcdsr_lite.score import output as score_output; score_output._SAVE_SECONDS = 0\n"
         "from llmcdsr_tools.cli.stages import cli; cli()"
     )
