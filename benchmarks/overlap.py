@@ -93,10 +93,10 @@ def study(folder: Path, titles: Path, seed: int, item_names: Path | None) -> Non
         pretrain(dataset, titles, pretrained, PretrainSettings(seed=seed))
     parameters, _ = load_model(best_model(run, "mean"))
     parameters.item_embedding[0] = 0
-    backend, table = NumpyBackend(parameters), parameters.item_embedding
     networks = recall_networks(data, pretrained, titles, item_names=item_names)
     max_length = parameters.config.max_length
-    pseudo = [PseudoScores(backend, table, data.catalogue, n.network, n.source, max_length) for n in networks]
+    model = ModelScorer(NumpyBackend(parameters), parameters.item_embedding)
+    pseudo = [PseudoScores(model, data.catalogue, n.network, n.source, max_length) for n in networks]
     popularity = np.bincount(data.train.rows, minlength=len(data.catalogue) + 1)
     plain = Bundle(data.catalogue, parameters, popularity)
     alone = cold_ranks(plain, data)
@@ -111,7 +111,7 @@ def study(folder: Path, titles: Path, seed: int, item_names: Path | None) -> Non
     tell("neighbours", cold_ranks(found, data, named=True), alone, data)
     print("   ", first.named, "|", second.named)
     counts = bundle_counts(data)
-    mix = learn_mix(ModelScorer(backend, table), data, counts, seed, pseudo)
+    mix = learn_mix(model, data, counts, seed, pseudo)
     bundle = replace(plain, recall=merged(data, networks, mix), mix=mix, next_counts=counts)
     tell("learned mix", cold_ranks(bundle, data), alone, data)
     print("   ", mix[0], "|", mix[1])

@@ -86,7 +86,7 @@ class Ranking:
         for chosen in (plain, dense):
             if chosen:
                 some, of_some = [histories[i] for i in chosen], [pseudo[i] for i in chosen]
-                rows[chosen], scores[chosen] = self._find(some, of_some, k, filters)
+                rows[chosen], scores[chosen] = self._find(some, of_some, k, filters, dense=chosen is dense)
         fallback = np.zeros(len(histories), dtype=bool)
         if empty:
             # all of them have an empty history: one answer serves them all
@@ -100,6 +100,8 @@ class Ranking:
         pseudo: Sequence[PseudoItems | None],
         k: int,
         filters: Filters,
+        *,
+        dense: bool = False,
     ) -> tuple[Rows, Scores]:
         """Rows and scores (n, k) of users with something to go by, dense experts for all or none."""
         users = self.represent(histories, pseudo)
@@ -107,9 +109,9 @@ class Ranking:
         bonuses = [self.mixture.bonus(history, filters.start, filters.stop) for history in histories]
         within = (filters.start, filters.stop, blocked, filters.allowed)
         of_users = None if all(bonus is None for bonus in bonuses) else bonuses
-        rows = filters.start, filters.stop
-        if self._is_dense(histories[0], pseudo[0], *rows):
-            return self._exact.search(users, k, *within, of_users, self._dense(histories, pseudo, *rows))
+        if dense:
+            experts = self._dense(histories, pseudo, filters.start, filters.stop)
+            return self._exact.search(users, k, *within, of_users, experts)
         return self._search.search(users, k, *within, of_users)
 
     def scores(
@@ -136,7 +138,7 @@ class Ranking:
     ) -> dict[str, float]:
         """What the model and everything that is added give to the score of one item, by name."""
         wanted = np.array([row])
-        users = np.concatenate([self.represent([history], [None]), self.represent([history], [pseudo])])
+        users = self.represent([history, history], [None, pseudo])
         model, with_inserted = (users @ self._bundle.item_vectors[row]).tolist()
         shares = {"model": model, "inserted": with_inserted - model}
         popular = self.mixture.popular(history, start, stop)

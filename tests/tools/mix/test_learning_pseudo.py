@@ -82,7 +82,7 @@ def network(informed: bool, seed: int = 2) -> RecallNetwork:
 
 def scores_of(source: Source, informed: bool, vectors: Array, seed: int = 2) -> PseudoScores:
     told = replace(network(True), names=network(informed, seed).names)
-    return PseudoScores(MeanBackend(vectors), vectors, CATALOGUE, told, source, MAX_LENGTH)
+    return PseudoScores(ModelScorer(MeanBackend(vectors), vectors), CATALOGUE, told, source, MAX_LENGTH)
 
 
 def bundle(vectors: Array, told: RecallNetwork, mix: DomainMix, counts: Any = None) -> BundleScorer:

@@ -103,9 +103,10 @@ def export(
     table, max_length = parameters.item_embedding, parameters.config.max_length
     text = None if text_embeddings is None else load_text_embeddings(text_embeddings, len(data.catalogue))
     networks = _recall_networks(runs[0], header, data, best_for, pretrained, text_embeddings, item_names)
-    pseudo = [PseudoScores(backend, table, data.catalogue, n.network, n.source, max_length) for n in networks]
+    model = ModelScorer(backend, table)
+    pseudo = [PseudoScores(model, data.catalogue, n.network, n.source, max_length) for n in networks]
     counts = bundle_counts(data)
-    mix = learn_mix(ModelScorer(backend, table), data, counts, seed, pseudo)
+    mix = learn_mix(model, data, counts, seed, pseudo)
     weighed = any(weights.next for one in mix for weights in (one.warm, one.cold))
     bundle = Bundle(
         data.catalogue,

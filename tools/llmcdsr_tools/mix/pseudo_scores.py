@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights, Source
 from llmcdsr_lite.pseudo import Asked, PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.evaluation.scorers import FloatArray, IntArray, ModelScorer
+from llmcdsr_tools.evaluation.scorers import IntArray, Scorer
 
 _EACH = ExpertWeights(similar=1.0, inserted=1.0)
 
@@ -22,8 +21,8 @@ class PseudoScores:
 
     Parameters
     ----------
-    backend : Backend
-    item_vectors : float array (items + 1, H)
+    model : Scorer
+        The sequence model alone.
     catalogue : Catalogue
     network : RecallNetwork
     source : Source
@@ -33,8 +32,7 @@ class PseudoScores:
 
     def __init__(
         self,
-        backend: Backend,
-        item_vectors: FloatArray,
+        model: Scorer,
         catalogue: Catalogue,
         network: RecallNetwork,
         source: Source,
@@ -43,7 +41,7 @@ class PseudoScores:
         mix = DomainMix(cold=_EACH, named=_EACH, source=source)
         self.source = source
         self._recall = PseudoRecall(catalogue, network, (mix, mix), max_length)
-        self._model = ModelScorer(backend, item_vectors)
+        self._model = model
 
     def values(
         self, histories: Sequence[IntArray], domain: Domain, asked: Sequence[Asked] | None = None
