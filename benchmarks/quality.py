@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--titles", type=Path, help="matrix of `llmcdsr embed`; word vectors without it")
     parser.add_argument("--recipe", choices=["best", "official"], default="best")
+    parser.add_argument("--hidden", type=int, help="hidden size, in place of the recipe's")
+    parser.add_argument("--dropout", type=float, help="in place of the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--members", action="store_true", help="also the seeds as members of one bundle")
     parser.add_argument("--threads", type=int, default=1)
@@ -51,8 +53,9 @@ def main() -> None:
             save_dataset(smaller(load_dataset(arguments.dataset), arguments.users, arguments.newest), dataset)
     if arguments.recipe == "official":
         titles = None
+    changes = {name: value for name in ("hidden", "dropout") if (value := getattr(arguments, name)) is not None}
     for number, seed in enumerate(arguments.seeds, 1):
-        settings = recipe_settings(arguments.recipe, seed=seed)
+        settings = recipe_settings(arguments.recipe, seed=seed, **changes)
         run = work / "run" / f"member-{number}"
         train(dataset, run, settings, text_embeddings=titles, resume=True, threads=arguments.threads)
         if not (work / f"bundle-{seed}").exists():
