@@ -59,7 +59,7 @@ def main() -> None:
     data = load_dataset(arguments.dataset)
     names = load_embedded_names(arguments.names, data)
     pretrained = load_pretrained(arguments.pretrained, data)
-    settings = recipe_settings("official", loss=arguments.loss, hidden=pretrained.items_a.shape[1])
+    settings = recipe_settings("official", loss=arguments.loss, hidden=pretrained.hidden)
     print(f"{'items start from':<18}{'inner':<12}{'pooler':<8}{'halves, cosine':>15}{'float32, cosine':>17}")
     with threadpool_limits(1, user_api="blas"):
         for start in ("random", "pre-training"):

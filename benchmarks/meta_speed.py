@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_tools.batches import epoch_batches, user_domains
+from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
@@ -80,11 +80,10 @@ def measure(label: str, training: Training, n_steps: int | None) -> float:
 
 
 def random_names(data: Dataset) -> tuple[EmbeddedNames, Pretrained]:
-    """Random titles of the other domain for every single-domain user, and random vectors."""
+    """Random titles for every user of each domain that the user lacks, and random vectors."""
     rng = np.random.default_rng(0)
-    own = user_domains(data.train, data.catalogue)
-    users = np.flatnonzero((own == 0) | (own == 1))
-    domains = 1 - own[users]
+    lacks = ~data.train.has_domains(data.catalogue) & (data.train.lengths > 0)[:, None]
+    users, domains = np.nonzero(lacks)
     starts, sizes = (
         np.array([getattr(d, field) for d in data.catalogue.domains])[domains][:, None]
         for field in ("start", "n_items")
@@ -92,10 +91,11 @@ def random_names(data: Dataset) -> tuple[EmbeddedNames, Pretrained]:
     index = starts - 1 + (rng.random((len(users), N_NAMES)) * sizes).astype(np.int64)
     text = rng.normal(size=(len(data.catalogue), DIMENSION)).astype(np.float32)
     offsets = np.arange(len(users) + 1) * N_NAMES
-    projections = rng.normal(size=(2, 64, DIMENSION)).astype(np.float32)
-    items = [rng.normal(size=(d.n_items, 64)).astype(np.float32) for d in data.catalogue.domains]
+    n_items = [d.n_items for d in data.catalogue.domains]
+    projections = rng.normal(size=(len(n_items), 64, DIMENSION)).astype(np.float32)
+    items = tuple(rng.normal(size=(size, 64)).astype(np.float32) for size in n_items)
     names = EmbeddedNames(text, offsets, index.ravel(), users, domains)
-    return names, Pretrained(projections[0], projections[1], items[0], items[1], {})
+    return names, Pretrained(tuple(projections), items, {})
 
 
 if __name__ == "__main__":

@@ -175,9 +175,7 @@ def start_of_training(text: FloatArray, held: HeldOut, hidden: int) -> FloatArra
     return vectors.astype(np.float32)
 
 
-def measure(
-    data: Dataset, targets: npt.NDArray[np.int64], model: Model, split: Split
-) -> tuple[Measured, Measured]:
+def measure(data: Dataset, targets: npt.NDArray[np.int64], model: Model, split: Split) -> list[Measured]:
     """Rank the places of these items (rows of `data`) for target domain A and B."""
     new_row = np.zeros(len(data.catalogue) + 1, dtype=np.int64)  # rows of the data set to rows of the model
     found = model.catalogue.row_of_id
@@ -195,18 +193,18 @@ def measure(
         hits = ExpectedMetrics(domain.n_items).hits(rank)
         full = float((rank < 10).mean())
         results.append(Measured(len(rank), float(hits.mean()), full, float(np.median(rank)) + 1))
-    return results[0], results[1]
+    return results
 
 
 def print_table(data: Dataset, held: HeldOut, models: dict[str, Model], split: Split) -> None:
     """The held-out items by every way to a vector."""
-    a, b = data.catalogue.domains
     measured = {name: measure(data, held.rows, model, split) for name, model in models.items()}
     counts = next(iter(measured.values()))
-    print(f"\n{split}: places of held-out items, {counts[0].n:,} and {counts[1].n:,}")
-    print(f"{'HR@10 of 999 / whole domain / median rank':<42}{a.name:>34}{b.name:>34}")
-    for name, (of_a, of_b) in measured.items():
-        print(f"{name:<42}{of_a!s:>34}{of_b!s:>34}")
+    print(f"\n{split}: places of held-out items, {' and '.join(f'{one.n:,}' for one in counts)}")
+    heads = "".join(f"{domain.name:>34}" for domain in data.catalogue.domains)
+    print(f"{'HR@10 of 999 / whole domain / median rank':<42}{heads}")
+    for name, of_domains in measured.items():
+        print(f"{name:<42}" + "".join(f"{one!s:>34}" for one in of_domains))
 
 
 def print_cost(data: Dataset, held: HeldOut, bundle: Path, added: Model) -> None:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_lite.reference.recall_network import pool
-from llmcdsr_tools.batches import epoch_batches, user_domains
+from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.pretrain.stage import load_pretrained
@@ -49,7 +49,7 @@ def main() -> None:
         for inner in arguments.inner:
             kind: InnerOptimizer = inner
             settings = recipe_settings(
-                "official", loss=arguments.loss, hidden=pretrained.items_a.shape[1], inner_optimizer=kind
+                "official", loss=arguments.loss, hidden=pretrained.hidden, inner_optimizer=kind
             )
             meta = MetaLearning(data, embedded, pretrained, settings)
             training = Training(data, settings, None, np.concatenate(pretrained.items), meta)
@@ -64,10 +64,10 @@ def main() -> None:
 def with_noise(
     embedded: EmbeddedNames, titles: npt.NDArray[np.float32], data: Dataset
 ) -> tuple[EmbeddedNames, Flags]:
-    """As many random titles for every single-domain user as there are names; which of all are names."""
+    """As many random titles for every user as there are names; which of all are names."""
     rng = np.random.default_rng(0)
-    own = user_domains(data.train, data.catalogue)[embedded.users]
-    kept = np.flatnonzero(own == 1 - embedded.domains)
+    has = data.train.has_domains(data.catalogue)[embedded.users]  # (entries, domains)
+    kept = np.flatnonzero(~has[np.arange(len(has)), embedded.domains] & has.any(axis=1))
     counts = np.diff(embedded.offsets)[kept]
     index = np.empty(2 * counts.sum(), dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(2 * counts)])
@@ -77,8 +77,7 @@ def with_noise(
     index[places] = embedded.index[token_indices(embedded.offsets[kept], counts)]
     domains = data.catalogue.domains
     drawn = [len(embedded.text) + rng.integers(d.start - 1, d.stop - 1, len(places)) for d in domains]
-    in_second = np.repeat(embedded.domains[kept] == 1, counts)
-    index[~is_name] = np.where(in_second, drawn[1], drawn[0])
+    index[~is_name] = np.choose(np.repeat(embedded.domains[kept], counts), drawn)
     noisy = replace(
         embedded,
         text=np.concatenate([embedded.text, titles]),

@@ -26,7 +26,6 @@ from llmcdsr_lite.mix.settings import DomainMix
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_tools.batches import user_domains
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN, difference
@@ -66,17 +65,15 @@ def main() -> None:
 
 
 def cut(data: Dataset, share: float, seed: int) -> Dataset:
-    """The data set with that share of the overlapped training users whole, the others cut in two."""
-    kinds = user_domains(data.train, data.catalogue)
-    overlapped = np.flatnonzero(kinds == 2)
+    """The data set with that share of the overlapped training users whole, the others cut into domains."""
+    overlapped = data.train.overlapped(data.catalogue)
     order = np.random.default_rng([seed, 20]).permutation(len(overlapped))
     split = set(overlapped[order[round(share * len(overlapped)) :]].tolist())
-    boundary = data.catalogue.domains[1].start
     lists, users = [], []
     for user, history in enumerate(data.train):
         parts = [history]
         if user in split:
-            parts = [history[history < boundary], history[history >= boundary]]
+            parts = [history[(history >= d.start) & (history < d.stop)] for d in data.catalogue.domains]
         for n, part in enumerate(parts):
             if len(part) >= 2:
                 lists.append(part.tolist())
@@ -167,7 +164,7 @@ class NamedScorer:
     def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
         """See `Scorer.scores`; the histories are the queries' own."""
         rows = [history.astype(np.int64) for history in histories]
-        recalled = self._recall.recall(rows, domain, [self._names[id(h)] for h in histories])
+        recalled = self._recall.recall(rows, [domain], [self._names[id(h)] for h in histories])
         return self._ranking.domain_scores(rows, domain, recalled)
 
 

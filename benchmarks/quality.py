@@ -53,7 +53,8 @@ def main() -> None:
             save_dataset(smaller(load_dataset(arguments.dataset), arguments.users, arguments.newest), dataset)
     if arguments.recipe == "official":
         titles = None
-    changes = {name: value for name in ("hidden", "dropout") if (value := getattr(arguments, name)) is not None}
+    given = {name: getattr(arguments, name) for name in ("hidden", "dropout")}
+    changes = {name: value for name, value in given.items() if value is not None}
     for number, seed in enumerate(arguments.seeds, 1):
         settings = recipe_settings(arguments.recipe, seed=seed, **changes)
         run = work / "run" / f"member-{number}"

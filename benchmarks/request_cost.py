@@ -21,7 +21,6 @@ import numpy as np
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import OnnxBackend
 from llmcdsr_lite.bundle.folder import ONNX, read_bundle
-from llmcdsr_lite.bundle.mix import NO_MIX
 
 LENGTH = 20
 
@@ -35,7 +34,7 @@ def main() -> None:
     for folder in arguments.bundles:
         bundle = read_bundle(folder)
         backend = OnnxBackend(folder / ONNX, bundle.item_vectors, bundle.parameters.config.max_length, 1)
-        alone = replace(bundle, mix=NO_MIX, next_counts=None)
+        alone = replace(bundle, mix=(), next_counts=None)
         recommenders += [(f"{folder} alone", Recommender(alone, backend))]
         recommenders += [(f"{folder} mix", Recommender(bundle, backend))]
     catalogue, counts = bundle.catalogue, bundle.item_counts[1:]

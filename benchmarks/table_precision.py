@@ -29,8 +29,8 @@ def main() -> None:
     bundle, data = read_bundle(Path(sys.argv[1])), load_dataset(Path(sys.argv[2]))
     histories = [history[:-1].astype(np.int64) for history in data.test if len(history) > 1]
     table = np.array(bundle.item_vectors)
-    a, b = bundle.catalogue.domains
-    ranges = {"both": (a.start, b.stop), a.name: (a.start, a.stop), b.name: (b.start, b.stop)}
+    domains = bundle.catalogue.domains
+    ranges = {"all": (1, domains[-1].stop), **{d.name: (d.start, d.stop) for d in domains}}
     exact = {name: best(bundle, table, histories, *rows) for name, rows in ranges.items()}
     whole = sum(path.stat().st_size for path in Path(sys.argv[1]).iterdir())
     print(f"{len(histories)} test users, {len(table) - 1:,} items, bundle of {whole / 1e6:.1f} MB")

@@ -14,7 +14,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.explanation import Explainer
-from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
+from llmcdsr_lite.pseudo import Asked, PseudoRecall, Recalled
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.recall import NameVectors
 from llmcdsr_lite.results import Explanation
@@ -64,27 +64,31 @@ class Answering:
         UsageError
             If names are given that cannot be used.
         """
-        pseudo = self._recall(histories, wanted.domain, asked, rows_always=explain)
+        pseudo = self._recall(histories, wanted.domains, asked, rows_always=explain)
         rows, scores, fallback = self._ranking.rank(histories, pseudo, wanted.k, wanted.filters)
         if not explain:
             return rows, scores, fallback, None
         tops = np.where(fallback, 0, rows[:, 0])
-        asked_rows = wanted.filters.start, wanted.filters.stop
         explanations = tuple(
-            self._explainer.explain(history, wanted.domain, one, items, int(top), asked_rows)
+            self._explainer.explain(history, wanted.domains, one, items, int(top))
             for history, one, items, top in zip(histories, asked, pseudo, tops, strict=True)
         )
         return rows, scores, fallback, explanations
 
     def _recall(
-        self, histories: Sequence[Rows], domain: Domain | None, asked: Sequence[Asked], *, rows_always: bool
-    ) -> list[PseudoItems | None]:
+        self,
+        histories: Sequence[Rows],
+        domains: Sequence[Domain],
+        asked: Sequence[Asked],
+        *,
+        rows_always: bool,
+    ) -> list[Recalled]:
         """Pseudo items of each history."""
         if self._recaller is None:
             if not all(isinstance(one, str) for one in asked):
                 raise UsageError("pseudo: this bundle has no recall network, so names cannot be used")
-            return [None] * len(histories)
-        return self._recaller.recall(histories, domain, asked, rows_always=rows_always)
+            return [()] * len(histories)
+        return self._recaller.recall(histories, domains, asked, rows_always=rows_always)
 
 
 def make_recaller(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.catalogue import Catalogue, Domain, Ranges, joined_ranges
 from llmcdsr_lite.errors import UnknownItemError, UsageError
 from llmcdsr_lite.pseudo import Asked
 from llmcdsr_lite.ranking import Filters
@@ -29,15 +29,15 @@ class Wanted:
     ----------
     k : int
         Items a user, no more than the catalogue has.
-    domain : Domain or None
-        That is asked for.
+    domains : tuple of Domain
+        Those that are asked for, in order.
     filters : Filters
     unknown : tuple of str
         Ids of the filters that are not in the catalogue.
     """
 
     k: int
-    domain: Domain | None
+    domains: tuple[Domain, ...]
     filters: Filters
     unknown: tuple[str, ...] = ()
 
@@ -122,34 +122,35 @@ def known_rows_of_each(
     return [rows for rows, _ in found], [missing for _, missing in found]
 
 
-def wanted_domain(catalogue: Catalogue, name: str | None) -> Domain | None:
-    """The domain of that name; None where both are wanted."""
-    return None if name is None else catalogue.domain(name)
-
-
-def wanted_rows(catalogue: Catalogue, domain: str | None) -> tuple[int, int]:
-    """Item rows ``start <= row < stop`` of a domain, or of both."""
-    found = wanted_domain(catalogue, domain)
-    return (1, len(catalogue) + 1) if found is None else (found.start, found.stop)
+def wanted_domains(catalogue: Catalogue, domain: str | Iterable[str] | None) -> tuple[Domain, ...]:
+    """The domain of that name, or those of several names, in order; all of them for None."""
+    if domain is None:
+        return catalogue.domains
+    if isinstance(domain, str):
+        return (catalogue.domain(domain),)
+    named = {catalogue.domain(name) for name in listed("domain", domain, "names of domains")}
+    if not named:
+        raise UsageError("domain names no domain, expected one at least, or None for all")
+    return tuple(one for one in catalogue.domains if one in named)
 
 
 def wanted_items(
     catalogue: Catalogue,
     k: int,
-    domain: str | None,
+    domain: str | Iterable[str] | None,
     exclude_seen: bool | None,
-    seen_by_default: tuple[int, int],
+    seen_by_default: Ranges,
     allow: Iterable[str] | None,
     exclude: Iterable[str] | None,
     unknown: UnknownPolicy,
 ) -> Wanted:
     """What the arguments of `Recommender.recommend` ask for.
 
-    `seen_by_default` are the rows ``start <= row < stop`` of which items of a history are left out where
-    `exclude_seen` is None.
+    `seen_by_default` are the ranges of rows of which items of a history are left out where `exclude_seen` is
+    None.
     """
     k = checked_k(catalogue, k)
-    start, stop = wanted_rows(catalogue, domain)
+    domains = wanted_domains(catalogue, domain)
     allowed, excluded = None, _NO_ROWS
     missing: list[str] = []
     if allow is not None:
@@ -160,9 +161,10 @@ def wanted_items(
         missing = [*missing, *others]
     if exclude_seen not in (None, True, False):
         raise UsageError(f"exclude_seen is {exclude_seen!r:.60}, expected True, False or None")
-    seen = seen_by_default if exclude_seen is None else (1, len(catalogue) + 1) if exclude_seen else (0, 0)
-    filters = Filters(start, stop, allowed, excluded, seen)
-    return Wanted(k, wanted_domain(catalogue, domain), filters, tuple(missing))
+    everything = ((1, len(catalogue) + 1),)
+    seen = seen_by_default if exclude_seen is None else everything if exclude_seen else ()
+    filters = Filters(joined_ranges(domains), allowed, excluded, seen)
+    return Wanted(k, domains, filters, tuple(missing))
 
 
 def asked_pseudo(name: str, pseudo: Any) -> Asked:

@@ -1,27 +1,30 @@
 """Item ids, titles and domains, and the rows that stand for them in every array.
 
-Row 0 is padding; domain A holds rows 1..|A|, domain B rows |A|+1..|A|+|B|.
+Row 0 is padding; the items of the first domain hold the rows from 1 on, those of each other one follow.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, UnknownItemError, UsageError
 
+Ranges = tuple[tuple[int, int], ...]  # of rows start <= row < stop, in order and not adjacent
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One of the two catalogues: a name and its item rows ``start <= row < stop``."""
+    """One of the catalogues of a shop: a name and its item rows ``start <= row < stop``."""
 
     name: str
     start: int
@@ -35,52 +38,56 @@ class Domain:
 
 @dataclass(frozen=True, repr=False)
 class Catalogue:
-    """The items of both domains in row order.
+    """The items of all domains in row order.
 
     Parameters
     ----------
     ids : sequence of str
-        Item ids, those of domain A first. ``ids[i]`` is the item of row ``i + 1``.
+        Item ids, domain after domain. ``ids[i]`` is the item of row ``i + 1``.
     titles : sequence of str
         Titles in the same order; an empty title is allowed.
-    domains : tuple of two Domain
-        Domain A and domain B.
+    domains : tuple of Domain
+        One or more.
 
     Raises
     ------
     DataError
-        If ids and titles differ in length, an id occurs twice, or the domains do not cover the rows.
+        If ids and titles differ in length, the domains do not cover the rows, or share a name.
     """
 
     ids: Sequence[str]
     titles: Sequence[str]
-    domains: tuple[Domain, Domain]
+    domains: tuple[Domain, ...]
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.titles):
             raise DataError(f"catalogue: {len(self.ids)} item ids but {len(self.titles)} titles")
-        first, second = self.domains
-        if (first.start, first.stop, second.stop) != (1, second.start, len(self.ids) + 1):
+        starts = [domain.start for domain in self.domains]
+        stops = [domain.stop for domain in self.domains]
+        if [*starts, len(self.ids) + 1] != [1, *stops]:
+            covered = " and ".join(f"{d.start}..{d.stop - 1}" for d in self.domains) or "none"
             raise DataError(
-                f"catalogue: domains cover rows {first.start}..{first.stop - 1} and "
-                f"{second.start}..{second.stop - 1}, expected 1..{len(self.ids)} without a gap"
+                f"catalogue: domains cover rows {covered}, expected 1..{len(self.ids)} without a gap"
             )
-        if first.n_items < 1 or second.n_items < 1:
-            raise DataError("catalogue: each of the two domains needs at least one item")
-        if first.name == second.name:
-            raise DataError(f"catalogue: both domains are named {first.name!r}")
+        seen: set[str] = set()
+        for domain in self.domains:
+            if domain.n_items < 1:
+                raise DataError(f"catalogue: domain {domain.name!r} has no item, expected one at least")
+            if domain.name in seen:
+                raise DataError(f"catalogue: two domains are named {domain.name!r}")
+            seen.add(domain.name)
 
     @classmethod
     def from_sizes(
-        cls, ids: Sequence[str], titles: Sequence[str], names: tuple[str, str], sizes: tuple[int, int]
+        cls, ids: Sequence[str], titles: Sequence[str], names: Sequence[str], sizes: Sequence[int]
     ) -> Catalogue:
-        """Build a catalogue from the names and sizes of domain A and domain B."""
-        boundary = 1 + sizes[0]
-        domains = (Domain(names[0], 1, boundary), Domain(names[1], boundary, boundary + sizes[1]))
-        return cls(ids, titles, domains)
+        """Build a catalogue from the names and numbers of items of its domains."""
+        stops = [1 + sum(sizes[: number + 1]) for number in range(len(sizes))]
+        starts = [stop - size for stop, size in zip(stops, sizes, strict=True)]
+        return cls(ids, titles, tuple(map(Domain, names, starts, stops)))
 
     def __repr__(self) -> str:
-        domains = " and ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self.domains)
+        domains = ", ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self.domains)
         return f"<Catalogue of {domains}>"
 
     def __len__(self) -> int:
@@ -172,7 +179,26 @@ class Catalogue:
 
     def domain_of_row(self, row: int) -> Domain:
         """Domain that an item row belongs to."""
-        return self.domains[row >= self.domains[1].start]
+        return self.domains[bisect_right(self._starts, row) - 1]
+
+    def domain_indices(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+        """Place among the domains of the one that each item row belongs to, an array of the same shape."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [domain.start for domain in self.domains]
+
+
+def joined_ranges(domains: Iterable[Domain]) -> Ranges:
+    """Ranges of rows of domains that are given in order, those of adjacent ones as one."""
+    ranges: list[tuple[int, int]] = []
+    for domain in domains:
+        start = domain.start
+        if ranges and ranges[-1][1] == start:
+            start, _ = ranges.pop()
+        ranges.append((start, domain.stop))
+    return tuple(ranges)
 
 
 def _words(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.bundle.mix import NO_MIX
+from llmcdsr_lite.bundle.mix import no_mix
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.results import Explanation, Recommendation
 
@@ -50,18 +50,17 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
     domains = bundle.catalogue.domains
     size = sum(entry["bytes"] for entry in description["files"].values())
     lines = [f"{folder}: format version {description['format_version']}, verified, {size / 1e6:.2f} MB"]
-    for letter, domain in zip("AB", domains, strict=True):
-        lines.append(f"domain {letter}: {domain.name}, {domain.n_items:,} items")
+    lines += [f"domain {domain.name}: {domain.n_items:,} items" for domain in domains]
     lines.append(
         f"model: {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, "
         f"{config.n_heads} heads, histories up to {config.max_length} items"
     )
-    if bundle.mix != NO_MIX:
+    if bundle.mix != no_mix(domains):
         lines += [f"mix for {domain.name}: {mix}" for domain, mix in zip(domains, bundle.mix, strict=True)]
     if bundle.new_items is not None:
-        a, b = zip(bundle.new_items.added, domains, strict=True)
-        added = f"{a[0]:,} of {a[1].name} and {b[0]:,} of {b[1].name} were added"
-        lines.append(f"new items: {added}; embeddings of {bundle.new_items.dimension} values")
+        counts = zip(bundle.new_items.added, domains, strict=True)
+        added = ", ".join(f"{n:,} of {domain.name}" for n, domain in counts)
+        lines.append(f"new items: {added} were added; embeddings of {bundle.new_items.dimension} values")
     lines.append(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
     return "\n".join(lines)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall
+from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall, Recalled
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.results import Explanation, Influence, PseudoItem
 from llmcdsr_lite.search.protocol import Rows
@@ -34,11 +36,10 @@ class Explainer:
     def explain(
         self,
         history: Rows,
-        domain: Domain | None,
+        domains: Sequence[Domain],
         asked: Asked,
-        pseudo: PseudoItems | None,
+        pseudo: Recalled,
         top: int,
-        rows: tuple[int, int],
     ) -> Explanation:
         """Explain the first recommendation for one history.
 
@@ -46,22 +47,21 @@ class Explainer:
         ----------
         history : int64 array (n,)
             Item rows.
-        domain : Domain or None
-            That was asked for.
+        domains : sequence of Domain
+            Those that were asked for, in order.
         asked : "auto", "off" or names
-        pseudo : PseudoItems or None
+        pseudo : tuple of PseudoItems
             Those of the answer.
         top : int
             Row of the first recommendation, 0 if there is none that the history had a part in.
-        rows : tuple of two int
-            Item rows ``start <= row < stop`` that were asked for.
         """
-        changes = self._changes(history, domain, asked, pseudo, top, rows) if top else []
+        rows = domains[0].start, domains[-1].stop
+        changes = self._changes(history, domains, asked, pseudo, top) if top else []
         shares = self._ranking.shares(top, history, pseudo, *rows) if top else {}
         items = history.tolist() if top else []
         return Explanation(
-            "off" if pseudo is None else str(pseudo),
-            () if pseudo is None else self._described(pseudo, history),
+            "; ".join(self._setting(items, domains) for items in pseudo) or "off",
+            tuple(item for items in pseudo for item in self._described(items, history)),
             tuple(Influence(*self._item(r), change) for r, change in zip(items, changes, strict=True)),
             {name: share for name, share in shares.items() if share or name == "model"},
         )
@@ -69,24 +69,27 @@ class Explainer:
     def _changes(
         self,
         history: Rows,
-        domain: Domain | None,
+        domains: Sequence[Domain],
         asked: Asked,
-        pseudo: PseudoItems | None,
+        pseudo: Recalled,
         top: int,
-        rows: tuple[int, int],
     ) -> list[float | None]:
         """Change of the score of row `top` for each item of the history, all scored in one call."""
         n_old = max(0, len(history) - self._max_length)
         without = [np.delete(history, i) for i in range(n_old, len(history))]
-        recalled: list[PseudoItems | None] = [None] * len(without)
+        recalled: list[Recalled] = [()] * len(without)
         if self._recaller is not None:
-            recalled = self._recaller.recall(without, domain, [asked] * len(without))
+            recalled = self._recaller.recall(without, domains, [asked] * len(without))
         histories, of_each = [history, *without], [pseudo, *recalled]
+        rows = domains[0].start, domains[-1].stop
         whole, *scores = self._ranking.scores(top, histories, of_each, *rows).tolist()
         changes: list[float | None] = [0.0] * n_old
         for left, items, score in zip(without, recalled, scores, strict=True):
-            changes.append(whole - score if len(left) or items is not None else None)
+            changes.append(whole - score if len(left) or items else None)
         return changes
+
+    def _setting(self, pseudo: PseudoItems, domains: Sequence[Domain]) -> str:
+        return str(pseudo) if len(domains) == 1 else f"{pseudo.domain.name}: {pseudo}"
 
     def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:
         n_seen = pseudo.n_seen(len(history), self._max_length) if pseudo.weights.inserted else 0

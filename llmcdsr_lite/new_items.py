@@ -80,14 +80,14 @@ def add_to_bundle(
     text = _text(new, titles, encoder)  # (n, E)
     growth = _Growth(bundle.catalogue, new)
     catalogue = growth.catalogue(bundle.catalogue, new)
-    a, b = bundle.catalogue.domains
-    vectors_a, vectors_b = (
+    vectors = [
         titles.item_vectors(text[chosen], bundle.item_vectors, domain.start, domain.stop, weighing)
-        for chosen, domain, weighing in zip(growth.chosen, (a, b), titles.weighings, strict=True)
-    )
+        for chosen, domain, weighing in zip(
+            growth.chosen, bundle.catalogue.domains, titles.weighings, strict=True
+        )
+    ]
     config = replace(bundle.parameters.config, n_items=len(catalogue))
-    table = growth.rows(bundle.item_vectors, vectors_a, vectors_b)
-    n_a, n_b = map(len, growth.chosen)
+    table = growth.rows(bundle.item_vectors, vectors)
     return replace(
         bundle,
         catalogue=catalogue,
@@ -99,7 +99,7 @@ def add_to_bundle(
         new_items=replace(
             titles,
             directions=growth.zeros(titles.directions),
-            added=(titles.added[0] + n_a, titles.added[1] + n_b),
+            added=tuple(n + len(more) for n, more in zip(titles.added, growth.chosen, strict=True)),
         ),
         next_counts=None if bundle.next_counts is None else _grown_counts(bundle.next_counts, growth),
         index=None,  # it knows neither the new items nor the rows that have moved
@@ -117,42 +117,45 @@ class _Growth:
     """
 
     def __init__(self, catalogue: Catalogue, new: list[NewItem]) -> None:
-        self._a, self._b = catalogue.domains
-        self.chosen = [  # which of the new items are of domain A, of domain B
+        self._domains = catalogue.domains
+        self.chosen = [  # which of the new items are of each domain
             np.array([i for i, one in enumerate(new) if one.domain == domain.name], dtype=np.int64)
             for domain in catalogue.domains
         ]
 
     def catalogue(self, old: Catalogue, new: list[NewItem]) -> Catalogue:
         """The catalogue with the new items."""
-        sizes = tuple(d.n_items + len(rows) for d, rows in zip(old.domains, self.chosen, strict=True))
         return Catalogue.from_sizes(
             self._strings(old.ids, [one.id for one in new]),
             self._strings(old.titles, [one.title for one in new]),
-            (self._a.name, self._b.name),
-            (sizes[0], sizes[1]),
+            [domain.name for domain in old.domains],
+            [d.n_items + len(rows) for d, rows in zip(old.domains, self.chosen, strict=True)],
         )
 
     def _strings(self, old: Sequence[str], added: list[str]) -> list[str]:
-        of_a, of_b = ([added[i] for i in rows.tolist()] for rows in self.chosen)
-        n_a = self._a.n_items
-        return [*old[:n_a], *of_a, *old[n_a:], *of_b]
+        strings: list[str] = []
+        for domain, rows in zip(self._domains, self.chosen, strict=True):
+            strings += old[domain.start - 1 : domain.stop - 1]
+            strings += [added[i] for i in rows.tolist()]
+        return strings
 
     def new_rows(self, n_old: int) -> npt.NDArray[np.int64]:
         """Where each of the old rows (items + 1,) is now."""
         rows = np.arange(n_old)
-        rows[self._b.start :] += len(self.chosen[0])
+        for domain, added in zip(self._domains, self.chosen, strict=True):
+            rows[domain.stop :] += len(added)
         return rows
 
-    def rows(self, old: npt.NDArray[Any], of_a: npt.NDArray[Any], of_b: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """An array (items + 1, ...) with the rows of new items of domain A and of domain B."""
-        parts = [old[: self._a.stop], of_a, old[self._b.start :], of_b]
+    def rows(self, old: npt.NDArray[Any], of_new: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """An array (items + 1, ...) with the rows of the new items of each domain."""
+        parts = [old[:1]]
+        for domain, rows in zip(self._domains, of_new, strict=True):
+            parts += [old[domain.start : domain.stop], rows]
         return np.concatenate(parts).astype(old.dtype, copy=False)
 
     def zeros(self, old: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """An array (items + 1, ...) with rows of zeros for the new items."""
-        of_a, of_b = (np.zeros((len(rows), *old.shape[1:]), old.dtype) for rows in self.chosen)
-        return self.rows(old, of_a, of_b)
+        return self.rows(old, [np.zeros((len(rows), *old.shape[1:]), old.dtype) for rows in self.chosen])
 
 
 def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
@@ -245,26 +248,29 @@ def _embedding(item: NewItem, dimension: int) -> npt.NDArray[np.float32]:
 
 def _grown_counts(counts: NextCounts, growth: _Growth) -> NextCounts:
     """Next-item counts with sparse rows of nothing for new items, whose rows of the others have moved."""
-    n_old = (len(counts.starts) - 1) // 2
-    lengths = np.diff(counts.starts).reshape(2, n_old)
+    lengths = np.diff(counts.starts).reshape(len(growth.chosen), -1)  # (domains, items + 1)
+    n_old = lengths.shape[1]
     grown = np.concatenate([growth.zeros(of_domain) for of_domain in lengths])
     moved = growth.new_rows(n_old)[counts.rows].astype(np.int32)
     return NextCounts(np.concatenate([[0], np.cumsum(grown)]), moved, np.asarray(counts.weights))
 
 
 def _grown_recall(bundle: Bundle, recall: RecallNetwork, text: FloatArray, growth: _Growth) -> RecallNetwork:
-    """The recall network with what new items say in the other domain, and their vectors in their own.
+    """The recall network with what new items say in other domains, and their vectors in their own.
 
-    A new item says its title, or nothing where the items of its domain say their companions: it has none.
+    A new item says its title, or nothing where items say their companions for a target domain: it has none.
     """
     projections = recall.projections
     if projections is None or projections.shape[2] != text.shape[1]:
-        return replace(recall, names=growth.zeros(recall.names), items=growth.zeros(recall.items))
-    names: list[FloatArray] = []
-    items: list[FloatArray] = []
-    for index, rows in enumerate(growth.chosen):
-        said = project(text[rows], projections[1 - index])
-        says_titles = bundle.mix[1 - index].source == "titles"  # the choice for the other domain as target
-        names.append(said if says_titles else np.zeros_like(said))
-        items.append(unit_rows(project(text[rows], projections[index])))
-    return replace(recall, names=growth.rows(recall.names, *names), items=growth.rows(recall.items, *items))
+        names = np.stack([growth.zeros(said) for said in recall.names])
+        return replace(recall, names=names, items=growth.zeros(recall.items))
+    grown = []
+    for place, said in enumerate(recall.names):
+        of_new = []
+        for domain, rows in enumerate(growth.chosen):
+            target = place + (place >= domain)
+            by_title = project(text[rows], projections[target])
+            of_new.append(by_title if bundle.mix[target].source == "titles" else np.zeros_like(by_title))
+        grown.append(growth.rows(said, of_new))
+    of_new = [unit_rows(project(text[rows], projections[d])) for d, rows in enumerate(growth.chosen)]
+    return replace(recall, names=np.stack(grown), items=growth.rows(recall.items, of_new))

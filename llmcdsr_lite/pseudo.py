@@ -66,6 +66,9 @@ class PseudoItems:
         return max(0, min(len(self.rows), max_length - history_length))
 
 
+Recalled = tuple[PseudoItems, ...]  # of one user, at most those of each domain that is asked for
+
+
 class PseudoRecall:
     """Recalls pseudo items for histories.
 
@@ -73,8 +76,8 @@ class PseudoRecall:
     ----------
     catalogue : Catalogue
     network : RecallNetwork
-    mixes : tuple of two DomainMix
-        For target domain A, target domain B.
+    mixes : tuple of DomainMix
+        Of each target domain.
     max_length : int
         Of the recommender: older items of a history count for nothing here either.
     names : NameVectors, optional
@@ -98,23 +101,22 @@ class PseudoRecall:
     def recall(
         self,
         histories: Sequence[npt.NDArray[np.integer[Any]]],
-        domain: Domain | None,
+        domains: Sequence[Domain],
         asked: Sequence[Asked],
         *,
         rows_always: bool = False,
-    ) -> list[PseudoItems | None]:
-        """Pseudo items for each history, None where it gets none.
+    ) -> list[Recalled]:
+        """Pseudo items for each history.
 
-        ``auto`` gives some to a history that has items, but none of the domain. Without a domain they
-        are of the domain that a history has no item of, and nothing is inserted: it would change the scores
-        of the other domain, too.
+        ``auto`` gives some to a history that has items, but none of a domain that is asked for. Where
+        several are, nothing is inserted: it would change the scores of the others, too.
 
         Parameters
         ----------
         histories : sequence of n int arrays
             Item rows.
-        domain : Domain or None
-            The domain that is asked for.
+        domains : sequence of Domain
+            Those that are asked for.
         asked : sequence of n "auto", "off" or names
         rows_always : bool
             Recall items even where only the direction is needed.
@@ -122,14 +124,13 @@ class PseudoRecall:
         Raises
         ------
         UsageError
-            If there are names and no domain, or free text and no encoder.
+            If there are names and not one domain alone, or free text and no encoder.
         """
-        found: list[PseudoItems | None] = [None] * len(histories)
+        found: list[Recalled] = [()] * len(histories)
         wanted: dict[tuple[int, ExpertWeights, bool], list[tuple[int, FloatArray]]] = {}
+        indices = [self._catalogue.domains.index(domain) for domain in domains]
         for i, (history, what) in enumerate(zip(histories, asked, strict=True)):
-            chosen = self._names_of(history, domain, what)
-            if chosen is not None:
-                index, weights, vectors = chosen
+            for index, weights, vectors in self._names_of(history, indices, what):
                 weigh = not isinstance(what, str) or self._mixes[index].source == "titles"
                 wanted.setdefault((index, weights, weigh), []).append((i, vectors))
         for (index, weights, weigh), users in wanted.items():
@@ -140,37 +141,28 @@ class PseudoRecall:
                 k = self._mixes[index].n_recalled
                 rows, similarities = self.network.nearest(directions, of.start, of.stop, k)
             for n, (i, _) in enumerate(users):
-                found[i] = PseudoItems(of, weights, directions[n], rows[n], similarities[n])
+                found[i] += (PseudoItems(of, weights, directions[n], rows[n], similarities[n]),)
         return found
 
     def _names_of(
-        self, history: npt.NDArray[np.integer[Any]], domain: Domain | None, asked: Asked
-    ) -> tuple[int, ExpertWeights, FloatArray] | None:
-        """Index of the domain, weights and vectors of names (m, H') for one history, if it gets any."""
-        if isinstance(asked, str):
-            index = None if asked == "off" else self._missing_domain(history, domain)
-            if index is None:
-                return None
-            cold = self._mixes[index].cold
-            weights = ExpertWeights(similar=cold.similar, inserted=0.0 if domain is None else cold.inserted)
-            if not weights.recalls:
-                return None
-            vectors = self.network.said(history[-self.max_length :])
-        else:
-            if domain is None:
-                raise UsageError("pseudo: names need the domain that is asked for")
-            index = self._catalogue.domains.index(domain)
-            weights = self._mixes[index].named
-            vectors = self._names(asked, index)
-        return (index, weights, vectors) if len(vectors) else None
-
-    def _missing_domain(self, history: npt.NDArray[np.integer[Any]], domain: Domain | None) -> int | None:
-        """Index of the domain that a history has no item of: the one asked for, or any."""
-        if not len(history):
-            return None
-        in_second = history >= self._catalogue.domains[1].start
-        n_second = int(np.count_nonzero(in_second))
-        missing = 1 if n_second == 0 else 0 if n_second == len(history) else None
-        if missing is None or domain not in (None, self._catalogue.domains[missing]):
-            return None
-        return missing
+        self, history: npt.NDArray[np.integer[Any]], indices: Sequence[int], asked: Asked
+    ) -> list[tuple[int, ExpertWeights, FloatArray]]:
+        """For one history, what is recalled for: index of the domain, weights and names (m, H')."""
+        if not isinstance(asked, str):
+            if len(indices) != 1:
+                raise UsageError("pseudo: names need the one domain that is asked for")
+            vectors = self._names(asked, indices[0])
+            return [(indices[0], self._mixes[indices[0]].named, vectors)] if len(vectors) else []
+        found = []
+        if asked == "auto" and len(history):
+            has_items_of = set(self._catalogue.domain_indices(history).tolist())
+            newest = history[-self.max_length :]
+            for index in indices:
+                cold = self._mixes[index].cold
+                inserted = cold.inserted if len(indices) == 1 else 0.0
+                weights = ExpertWeights(similar=cold.similar, inserted=inserted)
+                if index not in has_items_of and weights.recalls:
+                    vectors = self.network.said(newest, index, self._catalogue)
+                    if len(vectors):
+                        found.append((index, weights, vectors))
+        return found

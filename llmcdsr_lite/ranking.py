@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.catalogue import Domain, Ranges
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.mix.dense import DenseExperts, popularity
 from llmcdsr_lite.mix.mixture import Mixture
-from llmcdsr_lite.pseudo import PseudoItems
+from llmcdsr_lite.pseudo import Recalled
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
 from llmcdsr_lite.search.top_k import nothing
@@ -27,30 +27,35 @@ class Filters:
 
     Parameters
     ----------
-    start, stop : int
-        ``start <= row < stop``.
+    ranges : tuple of (int, int)
+        ``start <= row < stop``, one or more.
     allowed : int64 array, optional
         Nothing but these, sorted and distinct.
     excluded : int64 array
         None of these.
-    seen : tuple of two int
-        Nothing of the history whose row is in ``seen[0] <= row < seen[1]``. Pseudo items are not of it:
-        they may be recommended.
+    seen : tuple of (int, int)
+        Nothing of the history whose row is in one of these ranges. Pseudo items are not of it: they may be
+        recommended.
     """
 
-    start: int
-    stop: int
+    ranges: Ranges
     allowed: Rows | None
     excluded: Rows
-    seen: tuple[int, int]
+    seen: Ranges
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """First row asked for, and the one after the last."""
+        return self.ranges[0][0], self.ranges[-1][1]
 
     def blocked(self, history: Rows) -> Rows:
         """What a user with this history must not get."""
-        first, last = self.seen
-        if first >= last:
+        if not self.seen:
             return self.excluded
-        if first > self.start or last < self.stop:
-            history = history[(history >= first) & (history < last)]
+        start, stop = self.bounds
+        first, last = self.seen[0]
+        if len(self.seen) > 1 or first > start or last < stop:
+            history = history[np.any([(history >= a) & (history < b) for a, b in self.seen], axis=0)]
         return np.concatenate([history, self.excluded]) if len(self.excluded) else history
 
 
@@ -73,13 +78,13 @@ class Ranking:
         self._max_length = bundle.parameters.config.max_length
         self.mixture = Mixture(bundle.catalogue, bundle.mix, bundle.next_counts)
         self._popularity = popularity(bundle.item_counts if self.mixture.has_popular else np.zeros(0))
-        self._popular_searches: dict[tuple[int, int], ExactSearch] = {}  # by the rows asked for
+        self._popular_searches: dict[Ranges, ExactSearch] = {}  # by the rows asked for
 
     def rank(
-        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], k: int, filters: Filters
+        self, histories: Sequence[Rows], pseudo: Sequence[Recalled], k: int, filters: Filters
     ) -> tuple[Rows, Scores, npt.NDArray[np.bool_]]:
         """Rows and scores (n, k), and who has neither items nor pseudo items and gets the most popular."""
-        plain, dense, empty = self._by_search(histories, pseudo, filters)
+        plain, dense, empty = self._by_search(histories, pseudo, *filters.bounds)
         if plain and len(plain) == len(histories):  # as most are
             return *self._find(histories, pseudo, k, filters), np.zeros(len(histories), dtype=bool)
         rows, scores = nothing(len(histories), k)
@@ -97,7 +102,7 @@ class Ranking:
     def _find(
         self,
         histories: Sequence[Rows],
-        pseudo: Sequence[PseudoItems | None],
+        pseudo: Sequence[Recalled],
         k: int,
         filters: Filters,
         *,
@@ -106,23 +111,36 @@ class Ranking:
         """Rows and scores (n, k) of users with something to go by, dense experts for all or none."""
         users = self.represent(histories, pseudo)
         blocked = [filters.blocked(rows) for rows in histories]
-        bonuses = [self.mixture.bonus(history, filters.start, filters.stop) for history in histories]
-        within = (filters.start, filters.stop, blocked, filters.allowed)
-        of_users = None if all(bonus is None for bonus in bonuses) else bonuses
-        if dense:
-            experts = self._dense(histories, pseudo, filters.start, filters.stop)
-            return self._exact.search(users, k, *within, of_users, experts)
-        return self._search.search(users, k, *within, of_users)
+        found: list[tuple[Rows, Scores]] = []
+        for start, stop in filters.ranges:
+            bonuses = [self.mixture.bonus(history, start, stop) for history in histories]
+            within = (start, stop, blocked, filters.allowed)
+            of_users = None if all(bonus is None for bonus in bonuses) else bonuses
+            if dense:
+                experts = self._dense(histories, pseudo, start, stop)
+                rows, scores = self._exact.search(users, k, *within, of_users, experts)
+            else:
+                rows, scores = self._search.search(users, k, *within, of_users)
+            if found:
+                scores += self._shifts(histories, start, filters)
+            found.append((rows, scores))
+        return found[0] if len(found) == 1 else _best(found, k)
+
+    def _shifts(self, histories: Sequence[Rows], row: int, filters: Filters) -> Scores:
+        """How much the offset of a row's domain is above that of the first one asked for: (n, 1)."""
+        offset, first = self.mixture.offset, filters.bounds[0]
+        shifts = [[offset(history, row) - offset(history, first)] for history in histories]
+        return np.array(shifts, dtype=np.float32)
 
     def scores(
         self,
         row: int,
         histories: Sequence[Rows],
-        pseudo: Sequence[PseudoItems | None],
+        pseudo: Sequence[Recalled],
         start: int,
         stop: int,
     ) -> npt.NDArray[np.float32]:
-        """Score of one item after each history (n,), where ``start <= row < stop`` is asked for."""
+        """Score of one item after each history (n,), where ``start <= row < stop`` are the rows asked for."""
         wanted = np.array([row])
         scores = self.represent(histories, pseudo) @ self._bundle.item_vectors[wanted].T  # (n, 1)
         self._dense(histories, pseudo, start, stop).add(scores, slice(0, len(histories)), wanted)
@@ -133,25 +151,22 @@ class Ranking:
         found: npt.NDArray[np.float32] = scores[:, 0]
         return found
 
-    def shares(
-        self, row: int, history: Rows, pseudo: PseudoItems | None, start: int, stop: int
-    ) -> dict[str, float]:
+    def shares(self, row: int, history: Rows, pseudo: Recalled, start: int, stop: int) -> dict[str, float]:
         """What the model and everything that is added give to the score of one item, by name."""
         wanted = np.array([row])
-        users = self.represent([history, history], [None, pseudo])
+        users = self.represent([history, history], [(), pseudo])
         model, with_inserted = (users @ self._bundle.item_vectors[row]).tolist()
         shares = {"model": model, "inserted": with_inserted - model}
         popular = self.mixture.popular(history, start, stop)
-        for name, weights, one in (("popular", popular, None), ("similar", {}, pseudo)):
+        for name, weights, one in (("popular", popular, ()), ("similar", {}, pseudo)):
             added = np.zeros((1, 1), dtype=np.float32)
             experts = DenseExperts(self._popularity, self._recall_items, [weights], [one])
             experts.add(added, slice(0, 1), wanted)
             shares[name] = float(added[0, 0])
-        boundary = self._bundle.catalogue.domains[1].start
-        return shares | self.mixture.shares(history, row, both=start < boundary < stop)
+        return shares | self.mixture.shares(history, row, start, stop)
 
     def domain_scores(
-        self, histories: Sequence[Rows], domain: Domain, pseudo: Sequence[PseudoItems | None]
+        self, histories: Sequence[Rows], domain: Domain, pseudo: Sequence[Recalled]
     ) -> npt.NDArray[np.float32]:
         """Score of every item of a domain after each history (n, items), as items are ranked."""
         users = self.represent(histories, pseudo)
@@ -166,10 +181,10 @@ class Ranking:
                 bonus.add(scores[i], domain.start, domain.stop)
         return scores
 
-    def represent(self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None]) -> Representations:
+    def represent(self, histories: Sequence[Rows], pseudo: Sequence[Recalled]) -> Representations:
         """User representations (n, H), moved by what is inserted; zero where there is nothing."""
         users = self._represent(histories)
-        inserted = [(i, p) for i, p in enumerate(pseudo) if p is not None and p.weights.inserted]
+        inserted = [(i, p) for i, items in enumerate(pseudo) for p in items if p.weights.inserted]
         if inserted:
             sequences = [p.sequence(histories[i], self._max_length) for i, p in inserted]
             weights = np.array([[p.weights.inserted] for _, p in inserted], dtype=np.float32)
@@ -191,24 +206,24 @@ class Ranking:
         return None if self._bundle.recall is None else self._bundle.recall.items
 
     def _dense(
-        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], start: int, stop: int
+        self, histories: Sequence[Rows], pseudo: Sequence[Recalled], start: int, stop: int
     ) -> DenseExperts:
         popular = [self.mixture.popular(history, start, stop) for history in histories]
         return DenseExperts(self._popularity, self._recall_items, popular, pseudo)
 
-    def _is_dense(self, history: Rows, pseudo: PseudoItems | None, start: int, stop: int) -> bool:
-        similar = pseudo is not None and bool(pseudo.weights.similar)
+    def _is_dense(self, history: Rows, pseudo: Recalled, start: int, stop: int) -> bool:
+        similar = any(items.weights.similar for items in pseudo)
         return similar or bool(self.mixture.popular(history, start, stop))
 
     def _by_search(
-        self, histories: Sequence[Rows], pseudo: Sequence[PseudoItems | None], filters: Filters
+        self, histories: Sequence[Rows], pseudo: Sequence[Recalled], start: int, stop: int
     ) -> tuple[list[int], list[int], list[int]]:
         """Who is searched for, who is with dense experts, and who has nothing to go by."""
         plain, dense, empty = [], [], []
         for i, (history, items) in enumerate(zip(histories, pseudo, strict=True)):
-            if items is None and not len(history):
+            if not items and not len(history):
                 empty.append(i)
-            elif self._is_dense(history, items, filters.start, filters.stop):
+            elif self._is_dense(history, items, start, stop):
                 dense.append(i)
             else:
                 plain.append(i)
@@ -216,14 +231,27 @@ class Ranking:
 
     def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
         """Most popular items, scored by their share of the interactions of the rows asked for."""
-        start, stop = filters.start, filters.stop
-        search = self._popular_searches.get((start, stop))
+        search = self._popular_searches.get(filters.ranges)
         if search is None:  # two threads may both do this: they do the same
             counts = self._bundle.item_counts.astype(np.float32)[:, None]
-            search = ExactSearch(counts / max(1.0, float(counts[start:stop].sum())))
-        self._popular_searches[start, stop] = search
+            total = sum(float(counts[start:stop].sum()) for start, stop in filters.ranges)
+            search = ExactSearch(counts / max(1.0, total))
+        self._popular_searches[filters.ranges] = search
         one = np.ones((1, 1), dtype=np.float32)
-        return search.search(one, k, start, stop, [filters.excluded], filters.allowed)
+        found = [
+            search.search(one, k, start, stop, [filters.excluded], filters.allowed)
+            for start, stop in filters.ranges
+        ]
+        return found[0] if len(found) == 1 else _best(found, k)
+
+
+def _best(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
+    """The k best of what several searches found, ties by row."""
+    rows = np.concatenate([some for some, _ in found], axis=1)
+    scores = np.concatenate([some for _, some in found], axis=1)
+    best = np.lexsort((rows, -scores), axis=1)[:, :k]
+    # where there is no item the row is 0, before all others, but the score lower than any of them
+    return np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
 
 
 def _finite(users: Representations) -> Representations:

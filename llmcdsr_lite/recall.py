@@ -1,6 +1,6 @@
-"""The recall network at request time: from what a history's items say to items of the other domain.
+"""The recall network at request time: from what a history's items say to items of a domain that it lacks.
 
-What each item says is in the bundle as a vector in the space of the domain that it is *not* of, so that no
+What each item says is in the bundle as a vector in the space of every domain that it is *not* of, so that no
 text encoder is needed: its projected title, or what other users who have it have there. Free-text names
 are encoded where there is an encoder (`NameVectors`).
 """
@@ -30,17 +30,17 @@ class RecallNetwork:
 
     Parameters
     ----------
-    names : float32 array (items + 1, H')
-        What every item says, in the space of the domain that the item is not of; row 0 zero, and so are
-        the rows of items that say nothing, as those without a title.
+    names : float32 array (domains - 1, items + 1, H')
+        What every item says in the space of each domain that it is not of, in the order of the domains; row 0
+        zero, and so are the rows of items that say nothing, as those without a title.
     items : float32 array (items + 1, H')
         Item vectors that recall searches, of length 1 or zero; row 0 zero.
-    poolers : float32 array (2, H')
-        Of names of domain A, of domain B; zeros weigh all names alike.
-    projections : float32 array (2, H', E), optional
-        Text embedding to the space of domain A, of domain B.
-    title_lengths : tuple of two float
-        Mean length of projected titles in the space of domain A, of domain B.
+    poolers : float32 array (domains, H')
+        Of names of each domain; zeros weigh all names alike.
+    projections : float32 array (domains, H', E), optional
+        Text embedding to the space of each domain.
+    title_lengths : tuple of float
+        Mean length of projected titles in the space of each domain.
     search : Search, optional
         Finds items approximately in very large catalogues; without it all are scored.
     """
@@ -48,8 +48,8 @@ class RecallNetwork:
     names: FloatArray
     items: FloatArray
     poolers: FloatArray
-    projections: FloatArray | None = None
-    title_lengths: tuple[float, float] = (1.0, 1.0)
+    projections: FloatArray | None
+    title_lengths: tuple[float, ...]
     search: Search | None = None
 
     @property
@@ -57,9 +57,10 @@ class RecallNetwork:
         """Hidden size H'."""
         return int(self.items.shape[1])
 
-    def said(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
-        """Vectors of the items that say something (m, H')."""
-        found = np.asarray(self.names[rows])
+    def said(self, rows: npt.NDArray[np.integer[Any]], domain: int, catalogue: Catalogue) -> FloatArray:
+        """What items of other domains say in the space of a domain (m, H'), those that say something."""
+        slots = slot(catalogue.domain_indices(rows), domain)
+        found = np.asarray(self.names[slots, rows])
         return found[found.any(axis=1)]
 
     def directions(self, names: Sequence[FloatArray], domain: int, *, weigh: bool = True) -> FloatArray:
@@ -69,8 +70,8 @@ class RecallNetwork:
         ----------
         names : sequence of n float arrays (m, H')
             Names of each user, at least one.
-        domain : {0, 1}
-            Domain whose items are wanted.
+        domain : int
+            Index of the domain whose items are wanted.
         weigh : bool
             Use the pooler, which has learned from projected text; if not, the vector is the mean.
 
@@ -140,27 +141,28 @@ class NameVectors:
     def __call__(self, names: Sequence[str], domain: int) -> FloatArray:
         """Vectors of names in the space of a domain (m, H'); a name that says nothing has none.
 
-        An item of the domain itself stands for its item vector, an item of the other domain for what it
+        An item of the domain itself stands for its item vector, an item of another domain for what it
         says, both made as long as a projected title is on average.
 
         Parameters
         ----------
         names : sequence of str
             Ids or titles of items, or free text.
-        domain : {0, 1}
+        domain : int
+            Index of the domain.
 
         Raises
         ------
         UsageError
             If there is free text and no encoder.
         """
-        start = self._catalogue.domains[domain].start
-        stop = self._catalogue.domains[domain].stop
         vectors = np.zeros((len(names), self._network.hidden), dtype=np.float32)
         rows = [self._row(name, domain) for name in names]
         for i, row in enumerate(rows):
             if row is not None:
-                vectors[i] = (self._network.items if start <= row < stop else self._network.names)[row]
+                of = int(self._catalogue.domain_indices(np.array(row)))
+                says = self._network.items if of == domain else self._network.names[slot(of, domain)]
+                vectors[i] = says[row]
         vectors = unit_rows(vectors) * np.float32(self._network.title_lengths[domain])
         others = [i for i, row in enumerate(rows) if row is None]
         if others:
@@ -172,7 +174,9 @@ class NameVectors:
         row = self._catalogue.row_of_id.get(name)
         if row is None:
             titles = self._rows_of_titles
-            row = titles[domain].get(name, titles[1 - domain].get(name))
+            of_domain = titles[domain].get(name)
+            others = (titles_of.get(name) for titles_of in titles)
+            row = next((row for row in others if row is not None), None) if of_domain is None else of_domain
         return row
 
     def _encode(self, names: list[str], domain: int) -> FloatArray:
@@ -186,12 +190,15 @@ class NameVectors:
         return project(text, np.asarray(self._network.projections[domain]))
 
     @cached_property
-    def _rows_of_titles(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Row of every title of domain A, of domain B; the first item of those that share one."""
-        a, b = (
-            {self._catalogue.titles[row - 1]: row for row in range(d.stop - 1, d.start - 1, -1)}
+    def _rows_of_titles(self) -> list[dict[str, int]]:
+        """Row of every title of each domain; the first item of those that share one."""
+        titles = self._catalogue.titles
+        return [
+            {titles[row - 1]: row for row in range(d.stop - 1, d.start - 1, -1) if titles[row - 1]}
             for d in self._catalogue.domains
-        )
-        a.pop("", None)
-        b.pop("", None)
-        return a, b
+        ]
+
+
+def slot(domain: Any, target: Any) -> Any:
+    """Place in `RecallNetwork.names` of what items of a domain say of another one, both by index."""
+    return target - (target > domain)

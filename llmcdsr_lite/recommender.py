@@ -36,7 +36,7 @@ from llmcdsr_lite.similar import SimilarItems
 
 
 class Recommender:
-    """Recommends the next items for a history of items of two domains.
+    """Recommends the next items for a history of items of one or more domains.
 
     Make one with `Recommender.load`; its methods change nothing and may be called from several threads, and
     in the child of a fork. Pickled, it is the path of its bundle: whoever unpickles it loads that again. A
@@ -140,7 +140,7 @@ class Recommender:
     def __repr__(self) -> str:
         if self._catalogue is CLOSED:
             return "<Recommender, closed>"
-        domains = " and ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self._catalogue.domains)
+        domains = ", ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self._catalogue.domains)
         return f"<Recommender of {domains}: {self.backend_name} backend, {self.search_name} search>"
 
     def __reduce__(self) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
@@ -152,10 +152,9 @@ class Recommender:
         return still_open(self._catalogue)
 
     @property
-    def domains(self) -> tuple[str, str]:
-        """Names of domain A and domain B."""
-        a, b = self._catalogue.domains
-        return a.name, b.name
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains."""
+        return tuple(domain.name for domain in self._catalogue.domains)
 
     @property
     def bundle(self) -> Bundle:
@@ -176,7 +175,7 @@ class Recommender:
         self,
         history: Sequence[str],
         *,
-        domain: str | None = None,
+        domain: str | Iterable[str] | None = None,
         k: int = 10,
         exclude_seen: bool | None = None,
         allow: Iterable[str] | None = None,
@@ -192,8 +191,8 @@ class Recommender:
         history : sequence of str
             Item ids, oldest first; a longer one than the model takes is cut to the newest items. Here and in
             every argument that takes ids, a whole number stands for the id that is written so.
-        domain : str, optional
-            Recommend items of this domain alone.
+        domain : str or iterable of str, optional
+            Recommend items of this domain, or of these, alone; of all by default.
         k : int
             How many items; fewer come back where the filters leave fewer.
         exclude_seen : bool, optional
@@ -243,7 +242,7 @@ class Recommender:
         self,
         histories: Sequence[Sequence[str]],
         *,
-        domain: str | None = None,
+        domain: str | Iterable[str] | None = None,
         k: int = 10,
         exclude_seen: bool | None = None,
         allow: Iterable[str] | None = None,
@@ -287,7 +286,7 @@ class Recommender:
         k : int
             How many.
         domain : str, optional
-            Items of this domain alone; either domain by default.
+            Items of this domain alone; of all by default.
 
         Returns
         -------
@@ -317,7 +316,7 @@ class Recommender:
         -------
         Recommender
             New items can be recommended, be in histories, and be recalled as pseudo items. Rows of items
-            of the second domain are other ones; ids stay.
+            of all domains but the first are other ones; ids stay.
 
         Raises
         ------

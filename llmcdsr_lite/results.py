@@ -180,10 +180,9 @@ class BatchRecommendations:
 def described(catalogue: Catalogue, rows: Rows, scores: Scores) -> tuple[Recommendation, ...]:
     """Items and scores (k,) in words; rows of 0 are left out."""
     ids, titles = catalogue.ids, catalogue.titles
-    first, second = catalogue.domains
-    names = first.name, second.name
+    domain_of = catalogue.domain_of_row
     return tuple(
-        Recommendation(ids[row - 1], titles[row - 1], names[row >= second.start], score)
+        Recommendation(ids[row - 1], titles[row - 1], domain_of(row).name, score)
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
         if row
     )

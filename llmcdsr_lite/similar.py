@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.arguments import checked_k, item_id, wanted_rows
+from llmcdsr_lite.arguments import checked_k, item_id, wanted_domains
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.results import Recommendations, described
 from llmcdsr_lite.search.exact import ExactSearch
@@ -27,12 +27,14 @@ class SimilarItems:
         catalogue = self._bundle.catalogue
         k = checked_k(catalogue, k)
         row = catalogue.row(item_id("item", item))
-        start, stop = wanted_rows(catalogue, domain)
+        domains = wanted_domains(catalogue, domain)
         if self._search is None:  # two threads may both do this: they do the same
             vectors = self._bundle.item_vectors
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             self._search = ExactSearch(vectors / np.maximum(norms, 1e-12))
         search = self._search
         itself = np.array([row])
-        rows, cosines = search.search(search.item_vectors[itself], k, start, stop, [itself], None)
+        rows, cosines = search.search(
+            search.item_vectors[itself], k, domains[0].start, domains[-1].stop, [itself], None
+        )
         return Recommendations(described(catalogue, rows[0], cosines[0]))

@@ -52,19 +52,23 @@ class TitleMap:
     directions : int8 array (items + 1, D)
         Titles of the trained items there, of length 1, times `LEVELS`; zero for items that stand for no
         other: those without a title, and those that were added.
-    weighings : tuple of two Weighing
-        For domain A and domain B.
+    weighings : tuple of Weighing
+        Of each domain.
     n_neighbours : int
         How many items a new one is made of.
-    added : tuple of two int
-        How many items of domain A, of domain B, the last ones of each, were added after training.
+    added : tuple of int
+        How many items of each domain, its last ones, were added after training; none unless given.
     """
 
     components: npt.NDArray[np.float32]
     directions: npt.NDArray[np.int8]
-    weighings: tuple[Weighing, Weighing]
+    weighings: tuple[Weighing, ...]
     n_neighbours: int = 50
-    added: tuple[int, int] = (0, 0)
+    added: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.added:
+            object.__setattr__(self, "added", (0,) * len(self.weighings))
 
     @property
     def dimension(self) -> int:

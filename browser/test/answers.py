@@ -17,7 +17,6 @@ import numpy as np
 
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
-from llmcdsr_lite.bundle.mix import NO_MIX
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
@@ -112,7 +111,7 @@ def write_bundles(models: Path, out: Path) -> dict[str, Path]:
     """The shipped bundle, and others: without recall, other mixes, added items, a small one, members."""
     demo = read_bundle(models / "demo")
     onnx_model = (models / "demo" / ONNX).read_bytes()
-    bundles = {"plain": replace(demo, recall=None, mix=NO_MIX, next_counts=None)}
+    bundles = {"plain": replace(demo, recall=None, mix=(), next_counts=None)}
     bundles |= {name: replace(demo, mix=mix) for name, mix in RECALLED.items()}
     folders = {"demo": models / "demo"}
     for name, bundle in bundles.items():

@@ -24,6 +24,7 @@ CHECKSUM = "config_sha256"
 _MAX_CONFIG_BYTES = 1 << 20
 MAX_SIZE = {"hidden": 1 << 14, "n_blocks": 1 << 8, "n_heads": 1 << 10, "max_length": 1 << 16}
 MAX_MEMBERS = 64
+MAX_DOMAINS = 64
 _MIN_EPSILON = 1e-30  # zero as a float32 would be a division by zero
 
 
@@ -100,18 +101,19 @@ def _check_format(path: Path, description: dict[str, Any]) -> None:
 
 def read_sizes(
     path: Path, description: dict[str, Any]
-) -> tuple[SASRecConfig, int, tuple[str, str], tuple[int, int]]:
-    """Sizes of the model, number of its members, names and numbers of items of both domains."""
+) -> tuple[SASRecConfig, int, tuple[str, ...], tuple[int, ...]]:
+    """Sizes of the model, number of its members, names and numbers of items of the domains."""
     domains = description.get("domains")
-    if not isinstance(domains, list) or len(domains) != 2:
-        raise BundleError(f"{path}: field 'domains' must list two domains")
-    names, sizes = [], []
+    if not isinstance(domains, list) or not 1 <= len(domains) <= MAX_DOMAINS:
+        raise BundleError(f"{path}: field 'domains' must list 1 to {MAX_DOMAINS} domains")
+    names: list[str] = []
+    sizes: list[int] = []
     for domain in domains:
         name = domain.get("name") if isinstance(domain, dict) else None
         if not isinstance(name, str) or not name or not is_utf8(name):
             raise BundleError(f"{path}: each of 'domains' needs a name")
         if name in names:
-            raise BundleError(f"{path}: both of 'domains' are named {name!r}")
+            raise BundleError(f"{path}: two of 'domains' are named {name!r}")
         names.append(name)
         sizes.append(read_size(path, domain, "items", 1 << 31))
     model = description.get("model")
@@ -128,4 +130,4 @@ def read_sizes(
     except ValueError as error:
         raise BundleError(f"{path}: field 'model': {error}") from None
     n_members = read_size(path, model, "members", MAX_MEMBERS) if "members" in model else 1
-    return config, n_members, (names[0], names[1]), (sizes[0], sizes[1])
+    return config, n_members, tuple(names), tuple(sizes)

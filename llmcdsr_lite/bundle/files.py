@@ -111,7 +111,7 @@ def read_strings(path: Path, n: int) -> list[str]:
     if not is_utf8("".join(strings)):
         raise BundleError(f"{path}: holds text that is not valid Unicode")
     if len(strings) != n:
-        raise BundleError(f"{path}: {len(strings)} strings, expected {n} (the items of both domains)")
+        raise BundleError(f"{path}: {len(strings)} strings, expected {n} (the items of all domains)")
     return strings
 
 

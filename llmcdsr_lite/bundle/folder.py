@@ -43,7 +43,7 @@ from llmcdsr_lite.bundle.files import (
     undisturbed,
 )
 from llmcdsr_lite.bundle.index import INDEX_FILES, BundleIndex, read_index, write_index
-from llmcdsr_lite.bundle.mix import MIX_FILES, NO_MIX, read_mix, write_mix
+from llmcdsr_lite.bundle.mix import MIX_FILES, no_mix, read_mix, write_mix
 from llmcdsr_lite.bundle.new_items import NEW_ITEMS_FILES, read_new_items, write_new_items
 from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES, read_recall, write_recall
 from llmcdsr_lite.bundle.recommender_graph import check_graph
@@ -98,8 +98,9 @@ class Bundle:
         SHA-256 of every file of `folder` when it was read.
     index : BundleIndex or None
         Graphs for approximate search.
-    mix : tuple of two DomainMix
-        What is added to the model's scores for target domain A and B; pseudo items need the recall network.
+    mix : tuple of DomainMix
+        What is added to the model's scores for each target domain, nothing unless given; pseudo items need
+        the recall network.
     next_counts : NextCounts or None
         Needed where the mix weighs them.
     """
@@ -113,8 +114,12 @@ class Bundle:
     new_items: TitleMap | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     index: BundleIndex | None = None
-    mix: Mixes = NO_MIX
+    mix: Mixes = ()
     next_counts: NextCounts | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mix:
+            object.__setattr__(self, "mix", no_mix(self.catalogue.domains))
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
@@ -164,7 +169,11 @@ def write_bundle(
         if bundle.index is not None:
             part_names, parts["index"] = write_index(out, bundle.index)
             names = (*names, *part_names)
-        if bundle.mix != NO_MIX or bundle.next_counts is not None or bundle.recall is not None:
+        if (
+            bundle.mix != no_mix(bundle.catalogue.domains)
+            or bundle.next_counts is not None
+            or bundle.recall is not None
+        ):
             part_names, parts["mix"] = write_mix(out, bundle.mix, bundle.next_counts)
             names = (*names, *part_names)
         description = {
@@ -243,7 +252,7 @@ def _read(folder: Path) -> Bundle:
     make = SASRecParameters if n_members == 1 else SASRecEnsemble
     parameters = make(config, item_vectors, dense)
     check_graph(folder / ONNX, parameters, ITEM_VECTORS, table_offset)
-    recall = read_recall(folder, description, n_rows)
+    recall = read_recall(folder, description, n_rows, len(sizes))
     new_items = read_new_items(folder, description, sizes)
     hashes = {CONFIG: config_hash, **{name: entry["sha256"] for name, entry in description["files"].items()}}
     index = read_index(folder, description, catalogue.domains, with_recall=recall is not None)

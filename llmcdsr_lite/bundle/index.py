@@ -14,8 +14,8 @@ recall_index_upper.npy
 ======================== ====================================================================
 
 ``index`` in config.json: ``items`` and, with the last three, ``recall``, each with ``links`` (M),
-``search_widths`` (for domain A, domain B), ``measured``, how it was built and what it finds, and possibly
-``width_together``, how wide a domain is searched at most where both are searched at once.
+``search_widths`` (of each domain), ``measured``, how it was built and what it finds, and possibly
+``width_together``, how wide a domain is searched at most where several are searched at once.
 """
 
 from __future__ import annotations

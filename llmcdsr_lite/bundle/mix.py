@@ -3,17 +3,18 @@
 ================== ==========================================================================
 file               content
 ================== ==========================================================================
-next_starts.npy    int64 (2 (items + 1) + 1,): where each sparse row starts, see `NextCounts`
+next_starts.npy    int64 (domains * (items + 1) + 1,): where each sparse row starts, see `NextCounts`
 next_rows.npy      int32 (n,): item rows, rising within a sparse row
 next_weights.npy   float32 (n,), above 0
 ================== ==========================================================================
 
-``mix`` in config.json: for target domain A and for target domain B, the fields of `DomainMix`. The files are
-all there or none: without them no weight of next-item counts is above zero.
+``mix`` in config.json: for each target domain the fields of `DomainMix`. The files are all there or none:
+without them no weight of next-item counts is above zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,11 @@ from llmcdsr_lite.mix.settings import KINDS, DomainMix, ExpertWeights
 STARTS, ROWS, WEIGHTS = "next_starts.npy", "next_rows.npy", "next_weights.npy"
 MIX_FILES = (STARTS, ROWS, WEIGHTS)
 _MOST = 1 << 40
-NO_MIX: Mixes = (DomainMix(), DomainMix())
+
+
+def no_mix(domains: Sequence[Domain]) -> Mixes:
+    """The mix of the model alone."""
+    return (DomainMix(),) * len(domains)
 
 
 def write_mix(
@@ -47,7 +52,7 @@ def write_mix(
 
 
 def read_mix(
-    folder: Path, description: dict[str, Any], domains: tuple[Domain, Domain], *, with_recall: bool
+    folder: Path, description: dict[str, Any], domains: tuple[Domain, ...], *, with_recall: bool
 ) -> tuple[Mixes, NextCounts | None]:
     """Read the mix of a bundle, if it has one; its files have been checked for their hash.
 
@@ -64,11 +69,11 @@ def read_mix(
             raise BundleError(f"{path}: lists {listed[0]}, but has no field 'mix'")
         if with_recall:
             raise BundleError(f"{path}: has a recall network, but no field 'mix' that says what for")
-        return NO_MIX, None
-    if not isinstance(described, list) or len(described) != 2:
-        raise BundleError(f"{path}: field 'mix' must list two domains")
-    first, second = (_read_domain(path, entry) for entry in described)
-    if not with_recall and any(mix.cold.recalls for mix in (first, second)):
+        return no_mix(domains), None
+    if not isinstance(described, list) or len(described) != len(domains):
+        raise BundleError(f"{path}: field 'mix' must list {len(domains)} domains, as 'domains' does")
+    mixes = tuple(_read_domain(path, entry) for entry in described)
+    if not with_recall and any(mix.cold.recalls for mix in mixes):
         raise BundleError(f"{path}: field 'mix' weighs pseudo items, but there is no recall network")
     counts = None
     if listed:
@@ -76,9 +81,9 @@ def read_mix(
         if missing:
             raise BundleError(f"{path}: field 'files' lists {listed[0]}, but not {missing[0]}")
         counts = _read_counts(folder, domains)
-    elif any(w.next for mix in (first, second) for w in (mix.warm, mix.cold)):
+    elif any(w.next for mix in mixes for w in (mix.warm, mix.cold)):
         raise BundleError(f"{path}: field 'mix' weighs next-item counts, but 'files' does not list {STARTS}")
-    return (first, second), counts
+    return mixes, counts
 
 
 def _read_domain(path: Path, entry: Any) -> DomainMix:
@@ -95,9 +100,9 @@ def _read_domain(path: Path, entry: Any) -> DomainMix:
     return mix
 
 
-def _read_counts(folder: Path, domains: tuple[Domain, Domain]) -> NextCounts:
-    n_rows = domains[1].stop
-    starts = read_array(folder / STARTS, np.int64, (2 * n_rows + 1,))
+def _read_counts(folder: Path, domains: tuple[Domain, ...]) -> NextCounts:
+    n_rows = domains[-1].stop
+    starts = read_array(folder / STARTS, np.int64, (len(domains) * n_rows + 1,))
     steps = np.diff(starts)
     if starts[0] != 0 or (steps < 0).any():
         raise BundleError(f"{folder / STARTS}: must rise from 0")

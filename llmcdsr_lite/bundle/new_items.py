@@ -9,9 +9,9 @@ title_directions.npy     int8 (items + 1, D), row 0 zero: the titles of trained 
                          length 127, or zero
 ======================== ====================================================================
 
-``new_items`` in config.json: ``text`` (E), ``size`` (D), ``neighbours``, ``added`` (items of domain A, of B
-that were added after training, the last ones of each) and ``weighings``, for domain A and domain B,
-``sharpness``, ``scale`` and ``validation`` (`Weighing`).
+``new_items`` in config.json: ``text`` (E), ``size`` (D), ``neighbours``, ``added`` (items of each domain that
+were added after training, its last ones) and ``weighings``, for each domain ``sharpness``, ``scale`` and
+``validation`` (`Weighing`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_new_items(folder: Path, titles: TitleMap) -> tuple[tuple[str, ...], di
     }
 
 
-def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, int]) -> TitleMap | None:
+def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, ...]) -> TitleMap | None:
     """Read what makes vectors of new items, if the bundle has it; its files have been checked for their hash.
 
     Parameters
@@ -58,8 +58,8 @@ def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, 
     folder : Path
     description : dict
         Content of config.json.
-    sizes : tuple of two int
-        Items of domain A, of domain B.
+    sizes : tuple of int
+        Items of each domain.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, 
     titles = TitleMap(
         read_array(folder / COMPONENTS, np.float32, (text + 1, size)),
         read_array(folder / DIRECTIONS, np.int8, (sum(sizes) + 1, size)),
-        _read_weighings(path, described),
+        _read_weighings(path, described, len(sizes)),
         read_size(path, described, "neighbours", _MAX_NEIGHBOURS),
         _read_added(path, described, sizes),
     )
@@ -93,25 +93,25 @@ def read_new_items(folder: Path, description: dict[str, Any], sizes: tuple[int, 
     return titles
 
 
-def _read_added(path: Path, described: dict[str, Any], sizes: tuple[int, int]) -> tuple[int, int]:
+def _read_added(path: Path, described: dict[str, Any], sizes: tuple[int, ...]) -> tuple[int, ...]:
     added = described.get("added")
     if (
         not isinstance(added, list)
-        or len(added) != 2
+        or len(added) != len(sizes)
         or not all(type(n) is int and 0 <= n < size for n, size in zip(added, sizes, strict=True))
     ):
         raise BundleError(
-            f"{path}: field 'new_items.added' is {added!r:.60}, expected two numbers below those of the items"
+            f"{path}: field 'new_items.added' is {added!r:.60}, expected numbers below those of each "
+            "domain's items"
         )
-    return added[0], added[1]
+    return tuple(added)
 
 
-def _read_weighings(path: Path, described: dict[str, Any]) -> tuple[Weighing, Weighing]:
+def _read_weighings(path: Path, described: dict[str, Any], n_domains: int) -> tuple[Weighing, ...]:
     entries = described.get("weighings")
-    if not isinstance(entries, list) or len(entries) != 2:
-        raise BundleError(f"{path}: field 'new_items.weighings' must list two domains")
-    a, b = (_read_weighing(path, entry) for entry in entries)
-    return a, b
+    if not isinstance(entries, list) or len(entries) != n_domains:
+        raise BundleError(f"{path}: field 'new_items.weighings' must list {n_domains} domains")
+    return tuple(_read_weighing(path, entry) for entry in entries)
 
 
 def _read_weighing(path: Path, entry: Any) -> Weighing:

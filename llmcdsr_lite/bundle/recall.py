@@ -3,17 +3,17 @@
 ======================= =====================================================================
 file                    content
 ======================= =====================================================================
-recall_names.npy        float32 (items + 1, H'), row 0 zero: what every item says in the space
-                        of the domain that it is not of
+recall_names.npy        float32 (domains - 1, items + 1, H'), row 0 zero: what every item says in
+                        the space of each domain that it is not of, in the order of the domains
 recall_items.npy        float32 (items + 1, H'), row 0 zero: the item vectors that recall
                         searches, of length 1 (or zero)
-recall_poolers.npy      float32 (2, H'): weights of names of domain A, of domain B
-recall_projections.npy  float32 (2, H', E), may be left out: text embedding to the space of
-                        domain A, of domain B
+recall_poolers.npy      float32 (domains, H'): weights of names of each domain
+recall_projections.npy  float32 (domains, H', E), may be left out: text embedding to the space of
+                        each domain
 ======================= =====================================================================
 
 ``recall`` in config.json: ``hidden`` (H'), ``text`` (E, or null without projections) and ``title_lengths``
-(mean length of projected titles in the space of A, of B). What is done with pseudo items is in ``mix``.
+(mean length of projected titles in the space of each domain). What is done with pseudo items is in ``mix``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def write_recall(folder: Path, network: RecallNetwork) -> tuple[tuple[str, ...],
     return tuple(arrays), described
 
 
-def read_recall(folder: Path, description: dict[str, Any], n_rows: int) -> RecallNetwork | None:
+def read_recall(
+    folder: Path, description: dict[str, Any], n_rows: int, n_domains: int
+) -> RecallNetwork | None:
     """Read the recall network of a bundle, if it has one; its files have been checked for their hash.
 
     Parameters
@@ -61,6 +63,7 @@ def read_recall(folder: Path, description: dict[str, Any], n_rows: int) -> Recal
         Content of config.json.
     n_rows : int
         Items + 1.
+    n_domains : int
 
     Raises
     ------
@@ -79,39 +82,43 @@ def read_recall(folder: Path, description: dict[str, Any], n_rows: int) -> Recal
     for name in RECALL_FILES:
         if name not in listed:
             raise BundleError(f"{path}: field 'files' does not list {name}, which 'recall' needs")
+    if n_domains < 2:
+        raise BundleError(f"{path}: has field 'recall', but one domain alone: there is nothing to recall for")
     hidden = read_size(path, described, "hidden", _MAX_HIDDEN)
     projections = None
     if described.get("text") is not None:
         text = read_size(path, described, "text", _MAX_TEXT)
         if PROJECTIONS not in listed:
             raise BundleError(f"{path}: field 'files' does not list {PROJECTIONS}, which 'recall.text' needs")
-        projections = read_array(folder / PROJECTIONS, np.float32, (2, hidden, text))
+        projections = read_array(folder / PROJECTIONS, np.float32, (n_domains, hidden, text))
     elif PROJECTIONS in listed:
         raise BundleError(f"{path}: lists {PROJECTIONS}, but field 'recall.text' is not set")
     network = RecallNetwork(
-        read_array(folder / NAMES, np.float32, (n_rows, hidden)),
+        read_array(folder / NAMES, np.float32, (n_domains - 1, n_rows, hidden)),
         read_array(folder / ITEMS, np.float32, (n_rows, hidden)),
-        read_array(folder / POOLERS, np.float32, (2, hidden)),
+        read_array(folder / POOLERS, np.float32, (n_domains, hidden)),
         projections,
-        _read_lengths(path, described),
+        _read_lengths(path, described, n_domains),
     )
-    for name, array in ((NAMES, network.names), (ITEMS, network.items)):
-        if array[0].any():
+    for name, padding in ((NAMES, network.names[:, 0]), (ITEMS, network.items[0])):
+        if padding.any():
             raise BundleError(f"{folder / name}: row 0 is padding and must be zero")
     _check_lengths(folder / ITEMS, network.items)
     let_go(network.items)
     return network
 
 
-def _read_lengths(path: Path, described: dict[str, Any]) -> tuple[float, float]:
+def _read_lengths(path: Path, described: dict[str, Any], n_domains: int) -> tuple[float, ...]:
     lengths = described.get("title_lengths")
     if (
         not isinstance(lengths, list)
-        or len(lengths) != 2
+        or len(lengths) != n_domains
         or not all(type(length) is float and 0 < length < _MAX_LENGTH for length in lengths)
     ):
-        raise BundleError(f"{path}: field 'recall.title_lengths' is {lengths!r:.60}, expected two lengths")
-    return lengths[0], lengths[1]
+        raise BundleError(
+            f"{path}: field 'recall.title_lengths' is {lengths!r:.60}, expected {n_domains} lengths"
+        )
+    return tuple(lengths)
 
 
 def _check_lengths(path: Path, items: FloatArray) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.pseudo import PseudoItems
+from llmcdsr_lite.pseudo import Recalled
 from llmcdsr_lite.recall import FloatArray
 from llmcdsr_lite.search.protocol import Rows
 
@@ -25,14 +25,14 @@ class DenseExperts:
         Item vectors that recall searches, where there is a recall network.
     popular : sequence of n dicts
         Weight of popularity in each domain where a user's history has a weight for it.
-    pseudo : sequence of n PseudoItems or None
+    pseudo : sequence of n tuples of PseudoItems
         Of each user.
     """
 
     popularity: FloatArray
     items: FloatArray | None
     popular: Sequence[dict[Domain, float]]
-    pseudo: Sequence[PseudoItems | None]
+    pseudo: Sequence[Recalled]
 
     def add(self, scores: FloatArray, chunk: slice, rows: Rows) -> None:
         """Add to the scores of some users, in place.
@@ -47,12 +47,13 @@ class DenseExperts:
         """
         popular: dict[Domain, list[tuple[int, float]]] = {}
         similar: dict[Domain, list[tuple[int, FloatArray]]] = {}
-        for i, (weights, pseudo) in enumerate(zip(self.popular[chunk], self.pseudo[chunk], strict=True)):
+        for i, (weights, recalled) in enumerate(zip(self.popular[chunk], self.pseudo[chunk], strict=True)):
             for domain, weight in weights.items():
                 popular.setdefault(domain, []).append((i, weight))
-            if pseudo is not None and pseudo.weights.similar:
-                direction = pseudo.weights.similar * pseudo.direction
-                similar.setdefault(pseudo.domain, []).append((i, direction))
+            for pseudo in recalled:
+                if pseudo.weights.similar:
+                    direction = pseudo.weights.similar * pseudo.direction
+                    similar.setdefault(pseudo.domain, []).append((i, direction))
         for domain in {**popular, **similar}:
             first, last = np.searchsorted(rows, (domain.start, domain.stop))
             if first == last:

@@ -8,7 +8,7 @@ move (see `tangents`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import repeat
@@ -114,8 +114,8 @@ def sampled_softmax(
     features: FloatArray,
     item_embedding: FloatArray,
     positives: RowArray,
-    shared_negatives: tuple[RowArray, RowArray],
-    second_domain_start: int,
+    shared_negatives: Sequence[RowArray],
+    domain_starts: Sequence[int],
     threads: Executor | None = None,
 ) -> LossGradients:
     """Softmax cross-entropy of the next item against negatives of its domain that the batch shares.
@@ -130,10 +130,10 @@ def sampled_softmax(
     item_embedding : float array (items + 1, H)
     positives : int64 array (T,)
         The next item of each token.
-    shared_negatives : two int64 arrays (m,)
-        Distinct negatives of domain A and of domain B, drawn once for the batch.
-    second_domain_start : int
-        First row of domain B.
+    shared_negatives : sequence of int64 arrays (m,)
+        Distinct negatives of each domain, drawn once for the batch.
+    domain_starts : sequence of int
+        First row of each domain.
     threads : Executor, optional
         Shares the work; the result does not depend on it.
     """
@@ -141,7 +141,7 @@ def sampled_softmax(
     d_features = np.empty_like(features)
     rows: list[RowArray] = []
     d_rows: list[FloatArray] = []
-    for negatives, tokens in _by_domain(positives, shared_negatives, second_domain_start):
+    for negatives, tokens in _by_domain(positives, shared_negatives, domain_starts):
         f, targets = features[tokens], positives[tokens]  # (t, H), (t,)
         e_positive, e_negative = item_embedding[targets], item_embedding[negatives]  # (t, H), (m, H)
         own = _own_columns(targets, negatives)
@@ -223,8 +223,8 @@ def sampled_softmax_tangent(
     item_embedding: FloatArray,
     item_dot: RowGradient,
     positives: RowArray,
-    shared_negatives: tuple[RowArray, RowArray],
-    second_domain_start: int,
+    shared_negatives: Sequence[RowArray],
+    domain_starts: Sequence[int],
 ) -> FloatArray:
     """Speed of the gradient of the features (T, H) of `sampled_softmax`.
 
@@ -237,12 +237,12 @@ def sampled_softmax_tangent(
     item_embedding : float array (items + 1, H)
     item_dot : RowGradient
         Speed of the item rows that move.
-    positives, shared_negatives, second_domain_start
+    positives, shared_negatives, domain_starts
         As for `sampled_softmax`.
     """
     n_tokens = len(features)
     d_features_dot = np.empty_like(features)
-    for negatives, tokens in _by_domain(positives, shared_negatives, second_domain_start):
+    for negatives, tokens in _by_domain(positives, shared_negatives, domain_starts):
         f, f_dot, targets = features[tokens], features_dot[tokens], positives[tokens]
         e_positive, e_negative = item_embedding[targets], item_embedding[negatives]
         e_positive_dot, e_negative_dot = item_dot.take(targets), item_dot.take(negatives)
@@ -262,12 +262,12 @@ def sampled_softmax_tangent(
 
 
 def _by_domain(
-    positives: RowArray, shared_negatives: tuple[RowArray, RowArray], second_domain_start: int
+    positives: RowArray, shared_negatives: Sequence[RowArray], domain_starts: Sequence[int]
 ) -> Iterator[tuple[RowArray, RowArray]]:
     """Negatives of each domain, and the tokens whose next item is of it; no domain without tokens."""
-    in_second = positives >= second_domain_start
-    for negatives, chosen in zip(shared_negatives, (~in_second, in_second), strict=True):
-        tokens = np.flatnonzero(chosen)
+    domains = np.searchsorted(domain_starts, positives, side="right") - 1
+    for domain, negatives in enumerate(shared_negatives):
+        tokens = np.flatnonzero(domains == domain)
         if len(tokens):
             yield negatives, tokens
 

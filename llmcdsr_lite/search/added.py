@@ -14,7 +14,7 @@ from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
 from llmcdsr_lite.search.rescoring import best_with_bonuses
 
-Domains = tuple[Domain, Domain]
+Domains = tuple[Domain, ...]
 
 
 class AddedSearch:
@@ -24,7 +24,7 @@ class AddedSearch:
     ----------
     base : Search
         Over the old rows.
-    before, after : tuple of two Domain
+    before, after : tuple of Domain
         The domains then and now: every one begins with its old items, in their order.
     item_vectors : float32 array (items + 1, H)
         Of all items.
@@ -37,7 +37,9 @@ class AddedSearch:
         self.base = base
         self.before = before
         self._after = after
-        self._shift = after[1].start - before[1].start  # of the rows of the second domain
+        self._moved = np.array([new.start - old.start for old, new in zip(before, after, strict=True)])
+        self._old_stops = np.array([domain.stop for domain in before])
+        self._starts = [[domain.start for domain in domains] for domains in (before, after)]
         self._added = np.concatenate(
             [np.arange(new.start + old.n_items, new.stop) for old, new in zip(before, after, strict=True)]
         )
@@ -57,8 +59,8 @@ class AddedSearch:
         if bonuses is not None and any(bonus is not None for bonus in bonuses):
             if allowed is not None:
                 return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
-            second = self._after[1].start
-            ranges = [(start, second), (second, stop)] if start < second < stop else [(start, stop)]
+            ranges = [(max(start, d.start), min(stop, d.stop)) for d in self._after]
+            ranges = [(first, last) for first, last in ranges if first < last]
             found = [self.search(users, k, *within, blocked, None)[0] for within in ranges]
             return best_with_bonuses(
                 self._exact.item_vectors,
@@ -74,7 +76,7 @@ class AddedSearch:
         old_allowed = None if allowed is None else self._old(allowed)
         within = self._old_place(start), self._old_place(stop)
         rows, scores = self.base.search(users, k, *within, old_blocked, old_allowed)
-        rows = rows + self._shift * (rows >= self.before[1].start)
+        rows = rows + np.where(rows > 0, self._moved[self._domain_of(rows, self._starts[0])], 0)
         added = self._added if allowed is None else self._added[np.isin(self._added, allowed)]
         more_rows, more_scores = self._exact.search(users, k, start, stop, blocked, added)
         all_rows = np.concatenate([rows, more_rows], axis=1)  # (n, 2 k)
@@ -85,17 +87,19 @@ class AddedSearch:
 
     def _old(self, rows: Rows) -> Rows:
         """Rows of the old catalogue, of those that it had; in the same order."""
-        second = rows >= self._after[1].start
-        old = rows - self._shift * second
-        had = np.where(second, old < self.before[1].stop, old < self.before[0].stop)
-        found: Rows = old[had]
+        domains = self._domain_of(rows, self._starts[1])
+        old = rows - self._moved[domains]
+        found: Rows = old[old < self._old_stops[domains]]
         return found
 
     def _old_place(self, bound: int) -> int:
         """The bound of a range of rows in the old catalogue."""
-        if bound < self._after[1].start:
-            return min(bound, self.before[0].stop)
-        return min(bound - self._shift, self.before[1].stop)
+        domain = int(self._domain_of(np.array(bound), self._starts[1]))
+        return int(min(bound - self._moved[domain], self._old_stops[domain]))
+
+    @staticmethod
+    def _domain_of(rows: Rows, starts: list[int]) -> Rows:
+        return np.maximum(np.searchsorted(starts, rows, side="right") - 1, 0)
 
 
 def beside(

@@ -16,29 +16,26 @@ _MOST = 1 << 29  # whole numbers added to a scan's scores; sums of two stay with
 
 @dataclass(frozen=True, eq=False)
 class SparseBonus:
-    """Amounts for few items, and one for all items from a row on.
+    """Amounts for few items, and others for whole domains.
 
     Parameters
     ----------
     rows : int64 array (m,)
         Item rows, sorted and distinct.
     amounts : float32 array (m,)
-    shift_from : int
-        First row of the second domain.
-    shift : float
-        Added to every item from there on.
+    shifts : tuple of (int, int, float)
+        Added to every item of the rows ``start <= row < stop``; those of two do not overlap.
     """
 
     rows: Rows
     amounts: npt.NDArray[np.float32]
-    shift_from: int = 0
-    shift: float = 0.0
+    shifts: tuple[tuple[int, int, float], ...] = ()
 
     def of(self, rows: Rows) -> npt.NDArray[np.float64]:
         """What is added to the scores of some rows (n,)."""
         added: npt.NDArray[np.float64] = np.zeros(len(rows))
-        if self.shift:
-            added[rows >= self.shift_from] = self.shift
+        for first, last, shift in self.shifts:
+            added[(rows >= first) & (rows < last)] = shift
         if len(self.rows):
             places = self.rows.searchsorted(rows)
             places[places == len(self.rows)] = 0
@@ -48,15 +45,16 @@ class SparseBonus:
     @property
     def largest(self) -> float:
         """No score changes by more."""
-        return float(np.abs(self.amounts).max(initial=0.0)) + abs(self.shift)
+        shift = max((abs(shift) for _, _, shift in self.shifts), default=0.0)
+        return float(np.abs(self.amounts).max(initial=0.0)) + shift
 
     def add(self, scores: npt.NDArray[Any], start: int, stop: int, candidates: Rows | None = None) -> None:
         """Add to float scores (m,) of the rows ``start <= row < stop``, or of the candidates, in place."""
         if candidates is not None:
             scores += self.of(candidates).astype(scores.dtype)
             return
-        if self.shift:
-            scores[max(self.shift_from - start, 0) :] += scores.dtype.type(self.shift)
+        for first, last, shift in self.shifts:
+            scores[max(first - start, 0) : max(last - start, 0)] += scores.dtype.type(shift)
         rows, amounts = self._within(start, stop)
         scores[rows - start] += amounts
 
@@ -64,8 +62,8 @@ class SparseBonus:
         """Add to scores in whole units, in place; how far the sums can be off, infinite beyond 32 bits."""
         if not self.largest < _MOST * unit:
             return np.inf
-        if self.shift:
-            scores[max(self.shift_from - start, 0) :] += np.int32(_whole(self.shift, unit))
+        for first, last, shift in self.shifts:
+            scores[max(first - start, 0) : max(last - start, 0)] += np.int32(_whole(shift, unit))
         rows, amounts = self._within(start, stop)
         scores[rows - start] += _whole(amounts, unit).astype(np.int32)
         return 1 + _ROUNDING * self.largest / unit  # of the whole numbers, of the sum to float32

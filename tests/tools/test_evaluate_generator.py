@@ -19,7 +19,7 @@ from llmcdsr_tools.evaluate_generator import (
 )
 from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.neighbours import neighbour_names
-from llmcdsr_tools.single_domain import SingleDomainHistory, single_domain_histories
+from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 
 N_A, N_B = 60, 80
 PER_NAME, N_ITEMS = 3, 12
@@ -81,7 +81,7 @@ def in_turns(lists: list[list[int]]) -> list[int]:
     return found
 
 
-def share(history: SingleDomainHistory, found: list[int], k: int) -> float:
+def share(history: ColdHistory, found: list[int], k: int) -> float:
     hidden = set(history.hidden.tolist())
     return len(hidden & set(found[:k])) / len(hidden)
 
@@ -97,7 +97,7 @@ def test_recall_is_that_of_the_loops(dataset: Dataset, matrix: Path, tmp_path: P
     results = evaluate_generator(tmp_path / "dataset", matrix, n_neighbors=5, n_names=6)
     text = np.load(matrix).astype(np.float64)
     name = ("food", "kitchen")[domain]
-    histories = [h for h in single_domain_histories(dataset, "valid") if h.domain == domain]
+    histories = [h for h in cold_histories(dataset, "valid") if h.domain == domain]
     assert len(histories) > 20
     counts = np.bincount(dataset.train.rows, minlength=len(text) + 1)
     rows = range(1, N_A + 1) if domain == 0 else range(N_A + 1, N_A + N_B + 1)
@@ -152,7 +152,7 @@ def test_a_names_file_is_measured_beside_the_others_on_its_users(
     dataset: Dataset, matrix: Path, tmp_path: Path
 ) -> None:
     encoder = write_encoder(tmp_path / "encoder", make_tiny_model())
-    histories = [h for h in single_domain_histories(dataset, "valid") if h.domain == 1][:7]
+    histories = [h for h in cold_histories(dataset, "valid") if h.domain == 1][:7]
     texts = make_texts(7 * 5)
     written = [tuple(dict.fromkeys(texts[5 * i : 5 * i + 5])) for i in range(7)]
     names = tmp_path / "names.jsonl"

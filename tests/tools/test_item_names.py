@@ -20,7 +20,7 @@ from llmcdsr_tools.generate.prompts import PromptSettings
 from llmcdsr_tools.generate.stage import GenerateSettings, generate
 from llmcdsr_tools.item_names import embed_item_names, load_item_names
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
-from llmcdsr_tools.single_domain import question_of_items, single_domain_histories
+from llmcdsr_tools.cold_histories import question_of_items, cold_histories
 
 pytest.importorskip("openai")
 
@@ -60,7 +60,7 @@ def test_items_share_a_question_by_the_words_of_their_titles(dataset: Dataset) -
             assert titles[first - 1].split(",")[0].split(" cm")[0].rstrip("0123456789 ") == (
                 titles[row - 1].split(",")[0].split(" cm")[0].rstrip("0123456789 ")
             )
-    histories = single_domain_histories(dataset, "items")
+    histories = cold_histories(dataset, "items")
     assert len(histories) == 2 + 10 + 1
     assert [h.rows.tolist() for h in histories] == [[row] for row in np.unique(shared[1:]).tolist()]
     assert [h.domain for h in histories] == [int(h.rows[0] <= N_A) for h in histories]

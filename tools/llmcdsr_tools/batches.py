@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +56,8 @@ class TrainingSequences:
 
     @classmethod
     def overlapped(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:
-        """Those of users with items of both domains."""
-        users = np.flatnonzero(user_domains(histories, catalogue) == 2)
+        """Those of users with items of several domains."""
+        users = histories.overlapped(catalogue)
         inputs = np.minimum(histories.lengths[users] - 1, max_length)
         return cls(*_with_next(histories), histories.offsets[users + 1] - 1 - inputs, inputs, max_length)
 
@@ -64,23 +65,23 @@ class TrainingSequences:
     def cold(cls, histories: Histories, catalogue: Catalogue, max_length: int) -> TrainingSequences:
         """The cold cross-domain form of overlapped users: one domain hidden, its items to be predicted.
 
-        A user gives two sequences, one for each hidden domain: the items of the other domain, and for each
-        of them the next item of the hidden one, up to the last that has any.
+        A user gives a sequence for each hidden domain: the items of the others, and for each of them the next
+        item of the hidden one, up to the last that has any.
         """
         rows = histories.rows.astype(np.int64)
         user = np.repeat(np.arange(len(histories)), histories.lengths)  # of every interaction
-        in_second = rows >= catalogue.domains[1].start
+        domains = catalogue.domain_indices(rows)
         parts = []
-        for hidden in (False, True):
-            shown = np.flatnonzero(in_second != hidden)
-            places = np.append(np.flatnonzero(in_second == hidden), len(rows))
+        for hidden in range(len(catalogue.domains)):
+            shown = np.flatnonzero(domains != hidden)
+            places = np.append(np.flatnonzero(domains == hidden), len(rows))
             following = places[np.searchsorted(places, shown)]  # len(rows): nothing follows
             kept = np.append(user, -1)[following] == user[shown]
             inputs, targets = rows[shown[kept]], rows[following[kept]]
             lengths = np.bincount(user[shown[kept]], minlength=len(histories))
             ends, cut = np.cumsum(lengths), np.minimum(lengths, max_length)
             parts.append(cls(inputs, targets, (ends - cut)[cut > 0], cut[cut > 0], max_length))
-        return parts[0].joined(parts[1])
+        return reduce(cls.joined, parts)
 
     def joined(self, others: TrainingSequences) -> TrainingSequences:
         """These sequences, then the others."""
@@ -134,30 +135,22 @@ def epoch_batches(
 
 def same_domain_negatives(targets: RowArray, catalogue: Catalogue, rng: np.random.Generator) -> RowArray:
     """One item of the same domain for every target, uniform over the domain: (tokens,)."""
-    first, second = catalogue.domains
-    in_second = targets >= second.start
-    sizes = np.where(in_second, second.n_items, first.n_items)
-    starts = np.where(in_second, second.start, first.start)
-    return starts + (rng.random(len(targets)) * sizes).astype(np.int64)
+    domains = catalogue.domain_indices(targets)
+    starts = np.array([domain.start for domain in catalogue.domains])[domains]
+    sizes = np.array([domain.n_items for domain in catalogue.domains])[domains]
+    found: RowArray = starts + (rng.random(len(targets)) * sizes).astype(np.int64)
+    return found
 
 
-def shared_negatives(catalogue: Catalogue, n: int, rng: np.random.Generator) -> tuple[RowArray, RowArray]:
-    """Draw `n` distinct items of each domain, all of them where it has no more: two arrays (<= n,)."""
-    first, second = (
+def shared_negatives(catalogue: Catalogue, n: int, rng: np.random.Generator) -> list[RowArray]:
+    """Draw `n` distinct items of each domain, all of them where it has no more: arrays (<= n,)."""
+    return [
         d.start + rng.choice(d.n_items, min(n, d.n_items), replace=False, shuffle=False)
         for d in catalogue.domains
-    )
-    return first, second
+    ]
 
 
 def _with_next(histories: Histories) -> tuple[RowArray, RowArray]:
     """Item rows of all histories, and the row after each (of no meaning at the end of a history)."""
     rows = histories.rows.astype(np.int64)
     return rows, np.append(rows[1:], 0)
-
-
-def user_domains(histories: Histories, catalogue: Catalogue) -> RowArray:
-    """For every user (users,): 0 or 1 for the one domain of all items, 2 for both, -1 without items."""
-    n_second = histories.count_from(catalogue.domains[1].start)
-    n = histories.lengths
-    return np.select([n == 0, n_second == 0, n_second == n], [-1, 0, 1], 2)

@@ -77,7 +77,7 @@ def save_model(
     description: dict[str, Any],
     poolers: FloatArray | None = None,
 ) -> None:
-    """Write a model and what is to be known of it; with the poolers (2, H) of its recall network."""
+    """Write a model and what is to be known of it; with the poolers (domains, H) of its recall network."""
     arrays = {"item_embedding": parameters.item_embedding, "dense": parameters.dense}
     if poolers is not None:
         arrays["poolers"] = poolers

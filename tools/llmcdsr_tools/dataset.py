@@ -12,7 +12,7 @@ train_users.json   JSON array of the user ids
 valid_*, test_*    the same three files for the held-out users; their last item is the target
 ================== ==========================================================================
 
-Item rows: 0 is padding and never occurs, domain A is 1..|A|, domain B is |A|+1..|A|+|B|.
+Item rows: 0 is padding and never occurs, the first domain begins at 1, each other one after the one before.
 """
 
 from __future__ import annotations
@@ -93,21 +93,28 @@ class Histories:
         """Length of every history (users,)."""
         return np.diff(self.offsets)
 
-    def count_from(self, row: int) -> npt.NDArray[np.int64]:
-        """Items of every history whose row is `row` or a later one (users,).
-
-        With the first row of domain B these are the items of B.
-        """
-        # prefix sums rather than reduceat: they are right for empty histories too
-        upto = np.zeros(len(self.rows) + 1, dtype=np.int64)
-        np.cumsum(self.rows >= row, out=upto[1:])
-        counts: npt.NDArray[np.int64] = upto[self.offsets[1:]] - upto[self.offsets[:-1]]
+    def counts(self, catalogue: Catalogue) -> npt.NDArray[np.int64]:
+        """Items of every history in each domain (users, domains)."""
+        counts = np.zeros((len(self), len(catalogue.domains)), dtype=np.int64)
+        for number, domain in enumerate(catalogue.domains):
+            # prefix sums rather than reduceat: they are right for empty histories too
+            upto = np.zeros(len(self.rows) + 1, dtype=np.int64)
+            np.cumsum((self.rows >= domain.start) & (self.rows < domain.stop), out=upto[1:])
+            counts[:, number] = upto[self.offsets[1:]] - upto[self.offsets[:-1]]
         return counts
+
+    def has_domains(self, catalogue: Catalogue) -> npt.NDArray[np.bool_]:
+        """Whether every history has items of each domain (users, domains)."""
+        return self.counts(catalogue) > 0
+
+    def overlapped(self, catalogue: Catalogue) -> npt.NDArray[np.int64]:
+        """Users with items of more than one domain."""
+        return np.flatnonzero(self.has_domains(catalogue).sum(axis=1) > 1)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A catalogue of two domains and the histories of the three splits."""
+    """A catalogue and the histories of the three splits."""
 
     catalogue: Catalogue
     train: Histories
@@ -121,42 +128,43 @@ class Dataset:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split."""
+    """Counts of one split.
 
-    users_a: int
-    users_b: int
+    Parameters
+    ----------
+    users, users_overlapped : int
+        All, and those with items of more than one domain.
+    users_of_one : tuple of int
+        Users with items of each domain alone.
+    interactions : int
+    interactions_of : tuple of int
+        Of each domain.
+    length_min, length_median, length_mean, length_max
+        Of the histories.
+    """
+
+    users: int
+    users_of_one: tuple[int, ...]
     users_overlapped: int
     interactions: int
-    interactions_a: int
-    interactions_b: int
+    interactions_of: tuple[int, ...]
     length_min: int
     length_median: float
     length_mean: float
     length_max: int
 
-    @property
-    def users(self) -> int:
-        """All users of the split."""
-        return self.users_a + self.users_b + self.users_overlapped
-
 
 def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
     """Count users by kind, interactions by domain and lengths."""
-    n = len(histories)
-    if n == 0:
-        return SplitSummary(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
-    lengths = histories.lengths
-    n_b = histories.count_from(catalogue.domains[1].start)
-    only_a = int(np.count_nonzero((n_b == 0) & (lengths > 0)))
-    only_b = int(np.count_nonzero((n_b == lengths) & (lengths > 0)))
-    total_b = int(n_b.sum())
+    lengths = histories.lengths if len(histories) else np.zeros(1, dtype=np.int64)
+    counts = histories.counts(catalogue)  # (users, domains)
+    of_one = (counts > 0).sum(axis=1) == 1
     return SplitSummary(
-        users_a=only_a,
-        users_b=only_b,
-        users_overlapped=n - only_a - only_b,
+        users=len(histories),
+        users_of_one=tuple(((counts > 0) & of_one[:, None]).sum(axis=0).tolist()),
+        users_overlapped=int(((counts > 0).sum(axis=1) > 1).sum()),
         interactions=len(histories.rows),
-        interactions_a=len(histories.rows) - total_b,
-        interactions_b=total_b,
+        interactions_of=tuple(counts.sum(axis=0).tolist()),
         length_min=int(lengths.min()),
         length_median=float(np.median(lengths)),
         length_mean=float(lengths.mean()),
@@ -229,16 +237,16 @@ def load_dataset(folder: Path) -> Dataset:
             f"this version reads up to {FORMAT_VERSION}"
         )
     try:
-        (name_a, size_a), (name_b, size_b) = ((d["name"], d["items"]) for d in header["domains"])
-        if [type(v) for v in (name_a, size_a, name_b, size_b)] != [str, int, str, int]:
+        names, sizes = zip(*((d["name"], d["items"]) for d in header["domains"]), strict=True)
+        if {*map(type, names)} != {str} or {*map(type, sizes)} != {int}:
             raise TypeError("a name is text, a number of items is a number")
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{folder / 'dataset.json'}: field 'domains' must list two domains with name and items"
+            f"{folder / 'dataset.json'}: field 'domains' must list domains with name and items"
         ) from None
     ids, titles = _read_strings(folder / "item_ids.json"), _read_strings(folder / "item_titles.json")
     try:
-        catalogue = Catalogue.from_sizes(ids, titles, (name_a, name_b), (size_a, size_b))
+        catalogue = Catalogue.from_sizes(ids, titles, names, sizes)
         _ = catalogue.row_of_id  # refuses ids that occur twice
     except DataError as error:
         raise DataError(f"{folder}: dataset.json, item_ids.json and item_titles.json: {error}") from None

@@ -31,7 +31,7 @@ def n_untitled(catalogue: Catalogue, domain: Domain) -> int:
 def format_summary(dataset: Dataset) -> str:
     """Readable summary: items by domain; users by kind, interactions and lengths by split; density."""
     catalogue = dataset.catalogue
-    name_a, name_b = (d.name for d in catalogue.domains)
+    names = list(enumerate(domain.name for domain in catalogue.domains))
     of = [summarize(dataset.split(split), catalogue) for split in SPLITS]
     items = [
         ("items", "all", "untitled"),
@@ -40,12 +40,10 @@ def format_summary(dataset: Dataset) -> str:
     splits = [
         ("", *SPLITS),
         ("users", *(f"{s.users:,}" for s in of)),
-        (f"  {name_a} only", *(f"{s.users_a:,}" for s in of)),
-        (f"  {name_b} only", *(f"{s.users_b:,}" for s in of)),
+        *((f"  {name} only", *(f"{s.users_of_one[i]:,}" for s in of)) for i, name in names),
         ("  overlapped", *(f"{s.users_overlapped:,}" for s in of)),
         ("interactions", *(f"{s.interactions:,}" for s in of)),
-        (f"  {name_a}", *(f"{s.interactions_a:,}" for s in of)),
-        (f"  {name_b}", *(f"{s.interactions_b:,}" for s in of)),
+        *((f"  {name}", *(f"{s.interactions_of[i]:,}" for s in of)) for i, name in names),
         ("history length", "", "", ""),
         ("  shortest", *(f"{s.length_min:,}" for s in of)),
         ("  median", *(f"{s.length_median:g}" for s in of)),

@@ -7,11 +7,11 @@ text        float32 (texts, E)   embeddings of the distinct names
 index       int64 (names,)       row of `text` for each name of all users, one user after the other
 offsets     int64 (users + 1,)   the names of entry u are ``index[offsets[u]:offsets[u + 1]]``
 users       int64 (users,)       row of the user in the train split, rising
-domains     int64 (users,)       domain that the names are of: 0 for A, 1 for B
+domains     int64 (users,)       index of the domain that the names are of
 description uint8                JSON: format, version, and hash of the train users that `users` means
 =========== ==================== ====================================================================
 
-A user with names of both domains has two entries, A first.
+A user with names of several domains has an entry for each, in the order of the domains.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class EmbedNamesResult:
     ----------
     output : Path
     n_users : int
-        Entries: users, or users with names of both domains twice.
+        Entries: a user with names of several domains counts for each.
     n_names, n_distinct : int
         Names of all users, and how many different ones.
     n_encoded : int
@@ -218,7 +218,7 @@ def load_embedded_names(path: Path, dataset: Dataset) -> EmbeddedNames:
         raise DataError(
             f"{path}: made for other train users than those of the data set; embed the names again"
         )
-    problem = _problem(found, len(dataset.train))
+    problem = _problem(found, len(dataset.train), len(dataset.catalogue.domains))
     if problem:
         raise DataError(f"{path}: {problem}")
     return found
@@ -253,7 +253,7 @@ def _hash_users(data: Dataset) -> str:
     return hashlib.sha256(json.dumps(list(data.train.users)).encode()).hexdigest()
 
 
-def _problem(found: EmbeddedNames, n_users: int) -> str | None:
+def _problem(found: EmbeddedNames, n_users: int, n_domains: int) -> str | None:
     """What does not add up, if anything."""
     for name, array in vars(found).items():
         wanted = (np.float32, 2) if name == "text" else (np.int64, 1)
@@ -267,7 +267,7 @@ def _problem(found: EmbeddedNames, n_users: int) -> str | None:
     for name, array, stop in (
         ("index", found.index, len(found.text)),
         ("users", users, n_users),
-        ("domains", found.domains, 2),
+        ("domains", found.domains, n_domains),
     ):
         if len(array) and not (array.min() >= 0 and array.max() < stop):
             return f"array {name!r} runs from {array.min()} to {array.max()}, expected 0 to {stop - 1}"

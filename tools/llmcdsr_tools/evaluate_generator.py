@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.reference.recall_network import recall, unit_rows
+from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset
 from llmcdsr_tools.embed_names import embed_texts
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.neighbours import GENERATOR, N_NAMES, N_NEIGHBORS, neighbour_names
-from llmcdsr_tools.single_domain import SingleDomainHistory, single_domain_histories
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
 ITEMS_PER_NAME = 10
@@ -122,7 +122,7 @@ def evaluate_generator(
         raise UsageError("split is 'train', expected 'valid' or 'test': no domain is hidden in train")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
     text = unit_rows(load_text_embeddings(titles, len(data.catalogue)))  # (items, E)
-    histories = single_domain_histories(data, split)
+    histories = cold_histories(data, split)
     generated = {} if names is None else _of_file(names, data, histories)
 
     def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -130,7 +130,7 @@ def evaluate_generator(
 
     rng = np.random.default_rng(seed)
     results = []
-    for domain in (0, 1):
+    for domain in range(len(data.catalogue.domains)):
         chosen = [h for h in histories if h.domain == domain]
         if names is not None:
             chosen = [h for h in chosen if (h.user, domain) in generated]
@@ -189,7 +189,7 @@ class _Lookup:
         """The items with most interactions, ties by row."""
         return [self._domain.start + np.argsort(-self._counts, kind="stable")[:N_ITEMS]] * n_users
 
-    def centroid(self, histories: Sequence[SingleDomainHistory]) -> Iterable[Rows]:
+    def centroid(self, histories: Sequence[ColdHistory]) -> Iterable[Rows]:
         """Items most similar to the mean of the user's own titles."""
         means = np.array([self._text[h.rows - 1].mean(axis=0) for h in histories])
         return self._domain.start + self._similar(means, N_ITEMS)
@@ -247,7 +247,7 @@ def format_generator_results(results: Sequence[GeneratorRecall]) -> str:
 
 
 def _of_file(
-    path: Path, data: Dataset, histories: Sequence[SingleDomainHistory]
+    path: Path, data: Dataset, histories: Sequence[ColdHistory]
 ) -> dict[tuple[str, int], tuple[str, tuple[str, ...]]]:
     """Generator and names by user and hidden domain."""
     known = {(h.user, h.domain) for h in histories}
@@ -268,7 +268,7 @@ def _measure(
     generator: str,
     domain: str,
     n_names: float,
-    histories: Sequence[SingleDomainHistory],
+    histories: Sequence[ColdHistory],
     found: Sequence[Rows],
 ) -> GeneratorRecall:
     hidden = [np.unique(h.hidden) for h in histories]

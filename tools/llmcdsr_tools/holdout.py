@@ -73,9 +73,9 @@ def hold_out(data: Dataset, share: float, seed: int) -> HeldOut:
     new_row[kept] = np.arange(1, len(kept) + 1)
     titles = [data.catalogue.titles[row - 1] for row in kept.tolist()]
     ids = [data.catalogue.ids[row - 1] for row in kept.tolist()]
-    a, b = data.catalogue.domains
-    n_a = int(np.count_nonzero(kept < b.start))
-    catalogue = Catalogue.from_sizes(ids, titles, (a.name, b.name), (n_a, len(kept) - n_a))
+    domains = data.catalogue.domains
+    sizes = np.bincount(data.catalogue.domain_indices(kept), minlength=len(domains)).tolist()
+    catalogue = Catalogue.from_sizes(ids, titles, [domain.name for domain in domains], sizes)
     splits = {name: _without(getattr(data, name), new_row) for name in ("train", "valid", "test")}
     return HeldOut(rows, kept, replace(data, catalogue=catalogue, **splits))
 

@@ -105,11 +105,12 @@ def index(
     backend = NumpyBackend(found.parameters)
     users = np.concatenate([backend.represent(sample[i : i + _BATCH]) for i in range(0, len(sample), _BATCH)])
     domains = found.catalogue.domains
-    items = trial.run("items", found.item_vectors, domains, [users, users], sample)
-    items = trial.together("items", items, found.item_vectors, domains, users, sample)
+    items = trial.run("items", found.item_vectors, domains, [users] * len(domains), sample)
+    if len(domains) > 1:
+        items = trial.together("items", items, found.item_vectors, domains, users, sample)
     recall = None
     if found.recall is not None:
-        directions = [_directions(found, found.recall, n, sample) for n in (0, 1)]
+        directions = [_directions(found, found.recall, n, sample) for n in range(len(domains))]
         vectors = np.asarray(found.recall.items, dtype=np.float32)
         recall = trial.run("recall", vectors, domains, directions, None)
     save_bundle(replace(found, index=BundleIndex(items, recall)), card, target, overwrite=overwrite)
@@ -117,15 +118,18 @@ def index(
 
 
 def draw_histories(bundle: Bundle, n: int, rng: np.random.Generator) -> list[Rows]:
-    """Draw histories: items of the one domain, of the other or of both, as popular as in training.
+    """Draw histories: items of each domain in turn, then of all, as popular as in training.
 
     They have no order and no taste: what searches for real users find may differ a little.
     """
-    a, b = bundle.catalogue.domains
+    domains = bundle.catalogue.domains
+    ranges = [(domain.start, domain.stop) for domain in domains]
+    if len(domains) > 1:
+        ranges.append((1, domains[-1].stop))
     cumulated = np.cumsum(bundle.item_counts + 1)  # row 0 is below every start
     histories = []
     for user in range(n):
-        start, stop = ((a.start, a.stop), (b.start, b.stop), (a.start, b.stop))[user % 3]
+        start, stop = ranges[user % len(ranges)]
         length = int(rng.integers(1, bundle.parameters.config.max_length + 1))
         places = rng.integers(cumulated[start - 1], cumulated[stop - 1], length)
         histories.append(np.searchsorted(cumulated, places, side="right"))
@@ -149,9 +153,10 @@ def _known_histories(bundle: Bundle, path: Path, n: int) -> list[Rows]:
 
 
 def _directions(bundle: Bundle, network: RecallNetwork, domain: int, sample: Histories) -> Vectors:
-    """What the histories' items of the other domain say of this one (n, H'), for those that say something."""
-    other = bundle.catalogue.domains[1 - domain]
-    names = [network.said(rows[(rows >= other.start) & (rows < other.stop)]) for rows in sample]
+    """What the histories' items of other domains say of this one (n, H'), for those that say something."""
+    catalogue = bundle.catalogue
+    others = [rows[catalogue.domain_indices(rows) != domain] for rows in sample]
+    names = [network.said(rows, domain, catalogue) for rows in others]
     names = [vectors for vectors in names if len(vectors)]
     weigh = bundle.mix[domain].source == "titles"
     if not names:

@@ -1,8 +1,8 @@
 """Names for items: what a language model wrote for each item, as one vector that the item says.
 
-A file ``.npz`` (no pickle): ``vectors`` float32 (items + 1, E), the mean of the embeddings of an item's
-names, zero for items without any and in row 0; ``description``, JSON with the format and the hash of the
-item ids that the rows are of.
+A file ``.npz`` (no pickle): ``vectors`` float32 (domains - 1, items + 1, E), the mean of the embeddings of an
+item's names of each other domain, in their order, zero for items without any and in row 0; ``description``,
+JSON with the format and the hash of the item ids that the rows are of.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.recall import slot
+from llmcdsr_tools.cold_histories import question_of_items
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import embed_texts
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.single_domain import question_of_items
 
 FORMAT = "llmcdsr-item-names"
 FORMAT_VERSION = 1
@@ -59,33 +60,37 @@ def embed_item_names(
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
-    rows, entries = [], []
+    catalogue = data.catalogue
+    domain_names = [domain.name for domain in catalogue.domains]
+    places, entries = [], []
     for record in read_names(names):
-        row = data.catalogue.row_of_id.get(record.user)
+        row = catalogue.row_of_id.get(record.user)
         if row is None:
             raise DataError(f"{names}: {record.user!r} is no item of the data set")
-        other = data.catalogue.domains[int(row < data.catalogue.domains[1].start)].name
-        if record.domain != other:
-            raise DataError(f"{names}: item {record.user!r}: names of {record.domain!r}, expected {other!r}")
-        rows.append(row)
+        own = catalogue.domain_of_row(row).name
+        if record.domain not in domain_names or record.domain == own:
+            expected = " or ".join(repr(name) for name in domain_names if name != own)
+            raise DataError(f"{names}: item {record.user!r}: names of {record.domain!r}, expected {expected}")
+        places.append((slot(domain_names.index(own), domain_names.index(record.domain)), row))
         entries.append(record.names)
     distinct = sorted({name for found in entries for name in found})
     text, _ = embed_texts(distinct, data, encoder=encoder, titles=titles, threads=threads, progress=progress)
     place = {name: i for i, name in enumerate(distinct)}
-    of_question = np.zeros((len(data.catalogue) + 1, text.shape[1]), dtype=np.float32)
-    for row, found in zip(rows, entries, strict=True):
-        of_question[row] = text[[place[name] for name in found]].mean(axis=0)
-    vectors = of_question[question_of_items(data)]
+    shape = (len(domain_names) - 1, len(catalogue) + 1, text.shape[1])
+    of_question = np.zeros(shape, dtype=np.float32)
+    for where, found in zip(places, entries, strict=True):
+        of_question[where] = text[[place[name] for name in found]].mean(axis=0)
+    vectors = of_question[:, question_of_items(data)]
     description = {"format": FORMAT, "format_version": FORMAT_VERSION, "items": _hash_items(data)}
     described = np.frombuffer(json.dumps(description, sort_keys=True).encode(), dtype=np.uint8)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, vectors=vectors, description=described)
-    return int(np.count_nonzero(vectors.any(axis=1))), len(distinct)
+    return int(np.count_nonzero(vectors.any(axis=(0, 2)))), len(distinct)
 
 
 def load_item_names(path: Path, data: Dataset) -> npt.NDArray[np.float32]:
-    """Vectors (items + 1, E) that `embed_item_names` wrote.
+    """Vectors (domains - 1, items + 1, E) that `embed_item_names` wrote.
 
     Raises
     ------
@@ -104,11 +109,13 @@ def load_item_names(path: Path, data: Dataset) -> npt.NDArray[np.float32]:
         raise DataError(f"{path}: not a file of names of items: {error}") from None
     if description.get("items") != _hash_items(data):
         raise DataError(f"{path}: made for other items than those of the data set; embed the names again")
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(data.catalogue) + 1:
+    expected = (len(data.catalogue.domains) - 1, len(data.catalogue) + 1)
+    if vectors.dtype != np.float32 or vectors.ndim != 3 or vectors.shape[:2] != expected:
         raise DataError(
-            f"{path}: {vectors.dtype} array of shape {vectors.shape}, expected float32, a row an item"
+            f"{path}: {vectors.dtype} array of shape {vectors.shape}, expected float32 ({expected[0]}, "
+            f"{expected[1]}, values): other domains, items + 1"
         )
-    if vectors[0].any() or not np.isfinite(vectors).all():
+    if vectors[:, 0].any() or not np.isfinite(vectors).all():
         raise DataError(f"{path}: holds a value that is not finite, or a row 0 that is not zero")
     return vectors
 

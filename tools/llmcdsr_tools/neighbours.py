@@ -1,9 +1,10 @@
-"""Generator without a language model: the titles that similar overlapped users have in the other domain.
+"""Generator without a language model: the titles that similar users have in a domain that a user lacks.
 
-For a user with history in one domain, the most similar overlapped train users are those with the highest
-cosine between the sets of items in that domain, each item weighted by its idf, ``log(users / users that
-have it)``. The score of a title of the other domain is the sum of the similarities of those neighbours
-that have it; the highest are the user's names. It is a baseline to beat and what works offline.
+For a user without items of a domain, the neighbours are the train users with items of it and of others that
+have the highest cosine between the sets of items in those others, each item weighted by its idf,
+``log(users / users that have it)``. The score of a title of the domain is the sum of the similarities of
+those neighbours that have it; the highest are the user's names. It is a baseline to beat and what works
+offline.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_tools.cold_histories import cold_histories
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.names import GeneratedNames, write_names
-from llmcdsr_tools.single_domain import domains_of_users, single_domain_histories
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -43,7 +44,7 @@ class NeighboursResult:
     n_users : int
         Users with names.
     n_without : int
-        Single-domain users that share no item with an overlapped user, and so have none.
+        Users that share no item with a possible neighbour, and so have none.
     n_names : int
         Names of all users.
     """
@@ -63,7 +64,7 @@ def neighbours(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> NeighboursResult:
-    """Write the names of every single-domain train user.
+    """Write names for every train user of each domain that the user has no item of.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def neighbours(
     output : Path
         The names file.
     n_neighbors : int
-        Overlapped users that a user is compared to.
+        Neighbours of a user, at most.
     n_names : int
         Names a user, at most.
     overwrite : bool
@@ -94,9 +95,9 @@ def neighbours(
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
-    single = single_domain_histories(data, "train")
-    names: dict[str, tuple[str, ...]] = {}
-    for domain in (0, 1):
+    single = cold_histories(data, "train")
+    names: dict[tuple[str, int], tuple[str, ...]] = {}
+    for domain in range(len(data.catalogue.domains)):
         wanted = [history for history in single if history.domain == domain]
         generated = neighbour_names(
             data,
@@ -107,14 +108,14 @@ def neighbours(
             n_names=n_names,
         )
         for history, found in zip(wanted, generated, strict=True):
-            names[history.user] = found
+            names[history.user, domain] = found
             if progress is not None and (len(names) % _CHUNK == 0 or len(names) == len(single)):
                 progress(len(names), len(single))
     domains = data.catalogue.domains
     records = [
-        GeneratedNames(history.user, domains[history.domain].name, names[history.user], GENERATOR)
+        GeneratedNames(history.user, domains[history.domain].name, found, GENERATOR)
         for history in single
-        if names[history.user]
+        if (found := names[history.user, history.domain])
     ]
     write_names(output, records)
     total = sum(len(record.names) for record in records)
@@ -135,12 +136,12 @@ def neighbour_names(
     Parameters
     ----------
     dataset : Dataset
-        Its overlapped train users are the neighbours.
+        Of whose train users the neighbours are.
     histories : sequence of n int arrays
-        Item rows. Only those of the other domain count: what a history holds of `domain` is ignored, so
+        Item rows. Only those of other domains count: what a history holds of `domain` is ignored, so
         a user with one domain hidden may be given as is.
-    domain : {0, 1}
-        The domain that the names are of.
+    domain : int
+        Index of the domain that the names are of.
     users : sequence of n str or None
         Whose histories they are: no user is a neighbour of its own. None stands for somebody new.
     n_neighbors, n_names : int
@@ -153,13 +154,15 @@ def neighbour_names(
     Raises
     ------
     UsageError
-        If a number is less than 1, the domain is neither 0 nor 1, or the lengths differ.
+        If a number is less than 1, there is no such domain, or the lengths differ.
     """
     if n_neighbors < 1 or n_names < 1:
         raise UsageError(f"n_neighbors is {n_neighbors} and n_names is {n_names}, expected 1 or more")
-    if domain not in (0, 1) or len(users) != len(histories):
+    n_domains = len(dataset.catalogue.domains)
+    if domain not in range(n_domains) or len(users) != len(histories):
         raise UsageError(
-            f"domain is {domain!r}, expected 0 or 1; {len(histories)} histories of {len(users)} users"
+            f"domain is {domain!r}, expected a number below {n_domains}; {len(histories)} histories of "
+            f"{len(users)} users"
         )
     index = _Index.build(dataset, domain)
     for start in range(0, len(histories), _CHUNK):
@@ -175,7 +178,7 @@ def neighbour_names(
 
 @dataclass(frozen=True)
 class _Index:
-    """The overlapped train users: their items of one domain, and their titles of the other."""
+    """Train users with items of a domain and of others: the items of others, the titles of the domain."""
 
     user_places: dict[str, int]
     idf: npt.NDArray[np.float64]  # (items + 1,), zero for rows of the names' domain
@@ -188,11 +191,12 @@ class _Index:
         catalogue, train = dataset.catalogue, dataset.train
         n_rows = len(catalogue) + 1
         items = _item_sets(list(train), n_rows)  # (users, items + 1)
-        wanted, source = catalogue.domains[domain], catalogue.domains[1 - domain]
+        wanted = catalogue.domains[domain]
         n_users_of_item = np.bincount(items.indices, minlength=n_rows)
         idf = np.log(max(1, len(train)) / np.maximum(n_users_of_item, 1))
-        idf[: source.start] = idf[source.stop :] = 0
-        overlapped = np.flatnonzero(domains_of_users(dataset, train).all(axis=1))
+        idf[0] = idf[wanted.start : wanted.stop] = 0
+        has = train.has_domains(catalogue)
+        overlapped = np.flatnonzero(has[:, domain] & (has.sum(axis=1) > 1))
         items = items[overlapped]
         titles: dict[str, int] = {}
         columns, kept = [], []  # item row -> title, where there is one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -79,8 +79,8 @@ class BinaryCrossEntropy:
 class SampledSoftmax:
     """`losses.sampled_softmax` with the negatives that all targets share."""
 
-    negatives: tuple[RowArray, RowArray]
-    second_domain_start: int
+    negatives: Sequence[RowArray]
+    domain_starts: Sequence[int]
     threads: Executor | None = None
 
     @property
@@ -91,7 +91,7 @@ class SampledSoftmax:
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """See `Objective.loss`."""
         return sampled_softmax(
-            features, item_embedding, targets, self.negatives, self.second_domain_start, self.threads
+            features, item_embedding, targets, self.negatives, self.domain_starts, self.threads
         )
 
     def tangent(
@@ -110,7 +110,7 @@ class SampledSoftmax:
             item_dot,
             targets,
             self.negatives,
-            self.second_domain_start,
+            self.domain_starts,
         )
 
 
@@ -129,7 +129,8 @@ class ObjectiveSource:
         if self.kind == "bce":
             return BinaryCrossEntropy(same_domain_negatives(targets, self.catalogue, self.rng))
         negatives = shared_negatives(self.catalogue, self.n_negatives, self.rng)
-        return SampledSoftmax(negatives, self.catalogue.domains[1].start, self.threads)
+        starts = [domain.start for domain in self.catalogue.domains]
+        return SampledSoftmax(negatives, starts, self.threads)
 
     def like(self, other: Objective) -> Callable[[RowArray], Objective]:
         """Draw so that a second batch and one with objective `other` are one: shared negatives stay."""

@@ -17,6 +17,8 @@ last item to the user representation: the cosine of the two is about 0.7, as aft
 
 from __future__ import annotations
 
+import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,6 @@ from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.export.onnx_graph import build_onnx
 
-DOMAINS = ("a", "b")
 # Levels of clusters, fine to coarse: items in one, and shares of the variance of vectors and of popularity.
 LEVELS = ((10, 0.20, 0.00), (100, 0.15, 0.35), (1000, 0.15, 0.40))
 OWN_VECTOR, OWN_POPULARITY = 0.50, 0.25  # what is left to the item itself
@@ -43,7 +44,7 @@ _CHUNK = 1 << 16  # rows drawn at a time: float64 on the way, float32 in the end
 
 def write_random_bundle(
     folder: Path,
-    n_items: tuple[int, int],
+    n_items: Sequence[int],
     *,
     hidden: int = 64,
     n_blocks: int = 2,
@@ -57,8 +58,8 @@ def write_random_bundle(
     Parameters
     ----------
     folder : Path
-    n_items : tuple of two int
-        Items of domain A and of domain B, which are named "a" and "b"; their ids are ``a0``, ``a1``, ...
+    n_items : sequence of int
+        Items of each domain; the domains are named "a", "b" and so on, their items ``a0``, ``a1``, ...
     hidden, n_blocks, n_heads, max_length : int
     seed : int
     overwrite : bool
@@ -71,8 +72,9 @@ def write_random_bundle(
     DataError
         If the folder is there and must not be overwritten.
     """
-    if min(n_items) < 1:
-        raise UsageError(f"each domain needs an item, found {n_items[0]} and {n_items[1]}")
+    names = string.ascii_lowercase[: len(n_items)]
+    if not 1 <= len(n_items) <= len(string.ascii_lowercase) or min(n_items) < 1:
+        raise UsageError(f"each of 1 to 26 domains needs an item, found {list(n_items)}")
     try:
         config = SASRecConfig(sum(n_items), hidden, n_blocks, n_heads, max_length, dropout=0.0)
     except ValueError as error:
@@ -90,8 +92,8 @@ def write_random_bundle(
     parameters = SASRecParameters(config, vectors, small.dense)
     counts = np.zeros(config.n_items + 1, dtype=np.int64)
     counts[1:] = 1 + MEDIAN_COUNT * np.exp(COUNT_DEVIATION * popularity)
-    ids = [f"{name}{n}" for name, size in zip(DOMAINS, n_items, strict=True) for n in range(size)]
-    catalogue = Catalogue.from_sizes(ids, [f"Item {item_id}" for item_id in ids], DOMAINS, n_items)
+    ids = [f"{name}{n}" for name, size in zip(names, n_items, strict=True) for n in range(size)]
+    catalogue = Catalogue.from_sizes(ids, [f"Item {item_id}" for item_id in ids], list(names), n_items)
     bundle = Bundle(catalogue, parameters, counts, {"random": True, "seed": seed})
     write_bundle(
         bundle,
@@ -103,13 +105,13 @@ def write_random_bundle(
 
 
 def draw_items(
-    n_items: tuple[int, int], hidden: int, rng: np.random.Generator
+    n_items: Sequence[int], hidden: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Item vectors and popularity that lie as trained ones do.
 
     Parameters
     ----------
-    n_items : tuple of two int
+    n_items : sequence of int
     hidden : int
     rng : Generator
 

@@ -23,18 +23,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import FILES, HEADER
 
-BEST = ("best", "best_a", "best_b")
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.jsonl"
 CURVES = "curves.svg"
-BestFor = Literal["mean", "a", "b"]
 Criterion = Literal["ndcg", "sampled-hr"]
+MEAN = "mean"  # in place of a domain's name: the mean of all
 _HEADER = "run.json"
-_FILES = (_HEADER, CHECKPOINT, METRICS, CURVES, *(f"{name}.npz" for name in BEST))
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ class RunHeader:
     settings: dict[str, Any]
     dataset: Path
     dataset_sha256: str
-    text_embeddings_sha256: str | None
+    domains: tuple[str, ...]
+    text_embeddings_sha256: str | None = None
     names_sha256: str | None = None
     pretrained_sha256: str | None = None
 
@@ -61,8 +60,8 @@ class EpochMetrics:
         Mean over the epoch's steps.
     seconds : float
         Training time, without validation; nan if it is not known any more.
-    hr10, ndcg10 : tuple of two float
-        Validation, target domain A and B, by the protocol of `criterion`; nan for a domain without validation
+    hr10, ndcg10 : tuple of float
+        Validation, each target domain, by the protocol of `criterion`; nan for a domain without validation
         targets.
     meta_loss : float or None
         Mean loss of the virtual copies on overlapped users; None without meta-learning.
@@ -74,18 +73,16 @@ class EpochMetrics:
     epoch: int
     loss: float
     seconds: float
-    hr10: tuple[float, float]
-    ndcg10: tuple[float, float]
+    hr10: tuple[float, ...]
+    ndcg10: tuple[float, ...]
     meta_loss: float | None = None
     criterion: Criterion = "ndcg"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EpochMetrics:
         """Read back what `to_json` gave; seconds may be missing."""
-        a, b = map(_number, value["hr10"])
-        ndcg_a, ndcg_b = map(_number, value["ndcg10"])
-        seconds = _number(value.get("seconds"))
-        measured = seconds, (a, b), (ndcg_a, ndcg_b)
+        hr10, ndcg10 = (tuple(map(_number, value[name])) for name in ("hr10", "ndcg10"))
+        measured = _number(value.get("seconds")), hr10, ndcg10
         return cls(value["epoch"], value["loss"], *measured, value["meta_loss"], value["criterion"])
 
     def to_json(self) -> dict[str, Any]:
@@ -95,8 +92,8 @@ class EpochMetrics:
         return {**asdict(self), **found, "seconds": found["seconds"][0]}
 
     @property
-    def merits(self) -> tuple[float, float]:
-        """The measure that decides, target domain A and B."""
+    def merits(self) -> tuple[float, ...]:
+        """The measure that decides, of each target domain."""
         return self.ndcg10 if self.criterion == "ndcg" else self.hr10
 
     @property
@@ -116,27 +113,28 @@ def _number(value: float | None) -> float:
 
 @dataclass
 class EarlyStopping:
-    """Best merit on validation so far: of the mean, of domain A, of domain B."""
+    """Best merit on validation so far: of the mean, then of each domain."""
 
     best: list[float]
     best_epoch: list[int]
 
     @classmethod
-    def start(cls) -> EarlyStopping:
+    def start(cls, n_domains: int) -> EarlyStopping:
         """Nothing seen yet."""
-        return cls([-math.inf] * 3, [0] * 3)
+        return cls([-math.inf] * (1 + n_domains), [0] * (1 + n_domains))
 
     def update(self, metrics: EpochMetrics) -> list[str]:
-        """Take in an epoch; the names of `BEST` that it is now."""
+        """Take in an epoch; the names of `best_names` that it is now."""
         improved = []
+        names = best_names(len(metrics.merits))
         for i, value in enumerate((metrics.merit, *metrics.merits)):
             if value > self.best[i]:
                 self.best[i], self.best_epoch[i] = value, metrics.epoch
-                improved.append(BEST[i])
+                improved.append(names[i])
         return improved
 
     def finished(self, epoch: int, patience: int) -> bool:
-        """Whether neither domain has improved for `patience` epochs."""
+        """Whether no domain has improved for `patience` epochs."""
         return all(epoch - last >= patience for last in self.best_epoch[1:])
 
 
@@ -181,19 +179,29 @@ def member_runs(run: Path) -> list[Path]:
     return found
 
 
-def best_model(run: Path, best_for: BestFor) -> Path:
-    """Model file of the epoch that was best on the mean of both domains, or for one.
+def best_names(n_domains: int) -> tuple[str, ...]:
+    """Names, without suffix, of a run's best models: on the mean of all domains, then for each in order."""
+    return ("best", *(f"best_{number}" for number in range(1, n_domains + 1)))
+
+
+def best_model(run: Path, best_for: str = MEAN) -> Path:
+    """Model file of the epoch that was best on the mean of all domains, or for the domain of that name.
 
     Raises
     ------
+    UsageError
+        If the run has no domain of that name.
     TrainingError
         If the folder holds a run, but not this file.
     """
-    path = run / ("best.npz" if best_for == "mean" else f"best_{best_for}.npz")
-    if (run / _HEADER).exists() and not path.exists():
-        never = (
-            "" if best_for == "mean" else f", or no validation user has a target in domain {best_for.upper()}"
-        )
+    domains = _read_header(run).domains if (run / _HEADER).exists() else ()
+    if best_for not in (MEAN, *domains):
+        expected = ", ".join(map(repr, (MEAN, *domains)))
+        raise UsageError(f"{run}: no domain is named {best_for!r}, expected one of {expected}")
+    name = "best" if best_for == MEAN else best_names(len(domains))[1 + domains.index(best_for)]
+    path = run / f"{name}.npz"
+    if domains and not path.exists():
+        never = "" if best_for == MEAN else f", or no validation user has a target in domain {best_for!r}"
         raise TrainingError(f"{path}: no such file; the run has not finished an epoch{never}")
     return path
 
@@ -216,7 +224,8 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
 
 def _leftovers(run: Path) -> list[Path]:
     """Files half written by a process that was killed; see `atomic_file`."""
-    return [path for name in _FILES for path in run.glob(f".{name}.*.tmp")]
+    names = (_HEADER, CHECKPOINT, METRICS, CURVES, "best.npz", "best_*.npz")
+    return [path for name in names for path in run.glob(f".{name}.*.tmp")]
 
 
 def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
@@ -243,7 +252,8 @@ def _read_header(run: Path) -> RunHeader:
     path = run / _HEADER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        header = RunHeader(**{**content, "dataset": Path(content["dataset"])})
+        dataset, domains = Path(content["dataset"]), tuple(content["domains"])
+        header = RunHeader(**{**content, "dataset": dataset, "domains": domains})
         if not isinstance(header.settings, dict):
             raise TypeError("settings is not an object")
     except FileNotFoundError:

@@ -76,7 +76,7 @@ class WidthTrial:
         self,
         part: str,
         vectors: Vectors,
-        domains: tuple[Domain, Domain],
+        domains: tuple[Domain, ...],
         users: Sequence[Vectors],
         histories: Histories | None,
     ) -> SearchGraph:
@@ -105,13 +105,12 @@ class WidthTrial:
         part: str,
         alone: SearchGraph,
         vectors: Vectors,
-        domains: tuple[Domain, Domain],
+        domains: tuple[Domain, ...],
         users: Vectors,
         histories: Histories,
     ) -> SearchGraph:
-        """Choose how wide both domains are searched at once, if that may be narrower than one alone."""
-        a, b = domains
-        both = Domain(f"{a.name} and {b.name}", a.start, b.stop)
+        """Choose how wide all domains are searched at once, if that may be narrower than one alone."""
+        both = Domain(" and ".join(d.name for d in domains), domains[0].start, domains[-1].stop)
         searched = HnswSearch(vectors, domains, 1, alone)
         widths = [width for width in WIDTHS if width <= max(alone.search_widths)]
         measure = self._choose(

@@ -287,7 +287,7 @@ class TestPlantedStructure:
 
 
 class TestSampleHistories:
-    def test_they_are_readable_single_domain_histories_of_the_world(self, by_id: dict[str, DemoItem]) -> None:
+    def test_they_are_readable_cold_histories_of_the_world(self, by_id: dict[str, DemoItem]) -> None:
         samples = sample_histories()
         assert len(samples) >= 12
         assert len({sample.user for sample in samples}) == len(samples)

@@ -26,7 +26,7 @@ from llmcdsr_tools.generate.plan import format_plan, plan_generation
 from llmcdsr_tools.generate.prompts import Prompt, PromptSettings
 from llmcdsr_tools.generate.stage import GenerateResult, GenerateSettings, generate
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.single_domain import single_domain_histories
+from llmcdsr_tools.cold_histories import cold_histories
 
 pytest.importorskip("openai")
 
@@ -143,7 +143,7 @@ def test_held_out_users_are_asked_with_one_domain_hidden(
     assert [(r.user, r.domain) for r in read_names(output)] == [
         (f"w{n}", domain) for n in range(4) for domain in ("food", "kitchen")
     ]
-    for history in single_domain_histories(dataset, "test"):
+    for history in cold_histories(dataset, "test"):
         shown = [f"- {dataset.catalogue.titles[row - 1]}" for row in history.rows]
         tail = "\n".join(shown) + ("\nkitchen:\n1." if history.domain else "\nfood:\n1.")
         assert sum(prompt.endswith(tail) for prompt in asked_for(server)) == 1

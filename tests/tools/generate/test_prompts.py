@@ -25,7 +25,7 @@ from llmcdsr_tools.generate.prompts import (
     shorten,
     user_seed,
 )
-from llmcdsr_tools.single_domain import SingleDomainHistory, single_domain_histories
+from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 
 N_A, N_B = 20, 30
 NOTHING = np.empty(0, dtype=np.int32)
@@ -55,7 +55,7 @@ def build(
     dataset: Dataset, user: int, endpoint: Any = "completion", form: Any = "list", **settings: int
 ) -> Prompt:
     builder = PromptBuilder(dataset, load_templates(), PromptSettings(**settings), endpoint)
-    return builder.build(single_domain_histories(dataset, "train")[user], form)
+    return builder.build(cold_histories(dataset, "train")[user], form)
 
 
 def test_letters_for_names_are_refused(dataset: Dataset) -> None:
@@ -116,14 +116,9 @@ def test_a_prompt_depends_on_the_user_and_the_seed_alone(dataset: Dataset) -> No
     assert one == build(dataset, 0)
     assert one.examples != build(dataset, 0, seed=1).examples
     longer = make_dataset([h.tolist() for h in dataset.train])
-    more = SingleDomainHistory("u0", 1, longer.train[0], NOTHING)
+    more = ColdHistory("u0", 1, longer.train[0], NOTHING)
     assert PromptBuilder(longer, load_templates(), PromptSettings(), "completion").build(more) == one
-    seeds = {
-        user_seed(s, SingleDomainHistory(u, d, NOTHING, NOTHING))
-        for s in (0, 1)
-        for u in "ab"
-        for d in (0, 1)
-    }
+    seeds = {user_seed(s, ColdHistory(u, d, NOTHING, NOTHING)) for s in (0, 1) for u in "ab" for d in (0, 1)}
     assert len(seeds) == 8
 
 
@@ -131,14 +126,14 @@ def test_nobody_is_an_example_for_oneself() -> None:
     histories = [[1, 2, 3, 31, 32, 33], [4, 6, 7, 34, 35, 36], [8, 9, 10, 37, 38, 39]]
     data = make_dataset(histories)
     builder = PromptBuilder(data, load_templates(), PromptSettings(n_examples=2), "completion")
-    hidden = SingleDomainHistory("u1", 1, data.train[1][:3], data.train[1][3:])
+    hidden = ColdHistory("u1", 1, data.train[1][:3], data.train[1][3:])
     prompt = builder.build(hidden)
     assert len(prompt.examples) == 12
     assert not any("Pan 14" in title for title in prompt.examples)  # row 34
     with pytest.raises(UsageError, match=r"3 examples need 4 overlapped train users .*; there are 3"):
         PromptBuilder(data, load_templates(), PromptSettings(n_examples=3), "completion")
     none = PromptBuilder(make_dataset([[1]]), load_templates(), PromptSettings(n_examples=0), "chat")
-    assert none.build(SingleDomainHistory("u0", 1, data.train[0][:1], NOTHING)).examples == ()
+    assert none.build(ColdHistory("u0", 1, data.train[0][:1], NOTHING)).examples == ()
 
 
 def test_a_prompt_keeps_its_budget(dataset: Dataset) -> None:
@@ -193,7 +188,7 @@ def test_own_words_for_one_direction(dataset: Dataset, tmp_path: Path) -> None:
     templates = load_templates(path)
     assert templates.fingerprint != load_templates().fingerprint
     builder = PromptBuilder(dataset, templates, PromptSettings(), "chat")
-    to_b, to_a = (builder.build(h, "json") for h in single_domain_histories(dataset, "train"))
+    to_b, to_a = (builder.build(h, "json") for h in cold_histories(dataset, "train"))
     assert to_b.text == bulleted(to_b.history) + " -> kitchen, costs $5"
     assert (to_b.system, to_a.system) == ("Hi food", "Hi kitchen")
     assert to_a.text == build(dataset, 1, "chat", "json").text

@@ -86,7 +86,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one request for one user, in milliseconds; `domain` None is both domains."""
+    """Time of one request for one user, in milliseconds; `domain` None is all domains."""
 
     length: int
     domain: str | None

@@ -60,8 +60,7 @@ def _busy(report: BenchReport) -> str:
 
 
 def _latencies(report: BenchReport, measured: Sequence[Outcome]) -> str:
-    a, b = report.domains
-    columns = [(length, None) for length in LENGTHS] + [(USUAL_LENGTH, a), (USUAL_LENGTH, b)]
+    columns = [(length, None) for length in LENGTHS] + [(USUAL_LENGTH, d) for d in report.domains]
     heads = [
         f"history of {length}" if domain is None else f"{length}, {domain} alone"
         for length, domain in columns

@@ -106,7 +106,7 @@ class BenchReport:
 
     bundle: str
     n_items: int
-    domains: tuple[str, str]
+    domains: tuple[str, ...]
     hidden: int
     bundle_bytes: int
     machine: dict[str, Any]
@@ -159,13 +159,12 @@ def bench(
             outcomes.append(measure(job, settings, packages, reference))
             if progress is not None:
                 progress(outcomes[-1])
-    a, b = bundle.catalogue.domains
     config = bundle.parameters.config
     size = sum(path.stat().st_size for path in model.iterdir())
     return BenchReport(
         str(model),
         config.n_items,
-        (a.name, b.name),
+        tuple(domain.name for domain in bundle.catalogue.domains),
         config.hidden,
         size,
         described,

@@ -128,10 +128,12 @@ def padded_rows(known: list[list[int]], length: int) -> np.ndarray[Any, np.dtype
 
 
 def domain_ranges(description: dict[str, Any], n_rows: int) -> dict[str | None, tuple[int, int]]:
-    """Rows ``start <= row < stop`` of both domains (None) and of each."""
-    a, b = description["domains"]
-    boundary = 1 + a["items"]
-    return {None: (1, n_rows), a["name"]: (1, boundary), b["name"]: (boundary, n_rows)}
+    """Rows ``start <= row < stop`` of all domains (None) and of each."""
+    ranges: dict[str | None, tuple[int, int]] = {None: (1, n_rows)}
+    stop = 1
+    for domain in description["domains"]:
+        ranges[domain["name"]] = (stop, stop := stop + domain["items"])
+    return ranges
 
 
 def _parameter(array: np.ndarray[Any, Any]) -> nn.Parameter:

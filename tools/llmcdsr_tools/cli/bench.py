@@ -21,18 +21,18 @@ MAX_ITEMS = 10_000_000  # of a domain: gigabytes of vectors
 @click.option(
     "--items",
     "n_items",
-    nargs=2,
+    multiple=True,
     type=click.IntRange(1, MAX_ITEMS),
     required=True,
-    metavar="A B",
-    help="Items of the two domains.",
+    metavar="N",
+    help="Items of a domain; give one number for each.",
 )
 @model_size_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @overwrite_option
-@example("llmcdsr random-bundle random --items 29207 7091")
+@example("llmcdsr random-bundle random --items 29207 --items 7091")
 @needs_train_extra
-def random_bundle(output: Path, n_items: tuple[int, int], seed: int, overwrite: bool, **sizes: int) -> None:
+def random_bundle(output: Path, n_items: tuple[int, ...], seed: int, overwrite: bool, **sizes: int) -> None:
     """Write a bundle of random vectors to OUTPUT, for benchmarks.
 
     Its vectors lie as trained ones do: in clusters, with skewed norms. It knows nothing of any item.

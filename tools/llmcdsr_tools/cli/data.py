@@ -26,7 +26,13 @@ _OF_INTERACTIONS = (
 @click.option(
     "--items", type=FilePath, help="Items file (item, domain, title); needed for an interactions file."
 )
-@click.option("--domains", nargs=2, metavar="A B", help="The two domains, as the domain column has them.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="NAME",
+    help="A domain, as the domain column has it; give one or more, in order.  [default: all that it has]",
+)
 @click.option("--core", type=click.IntRange(0), default=5, show_default=True, help="k-core filter; 0: none.")
 @click.option(
     "--split",
@@ -57,13 +63,13 @@ _OF_INTERACTIONS = (
 @click.option("--title-column", default="title", show_default=True)
 @overwrite_option
 @json_option
-@example("llmcdsr ingest ratings.csv.gz --items items.csv --domains food kitchen -o dataset")
+@example("llmcdsr ingest ratings.csv.gz --items items.csv --domain food --domain kitchen -o dataset")
 @needs_train_extra
 def ingest(
     source: Path,
     output: Path,
     items: Path | None,
-    domains: tuple[str, str] | None,
+    domains: tuple[str, ...],
     core: int,
     split: Literal["overlapped", "leave-one-out"],
     valid_share: float,
@@ -91,7 +97,7 @@ def ingest(
     elif split == "leave-one-out":
         _refuse_given(("valid_share", "test_share", "seed"), "leave-one-out holds out the same of all users")
     columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
-    settings = stage.IngestSettings(domains, columns, core, split, valid_share, test_share, seed)
+    settings = stage.IngestSettings(domains or None, columns, core, split, valid_share, test_share, seed)
     with counter("interactions") as progress:
         result = stage.ingest(
             source, output, items=items, settings=settings, overwrite=overwrite, progress=progress

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 best_for_option = click.option(
     "--best-for",
-    type=click.Choice(["mean", "a", "b"]),
+    metavar="DOMAIN",
     default="mean",
     show_default=True,
-    help="The epoch that was best on both domains, or on one.",
+    help="The epoch that was best on the mean of all domains, or for one, by its name.",
 )
 
 
@@ -228,7 +228,7 @@ def evaluate(
     positions: Literal["last", "every"] | None,
     all_groups: bool,
     official: bool,
-    best_for: Literal["mean", "a", "b"],
+    best_for: str,
     seed: int,
     pseudo: Literal["auto", "off"],
     as_json: bool,
@@ -282,7 +282,7 @@ def _evaluate_officially(
     model: Path,
     dataset: Path,
     split: Literal["valid", "test"],
-    best_for: Literal["mean", "a", "b"],
+    best_for: str,
     seed: int,
     pseudo: Literal["auto", "off"],
     as_json: bool,
@@ -322,7 +322,7 @@ def export(
     run: Path,
     output: Path,
     dataset: Path | None,
-    best_for: Literal["mean", "a", "b"],
+    best_for: str,
     seed: int,
     pretrained: Path | None,
     text_embeddings: Path | None,

@@ -28,7 +28,7 @@ from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers
-from llmcdsr_tools.run import BestFor, best_model, member_runs, read_run
+from llmcdsr_tools.run import MEAN, best_model, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def open_model(
-    model: Path, dataset: Dataset, best_for: BestFor = "mean", *, folder: Path | None = None
+    model: Path, dataset: Dataset, best_for: str = MEAN, *, folder: Path | None = None
 ) -> tuple[Backend, npt.NDArray[np.floating[Any]]]:
     """Backend and item embedding of a bundle (through ONNX) or of a training run.
 
@@ -146,8 +146,8 @@ def open_model(
         Folder of a bundle or of a run.
     dataset : Dataset
         What it will be evaluated on.
-    best_for : {"mean", "a", "b"}
-        Which of a run's models: the best on the mean of both domains, or for one.
+    best_for : str
+        Which of a run's models: the best on the mean of all domains ("mean"), or for the domain of that name.
     folder : Path, optional
         Where the data set is, to be sure that a run was trained on it: a run knows its files by their hash,
         a bundle its items by their ids.

@@ -57,10 +57,10 @@ class Queries:
 
     def cold(self, catalogue: Catalogue) -> Queries:
         """The cold cross-domain form: no item of the target's domain in the history, three or more left."""
-        start = catalogue.domains[1].start
+        of_target = catalogue.domain_indices(self.targets)
         cold = [
-            history[(history >= start) != (target >= start)]
-            for history, target in zip(self.histories, self.targets, strict=True)
+            history[catalogue.domain_indices(history) != domain]
+            for history, domain in zip(self.histories, of_target, strict=True)
         ]
         kept = np.flatnonzero([len(history) >= COLD_MIN_HISTORY for history in cold])
         return Queries([cold[i] for i in kept.tolist()], self.targets[kept], self.user_of[kept])

@@ -80,8 +80,8 @@ class BundleScorer:
         """See `Scorer.scores`."""
         rows = [history.astype(np.int64) for history in histories]
         if self._recall is None:
-            return self._ranking.domain_scores(rows, domain, [None] * len(rows))
-        recalled = self._recall.recall(rows, domain, ["auto"] * len(rows))
+            return self._ranking.domain_scores(rows, domain, [()] * len(rows))
+        recalled = self._recall.recall(rows, [domain], ["auto"] * len(rows))
         return self._ranking.domain_scores(rows, domain, recalled)
 
 

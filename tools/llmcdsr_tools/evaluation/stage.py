@@ -14,7 +14,7 @@ from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.official import open_model
 from llmcdsr_tools.evaluation.queries import Positions
 from llmcdsr_tools.evaluation.scorers import ModelScorer, Named, Scorer, bundle_scorers
-from llmcdsr_tools.run import BestFor
+from llmcdsr_tools.run import MEAN
 
 BASELINES = ("popularity", "next5", "repeat+pop", "item cosine")
 
@@ -25,7 +25,7 @@ def evaluate(
     split: Split = "test",
     positions: Positions | None = None,
     *,
-    best_for: BestFor = "mean",
+    best_for: str = MEAN,
     pseudo: bool = True,
 ) -> Measured:
     """Measure models, and the baselines, on the held-out histories of a split.
@@ -39,7 +39,7 @@ def evaluate(
     split : {"valid", "test"}
     positions : {"last", "every"}, optional
         Of validation every, of test the last, unless it is said.
-    best_for : {"mean", "a", "b"}
+    best_for : str
         Which of a run's models.
     pseudo : bool
         Whether bundles recall pseudo items as their settings have it.
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def open_scorers(
-    model: Path, data: Dataset, *, best_for: BestFor = "mean", folder: Path | None = None, pseudo: bool = True
+    model: Path, data: Dataset, *, best_for: str = MEAN, folder: Path | None = None, pseudo: bool = True
 ) -> tuple[Scorer, ...]:
     """A bundle as it answers and its model alone, or the model of a run; see `open_model`."""
     backend, item_vectors = open_model(model, data, best_for, folder=folder)

@@ -1,8 +1,9 @@
-"""What an item says by its company: the items of the other domain that its overlapped users have.
+"""What an item says by its company: the items of another domain that its users have there.
 
-The generator `neighbours` at the level of items, computed once. A user's items of a domain are the mean of
-their vectors, less the mean of all users, for what everybody has tells nothing. An item's vector is the sum
-over its users, divided by their number + `SHRINKAGE`: few users say little.
+The generator `neighbours` at the level of items, computed once for each target domain, of the users with
+items of it and of others. A user's items of the domain are the mean of their vectors, less the mean of all
+these users, for what everybody has tells nothing. An item's vector is the sum over its users, divided by
+their number + `SHRINKAGE`: few users say little.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from llmcdsr_lite.recall import slot
 from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.dataset import Dataset
 
@@ -23,7 +25,7 @@ TITLE_SHARE = 0.5  # length of a title in a mixture, in mean lengths of companio
 
 
 def companion_vectors(data: Dataset, items: FloatArray) -> npt.NDArray[np.float32]:
-    """Vector of every item in the space of the domain that it is not of.
+    """Vector of every item in the space of each domain that it is not of.
 
     Parameters
     ----------
@@ -34,8 +36,8 @@ def companion_vectors(data: Dataset, items: FloatArray) -> npt.NDArray[np.float3
 
     Returns
     -------
-    float32 array (items + 1, H')
-        Zero for items without an overlapped user, and in row 0.
+    float32 array (domains - 1, items + 1, H')
+        As `RecallNetwork.names`; zero for items without such a user, and in row 0.
     """
     train, n_rows = data.train, len(items)
     # all three arrays are copies: csr_array keeps what it is given, and sum_duplicates writes to it
@@ -46,19 +48,23 @@ def companion_vectors(data: Dataset, items: FloatArray) -> npt.NDArray[np.float3
     has.sum_duplicates()
     has.data[:] = 1
     domains = [slice(domain.start, domain.stop) for domain in data.catalogue.domains]
-    counts = [has[:, domain].sum(axis=1) for domain in domains]  # items of each user
-    overlapped = np.flatnonzero((counts[0] > 0) & (counts[1] > 0))
-    vectors = np.zeros(items.shape)
-    if not len(overlapped):
-        return vectors.astype(np.float32)
-    has = has[overlapped]
-    for index, own in enumerate(domains):
-        others = domains[1 - index]
-        users = (has[:, others] @ items[others].astype(np.float64)) / counts[1 - index][overlapped, None]
+    counts = np.stack([has[:, domain].sum(axis=1) for domain in domains], axis=1)  # (users, domains)
+    vectors = np.zeros((len(domains) - 1, *items.shape), dtype=np.float32)
+    for target, wanted in enumerate(domains):
+        overlapped = np.flatnonzero((counts[:, target] > 0) & (counts[:, target] < counts.sum(axis=1)))
+        if not len(overlapped):
+            continue
+        users = (has[overlapped][:, wanted] @ items[wanted].astype(np.float64)) / counts[
+            overlapped, target, None
+        ]
         users -= users.mean(axis=0)  # (users, H')
-        vectors[own] = has[:, own].T @ users
-        vectors[own] /= (has[:, own].sum(axis=0) + SHRINKAGE)[:, None]
-    return vectors.astype(np.float32)
+        for domain, own in enumerate(domains):
+            if domain != target:
+                own_items = has[overlapped][:, own]
+                said = own_items.T @ users
+                said /= (own_items.sum(axis=0) + SHRINKAGE)[:, None]
+                vectors[slot(domain, target), own] = said
+    return vectors
 
 
 def both_vectors(data: Dataset, titles: FloatArray, companions: FloatArray) -> npt.NDArray[np.float32]:
@@ -67,17 +73,18 @@ def both_vectors(data: Dataset, titles: FloatArray, companions: FloatArray) -> n
     Parameters
     ----------
     data : Dataset
-    titles, companions : float arrays (items + 1, H')
+    titles, companions : float arrays (domains - 1, items + 1, H')
         Zero for items that have none.
     """
-    mixed = np.zeros(titles.shape)
-    for domain in data.catalogue.domains:
-        own = slice(domain.start, domain.stop)
-        of_titles = titles[own].astype(np.float64)
-        titled = of_titles.any(axis=1)
-        if titled.any():
-            of_titles[titled] -= of_titles[titled].mean(axis=0)
-        lengths = np.linalg.norm(companions[own], axis=1)
-        share = TITLE_SHARE * (lengths[lengths > 0].mean() if lengths.any() else 1.0)
-        mixed[own] = companions[own] + share * unit_rows(of_titles)
-    return mixed.astype(np.float32)
+    mixed = np.zeros(titles.shape, dtype=np.float32)
+    for place in range(len(titles)):
+        for domain in data.catalogue.domains:
+            own = (place, slice(domain.start, domain.stop))
+            of_titles = titles[own].astype(np.float64)
+            titled = of_titles.any(axis=1)
+            if titled.any():
+                of_titles[titled] -= of_titles[titled].mean(axis=0)
+            lengths = np.linalg.norm(companions[own], axis=1)
+            share = TITLE_SHARE * (lengths[lengths > 0].mean() if lengths.any() else 1.0)
+            mixed[own] = companions[own] + share * unit_rows(of_titles)
+    return mixed

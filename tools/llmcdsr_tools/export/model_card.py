@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.title_neighbours import Weighing
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
@@ -15,14 +16,16 @@ from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 
 def model_card(bundle: Bundle, valid: Measured, test: Measured) -> str:
     """The README of a bundle, in Markdown."""
-    a, b = bundle.catalogue.domains
+    domains = bundle.catalogue.domains
+    sizes = joined([f"{domain.name} ({domain.n_items:,} items)" for domain in domains], "or")
     config, training = bundle.parameters.config, bundle.training
     settings = training["settings"]
     start = training["item_start"]
-    return f"""# Cross-domain recommender: {a.name} and {b.name}
+    several = " or several of them" if len(domains) > 1 else ""
+    return f"""# {card_title(bundle.catalogue)}
 
-Ranks the next item of a user with history in {a.name} ({a.n_items:,} items), {b.name} ({b.n_items:,} items)
-or both. {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads}
+Ranks the next item of a user with history in {sizes}{several}.
+{_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads}
 heads, histories up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
 
 ## Use
@@ -31,7 +34,7 @@ heads, histories up to {config.max_length} items; made with llmcdsr_lite {traini
 from llmcdsr_lite import Recommender
 
 recommender = Recommender.load("path/to/this/folder")
-recommender.recommend(["item id", "newer item id"], domain={b.name!r}, k=10)
+recommender.recommend(["item id", "newer item id"], domain={domains[-1].name!r}, k=10)
 ```
 
 ## Training
@@ -63,6 +66,17 @@ HR@10/999 is the expectation among 999 negatives of the domain. *Unseen*: as `re
 the target's domain taken out of the history, kept where 3 items or more remain. Coverage: share of the
 domain's items that are among anybody's first ten; popularity: mean percentile of what is recommended.
 """
+
+
+def card_title(catalogue: Catalogue) -> str:
+    """What a recommender of these items is called, in its card and report."""
+    kind = "Cross-domain recommender" if len(catalogue.domains) > 1 else "Recommender"
+    return f"{kind}: {joined([domain.name for domain in catalogue.domains], 'and')}"
+
+
+def joined(names: Sequence[str], word: str) -> str:
+    """Names in a sentence: a, b and c."""
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def _verdicts(test: Measured) -> str:

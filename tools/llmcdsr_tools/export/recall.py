@@ -11,12 +11,12 @@ import numpy as np
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import Source
-from llmcdsr_lite.recall import FloatArray, RecallNetwork
+from llmcdsr_lite.recall import FloatArray, RecallNetwork, slot
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.export.companions import both_vectors, companion_vectors
 from llmcdsr_tools.item_names import load_item_names
-from llmcdsr_tools.pretrain.stage import load_pretrained
+from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.run import file_hash
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
@@ -45,8 +45,8 @@ def recall_networks(
         What `pretrain` wrote.
     text_embeddings : Path
         ``.npy`` matrix (items, E), the one that pre-training was done with.
-    poolers : float array (2, H), optional
-        Of names of domain A, of B; zeros, the mean, if not given.
+    poolers : float array (domains, H), optional
+        Of names of each domain; zeros, the mean, if not given.
     item_names : Path, optional
         What `embed_item_names` wrote: one more thing that items can say.
 
@@ -60,25 +60,22 @@ def recall_networks(
     if expected is not None and file_hash(text_embeddings) != expected:
         raise DataError(f"{text_embeddings}: is not the text embeddings that {pretrained} was made with")
     text = load_text_embeddings(text_embeddings, len(data.catalogue))
-    n_hidden, dimension = source.projection_a.shape
+    n_hidden, dimension = source.hidden, source.dimension
+    domains = data.catalogue.domains
     if text.shape[1] != dimension:
         raise DataError(f"{text_embeddings}: {text.shape[1]} values a text, {pretrained} expects {dimension}")
     if poolers is None:
-        poolers = np.zeros((2, n_hidden), dtype=np.float32)
-    if poolers.shape != (2, n_hidden):
+        poolers = np.zeros((len(domains), n_hidden), dtype=np.float32)
+    if poolers.shape != (len(domains), n_hidden):
         raise DataError(f"{pretrained}: hidden size {n_hidden}, but the run's poolers are {poolers.shape}")
-    titles = np.zeros((len(data.catalogue) + 1, n_hidden), dtype=np.float32)
-    items = np.zeros_like(titles)
-    lengths = [1.0, 1.0]
-    for index, domain in enumerate(data.catalogue.domains):
-        own = slice(domain.start, domain.stop)
-        titles[own] = project(text[domain.start - 1 : domain.stop - 1], source.projections[1 - index])
-        items[own] = unit_rows(source.items[index].astype(np.float64))
-        norms = np.linalg.norm(titles[own], axis=1)
-        if norms.any():
-            lengths[1 - index] = float(norms[norms > 0].mean())
+    items = np.zeros((len(data.catalogue) + 1, n_hidden), dtype=np.float32)
+    for domain, vectors in zip(domains, source.items, strict=True):
+        items[domain.start : domain.stop] = unit_rows(vectors.astype(np.float64))
+    padded = np.concatenate([np.zeros_like(text[:1]), text])  # (items + 1, E)
+    titles = _projected(data, np.broadcast_to(padded, (len(domains) - 1, *padded.shape)), source)
     projections = np.stack(source.projections)
-    network = RecallNetwork(titles, items, poolers.astype(np.float32), projections, (lengths[0], lengths[1]))
+    lengths = tuple(_mean_length(data, titles, target) for target in range(len(domains)))
+    network = RecallNetwork(titles, items, poolers.astype(np.float32), projections, lengths)
     companions = companion_vectors(data, items)
     networks = (
         SourcedNetwork("titles", network),
@@ -88,19 +85,44 @@ def recall_networks(
     if item_names is None:
         return networks
     vectors = load_item_names(item_names, data)
-    if vectors.shape[1] != dimension:
-        raise DataError(f"{item_names}: {vectors.shape[1]} values a name, {pretrained} expects {dimension}")
-    named = np.zeros_like(titles)
-    for index, domain in enumerate(data.catalogue.domains):
-        own = slice(domain.start, domain.stop)
-        named[own] = project(vectors[own], source.projections[1 - index])
-    return (*networks, SourcedNetwork("names", replace(network, names=named)))
+    if vectors.shape[2] != dimension:
+        raise DataError(f"{item_names}: {vectors.shape[2]} values a name, {pretrained} expects {dimension}")
+    named = replace(network, names=_projected(data, vectors, source))
+    return (*networks, SourcedNetwork("names", named))
+
+
+def _projected(data: Dataset, text: FloatArray, pretrained: Pretrained) -> FloatArray:
+    """What items say (domains - 1, items + 1, H) by text in the order of other domains, with an axis E."""
+    shape = (len(data.catalogue.domains) - 1, len(data.catalogue) + 1, pretrained.hidden)
+    said = np.zeros(shape, dtype=np.float32)
+    for target, projection in enumerate(pretrained.projections):
+        for index, domain in enumerate(data.catalogue.domains):
+            if index != target:
+                own = (slot(index, target), slice(domain.start, domain.stop))
+                said[own] = project(text[own], projection)
+    return said
+
+
+def _mean_length(data: Dataset, titles: FloatArray, target: int) -> float:
+    """Mean length of projected titles in the space of a domain; 1 without any."""
+    domains = data.catalogue.domains
+    norms = np.concatenate(
+        [
+            np.linalg.norm(titles[slot(index, target), domain.start : domain.stop], axis=1)
+            for index, domain in enumerate(domains)
+            if index != target
+        ]
+    )
+    return float(norms[norms > 0].mean()) if norms.any() else 1.0
 
 
 def merged(data: Dataset, networks: Sequence[SourcedNetwork], mixes: Mixes) -> RecallNetwork:
-    """One network, in which items of each domain say what the mix of the other one has for source."""
+    """One network, in which items say for each target domain what its mix has for source."""
     by_source = {sourced.source: sourced.network for sourced in networks}
     names = np.zeros_like(networks[0].network.names)
-    for domain, mix_of in zip(reversed(data.catalogue.domains), mixes, strict=True):
-        names[domain.start : domain.stop] = by_source[mix_of.source].names[domain.start : domain.stop]
+    for target, mix in enumerate(mixes):
+        for index, domain in enumerate(data.catalogue.domains):
+            if index != target:
+                own = (slot(index, target), slice(domain.start, domain.stop))
+                names[own] = by_source[mix.source].names[own]
     return replace(networks[0].network, names=names)

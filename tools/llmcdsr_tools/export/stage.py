@@ -29,7 +29,7 @@ from llmcdsr_tools.export.title_map import fit_title_map
 from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.stage import learn_mix
-from llmcdsr_tools.run import BestFor, RunHeader, best_model, file_hash, member_runs, read_run
+from llmcdsr_tools.run import MEAN, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
 MEASURED: tuple[tuple[Split, Positions], ...] = (("valid", "every"), ("test", "last"))
@@ -41,7 +41,7 @@ def export(
     output: Path,
     *,
     dataset: Path | None = None,
-    best_for: BestFor = "mean",
+    best_for: str = MEAN,
     seed: int = 0,
     overwrite: bool = False,
     pretrained: Path | None = None,
@@ -61,8 +61,9 @@ def export(
         Folder of the bundle.
     dataset : Path, optional
         The run's data set, if it is not where it was.
-    best_for : {"mean", "a", "b"}
-        The model that was best on the mean of both domains' validation HR@10, or for one domain.
+    best_for : str
+        The model that was best on validation on the mean of all domains ("mean"), or for the domain of that
+        name.
     seed : int
         Of what is drawn to learn the mix.
     overwrite : bool
@@ -154,7 +155,7 @@ def _recall_networks(
     run: Path,
     header: RunHeader,
     data: Dataset,
-    best_for: BestFor,
+    best_for: str,
     pretrained: Path | None,
     text_embeddings: Path | None,
     item_names: Path | None,
@@ -164,6 +165,10 @@ def _recall_networks(
         if item_names is not None:
             raise TrainingError("names of items need the pre-training, which projects them")
         return ()
+    if len(data.catalogue.domains) < 2:
+        raise TrainingError(
+            "there is one domain alone: there is nothing to recall for; leave out pre-training"
+        )
     if text_embeddings is None:
         raise TrainingError("a recall network needs both the pre-training and its text embeddings")
     if header.pretrained_sha256 not in (None, file_hash(pretrained)):

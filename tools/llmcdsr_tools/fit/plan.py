@@ -2,18 +2,19 @@
 
 ingest, embed, names, embed-names, pretrain, train, export, evaluate, report. Without a generator, names
 and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the recall
-network.
+network, which it cannot where there is one domain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmcdsr_lite.errors import GenerationError
+from llmcdsr_lite.errors import DataError, GenerationError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
@@ -36,8 +37,8 @@ from llmcdsr_tools.word_vectors import word_vectors
 YIELD = "yield.txt"  # beside the names of a language model: what became of its answers
 
 
-def plan(config: FitConfig, observer: FitObserver, outcomes: list[StageOutcome]) -> list[Stage]:
-    """The stages that a configuration asks for, in order; nothing is run.
+def plan(config: FitConfig, observer: FitObserver, outcomes: list[StageOutcome]) -> Iterator[Stage]:
+    """The stages that a configuration asks for, in order; each must be complete before the next is asked for.
 
     Parameters
     ----------
@@ -57,24 +58,38 @@ class _Plan:
         self.observer = observer
         self.outcomes = outcomes
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> Iterator[Stage]:
         ingested = self._ingest()
+        yield ingested
+        several = len(load_dataset(ingested.output).catalogue.domains) > 1
         embedded = self._embed(ingested)
-        stages = [ingested, embedded]
+        yield embedded
+        done = [ingested, embedded]
         names = pretrained = None
         if self.config.names.generator != "none":
+            if not several:
+                raise DataError(
+                    f"{self.config.path} [names]: names are of a domain that a user lacks, but there is one "
+                    "domain alone; set generator = 'none'"
+                )
             written = self._names(ingested)
+            yield written
             names = self._embed_names(ingested, embedded, written)
-            stages += [written, names]
-        if names or self.config.train.pretrained_items or self.config.export.recall:
+            yield names
+            done += [written, names]
+        recalls = self.config.export.recall and several
+        if names or self.config.train.pretrained_items or recalls:
             pretrained = self._pretrain(ingested, embedded)
-            stages.append(pretrained)
+            yield pretrained
+            done.append(pretrained)
         used = pretrained if names or self.config.train.pretrained_items else None
         trained = self._train(ingested, embedded, names, used)
-        recall = pretrained if self.config.export.recall else None
-        exported = self._export(ingested, trained, embedded, recall)
-        stages += [trained, exported, self._evaluate(ingested, exported)]
-        return [*stages, self._report(stages)]
+        yield trained
+        exported = self._export(ingested, trained, embedded, pretrained if recalls else None)
+        yield exported
+        evaluated = self._evaluate(ingested, exported)
+        yield evaluated
+        yield self._report([*done, trained, exported, evaluated])
 
     def _stage(
         self,

@@ -14,7 +14,6 @@ from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames
 from llmcdsr_tools.pretrain.stage import Pretrained
-from llmcdsr_tools.single_domain import domains_of_users
 
 N_RECALLED = 5
 
@@ -73,8 +72,8 @@ class Example:
 
 
 def generation_yield(data: Dataset, names: Sequence[GeneratedNames]) -> list[Yield]:
-    """Count the names of domain A and of domain B."""
-    kinds = domains_of_users(data, data.train)  # (users, 2)
+    """Count the names of each domain."""
+    lacks = ~data.train.has_domains(data.catalogue)  # (users, domains)
     results = []
     for index, domain in enumerate(data.catalogue.domains):
         own = [record for record in names if record.domain == domain.name]
@@ -84,7 +83,7 @@ def generation_yield(data: Dataset, names: Sequence[GeneratedNames]) -> list[Yie
             Yield(
                 domain.name,
                 tuple(sorted({record.generator for record in own})),
-                int((kinds[:, 1 - index] & ~kinds[:, index]).sum()),
+                int((lacks[:, index] & (data.train.lengths > 0)).sum()),
                 len(own),
                 sum(len(record.names) for record in own),
                 len(distinct),
@@ -113,8 +112,8 @@ def recall_examples(
     embedded : EmbeddedNames
         The same names, embedded.
     pretrained : Pretrained
-    poolers : float array (2, H)
-        Of domain A and B; zeros give every name the same weight.
+    poolers : float array (domains, H)
+        Zeros give every name the same weight.
     n_each : int
         Users a domain.
     seed : int

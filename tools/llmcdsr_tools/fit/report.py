@@ -20,6 +20,7 @@ from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluation.measures import GROUPS, Measure
 from llmcdsr_tools.evaluation.table import format_repeats
+from llmcdsr_tools.export.model_card import card_title
 from llmcdsr_tools.fit.charts import Line, line_chart
 from llmcdsr_tools.fit.config import FitConfig
 from llmcdsr_tools.fit.measures import read_measures
@@ -78,9 +79,9 @@ def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], out
         If an output of a stage cannot be read.
     """
     data = load_dataset(sources.dataset)
-    names = " and ".join(d.name for d in data.catalogue.domains)
+    title = card_title(data.catalogue)
     body = [
-        f"<h1>Cross-domain recommender: {escape(names)}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f'<p class="note">Made by <code>llmcdsr fit {escape(sources.config.path.name)}</code>, '
         f"llmcdsr_lite {escape(__version__)}.</p>",
         *_measure_parts(sources),
@@ -94,7 +95,7 @@ def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], out
         "<h2>Configuration</h2>",
         f"<pre>{escape(sources.config.text)}</pre>",
     ]
-    head = f"<title>llmcdsr: {escape(names)}</title>\n<style>\n{_style()}</style>"
+    head = f"<title>{escape(title)}</title>\n<style>\n{_style()}</style>"
     page = _PAGE.format(head=head, body="\n".join(body))
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary:
@@ -128,20 +129,19 @@ def _measure_parts(sources: ReportSources) -> Iterable[str]:
 
 def _training_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
     epochs = read_metrics(member_runs(sources.run)[0])
-    a, b = (d.name for d in data.catalogue.domains)
     best = max(epochs, key=lambda e: e.merit).epoch if epochs else None
     yield "<h2>Training</h2>"
     yield '<div class="charts">'
     yield line_chart("training loss", [Line("loss", [e.loss for e in epochs])], mark=best)
     yield line_chart(
         f"validation {epochs[-1].merit_name}",
-        [Line(a, [e.merits[0] for e in epochs]), Line(b, [e.merits[1] for e in epochs])],
+        [Line(d.name, [e.merits[i] for e in epochs]) for i, d in enumerate(data.catalogue.domains)],
         mark=best,
     )
     yield "</div>"
     seconds = sum(e.seconds for e in epochs) / max(1, len(epochs))
     yield (
-        f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of both domains. '
+        f'<p class="note">{len(epochs)} epochs of {seconds:.1f} s; dashed: the best mean of all domains. '
         f"{_CRITERIA[epochs[-1].criterion]}.</p>"
     )
 
@@ -161,7 +161,7 @@ def _recall_parts(sources: ReportSources, data: Dataset) -> Iterable[str]:
         yield f"<pre>{escape(sources.generation.read_text(encoding='utf-8'))}</pre>"
     poolers = load_poolers(best_model(member_runs(sources.run)[0], sources.config.export.best_for))
     if poolers is None:
-        poolers = np.zeros((2, len(pretrained.projection_a)), dtype=np.float32)
+        poolers = np.zeros((len(pretrained.items), pretrained.hidden), dtype=np.float32)
     embedded = load_embedded_names(sources.embedded_names, data)
     yield "<h2>From history to pseudo items</h2>"
     yield (
@@ -263,9 +263,7 @@ def _yield_table(counted: Sequence[Yield]) -> str:
         )
         for y in counted
     ]
-    note = (
-        "Users with history in the other domain only; names that are, word for word, a title of the domain."
-    )
+    note = "Users without an item of the domain; names that are, word for word, a title of the domain."
     return _table(heads, rows, n_words=2) + f'<p class="note">{note}</p>'
 
 

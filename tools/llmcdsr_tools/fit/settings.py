@@ -13,7 +13,7 @@ from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import IngestSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
 from llmcdsr_tools.pretrain.stage import PretrainSettings
-from llmcdsr_tools.run import BestFor
+from llmcdsr_tools.run import MEAN
 from llmcdsr_tools.train.stage import TrainSettings
 from llmcdsr_tools.word_vectors import DIMENSION
 
@@ -90,15 +90,15 @@ class ExportTable:
 
     Parameters
     ----------
-    best_for : {"mean", "a", "b"}
-        The epoch that was best on both domains, or for one.
+    best_for : str
+        The epoch that was best on the mean of all domains ("mean"), or for the domain of that name.
     recall : bool
         Whether the bundle carries the recall network, and what is done with pseudo items is chosen.
     seed : int
         Of what is drawn to learn the mix.
     """
 
-    best_for: BestFor = "mean"
+    best_for: str = MEAN
     recall: bool = True
     seed: int = 0
 

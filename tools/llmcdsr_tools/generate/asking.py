@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmcdsr_lite.errors import GenerationError
+from llmcdsr_tools.cold_histories import ColdHistory
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer, AnswersFile
 from llmcdsr_tools.generate.language_model import FormatRefusedError, LanguageModel, RequestFailedError
 from llmcdsr_tools.generate.prompts import OutputFormat, PromptBuilder, user_seed
-from llmcdsr_tools.single_domain import SingleDomainHistory
 
 MAX_FAILURES = 5  # requests in a row that fail at every try: the server is down, or refuses them all
 
@@ -39,18 +39,18 @@ class Wanted:
     Parameters
     ----------
     dataset : Dataset
-    histories : list of SingleDomainHistory
+    histories : list of ColdHistory
         In the order of asking, drawn by seed: the first n are a sample of all.
     builder : PromptBuilder
     n_without_title : int
     """
 
     dataset: Dataset
-    histories: list[SingleDomainHistory]
+    histories: list[ColdHistory]
     builder: PromptBuilder
     n_without_title: int
 
-    def key(self, history: SingleDomainHistory) -> tuple[str, str]:
+    def key(self, history: ColdHistory) -> tuple[str, str]:
         """User and name of the domain that names are wanted of."""
         return history.user, self.dataset.catalogue.domains[history.domain].name
 
@@ -76,11 +76,11 @@ class Asking:
         self._format: OutputFormat = "json" if json_wanted else "list"
 
     def ask_all(
-        self, todo: Sequence[SingleDomainHistory], file: AnswersFile, progress: Callable[[int], object]
+        self, todo: Sequence[ColdHistory], file: AnswersFile, progress: Callable[[int], object]
     ) -> tuple[Failure, ...]:
         """Append an answer for each; those that failed."""
-        waiting: queue.SimpleQueue[SingleDomainHistory] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[SingleDomainHistory, BaseException | None]] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[ColdHistory] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[ColdHistory, BaseException | None]] = queue.SimpleQueue()
         for history in todo:
             waiting.put(history)
         failures: list[Failure] = []
@@ -118,9 +118,9 @@ class Asking:
 
     def _work(
         self,
-        waiting: queue.SimpleQueue[SingleDomainHistory],
+        waiting: queue.SimpleQueue[ColdHistory],
         file: AnswersFile,
-        done: queue.SimpleQueue[tuple[SingleDomainHistory, BaseException | None]],
+        done: queue.SimpleQueue[tuple[ColdHistory, BaseException | None]],
     ) -> None:
         while not (self._stopped.is_set() or self._hopeless.is_set()):
             try:
@@ -138,7 +138,7 @@ class Asking:
                     self._hopeless.set()  # at once: the caller's thread may take a while to see it
                 done.put((history, error))
 
-    def _ask(self, history: SingleDomainHistory) -> Answer:
+    def _ask(self, history: ColdHistory) -> Answer:
         builder = self._wanted.builder
         seed = user_seed(builder.settings.seed, history) >> 1  # 31 bits: what every server takes
         output_format = self._format

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmcdsr_tools.cold_histories import ColdHistory, Whom, cold_histories
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer
 from llmcdsr_tools.generate.name_parsing import ParsedAnswer, parse_answer
 from llmcdsr_tools.generate.prompts import PromptBuilder
 from llmcdsr_tools.names import GeneratedNames, write_names
-from llmcdsr_tools.single_domain import SingleDomainHistory, Whom, single_domain_histories
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_parsed(
     domains = dataset.catalogue.domains
     parsed: list[tuple[Answer, ParsedAnswer]] = []
     records = []
-    for history in single_domain_histories(dataset, split):
+    for history in cold_histories(dataset, split):
         domain = domains[history.domain].name
         answer = of_key.get((history.user, domain))
         if answer is None:
@@ -85,12 +85,12 @@ def write_parsed(
     return _count(parsed)
 
 
-def parse(answer: Answer, history: SingleDomainHistory, builder: PromptBuilder) -> ParsedAnswer:
+def parse(answer: Answer, history: ColdHistory, builder: PromptBuilder) -> ParsedAnswer:
     """Names of an answer, without those that its prompt had."""
     prompt = builder.build(history, "json" if answer.output_format == "json" else "list")
-    start = builder.templates.of(builder.endpoint, history.domain).answer_start
+    start = builder.words(history.domain).answer_start
     text = f"{start} {answer.answer}" if start and answer.answer.strip() else answer.answer
-    whole = builder.titles(history.rows, 1 - history.domain)
+    whole = builder.titles(history.rows, builder.others(history.domain))
     return parse_answer(
         text,
         history=[*whole, *prompt.history],

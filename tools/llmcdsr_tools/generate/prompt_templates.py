@@ -14,7 +14,6 @@ from typing import Any, Literal
 from llmcdsr_lite.errors import DataError
 
 Endpoint = Literal["chat", "completion"]
-_DIRECTIONS = ("b_to_a", "a_to_b")  # by the domain of the names
 _COMMON = {"source", "target", "n_names"}
 _EXAMPLE = _COMMON | {"number", "history", "names"}
 
@@ -36,7 +35,7 @@ _FIELDS: dict[str, dict[str, set[str]]] = {
 
 @dataclass(frozen=True)
 class Words:
-    """The templates for one endpoint and direction.
+    """The templates for one endpoint and the domain of the names.
 
     Parameters
     ----------
@@ -62,7 +61,7 @@ class PromptTemplates:
     Parameters
     ----------
     words : dict
-        By endpoint and the domain of the names.
+        By endpoint and the name of the domain that names are wanted of, None for all others.
     answer_format : dict
         By output format.
     stop : tuple of str
@@ -71,14 +70,19 @@ class PromptTemplates:
         Hash of all words: other words are another run.
     """
 
-    words: dict[tuple[Endpoint, int], Words]
+    words: dict[tuple[Endpoint, str | None], Words]
     answer_format: dict[str, str]
     stop: tuple[str, ...]
     fingerprint: str
 
-    def of(self, endpoint: Endpoint, domain: int) -> Words:
+    @property
+    def domains(self) -> set[str]:
+        """Names of the domains with words of their own."""
+        return {domain for _, domain in self.words if domain is not None}
+
+    def of(self, endpoint: Endpoint, domain: str) -> Words:
         """Templates for names of a domain."""
-        return self.words[endpoint, domain]
+        return self.words.get((endpoint, domain), self.words[endpoint, None])
 
 
 def shipped_templates() -> str:
@@ -99,10 +103,13 @@ def load_templates(path: Path | None = None) -> PromptTemplates:
     merged: dict[str, dict[str, Any]] = {}
     for section in _FIELDS:
         merged[section] = {**shipped[section], **own.get(section, {})}
-    words = {}
-    for endpoint, body in (("chat", "user"), ("completion", "prompt")):
-        for domain, direction in enumerate(_DIRECTIONS):
-            fields = {**merged[endpoint], **merged[endpoint].get(direction, {})}
+    words: dict[tuple[Endpoint, str | None], Words] = {}
+    bodies: tuple[tuple[Endpoint, str], ...] = (("chat", "user"), ("completion", "prompt"))
+    for endpoint, body in bodies:
+        own_words = {name: value for name, value in merged[endpoint].items() if isinstance(value, dict)}
+        every: list[tuple[str | None, dict[str, str]]] = [(None, {}), *own_words.items()]
+        for domain, changed in every:
+            fields = {**merged[endpoint], **changed}
             words[endpoint, domain] = Words(
                 fields["system"].strip() if "system" in fields else None,
                 fields[body].lstrip("\n"),
@@ -111,7 +118,7 @@ def load_templates(path: Path | None = None) -> PromptTemplates:
             )
     digest = hashlib.sha256(json.dumps(merged, sort_keys=True).encode()).hexdigest()
     stop = tuple(merged["completion"]["stop"])
-    return PromptTemplates(words, merged["answer_format"], stop, digest)  # type: ignore[arg-type]
+    return PromptTemplates(words, merged["answer_format"], stop, digest)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -128,7 +135,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             if section == "completion" and field == "stop":
                 if not isinstance(value, list) or not all(isinstance(s, str) and s for s in value):
                     raise DataError(f"{path}: [completion] stop must be a list of strings, none empty")
-            elif field in _DIRECTIONS and section != "answer_format" and isinstance(value, dict):
+            elif section != "answer_format" and isinstance(value, dict):  # of one domain
                 for name, words in value.items():
                     _check(f"{path}: [{section}.{field}]", section, name, words)
             else:

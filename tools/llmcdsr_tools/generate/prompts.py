@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import UsageError
+from llmcdsr_tools.cold_histories import ColdHistory
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.generate.prompt_templates import Endpoint, PromptTemplates
-from llmcdsr_tools.single_domain import SingleDomainHistory, domains_of_users
+from llmcdsr_tools.generate.prompt_templates import Endpoint, PromptTemplates, Words
 
 OutputFormat = Literal["json", "list"]
 
@@ -101,21 +101,38 @@ class PromptBuilder:
         self.settings, self.templates, self.endpoint = settings, templates, endpoint
         self._dataset = dataset
         self._names = tuple(domain.name for domain in dataset.catalogue.domains)
+        if len(self._names) < 2:
+            raise UsageError("names are of a domain that a user lacks, but the data set has one domain alone")
+        unknown = templates.domains - set(self._names)
+        if unknown:
+            raise UsageError(
+                f"prompts: there are words for {min(unknown)!r}, which is no domain; there are "
+                f"{', '.join(map(repr, self._names))}"
+            )
         if set(self._names) == {"A", "B"}:  # what the official layout has for want of names
             raise UsageError(
                 "the domains are named 'A' and 'B', which tells a language model nothing: ingest the data "
-                "set again with --domains and their names, such as --domains groceries kitchenware"
+                "set again with their names, such as --domain groceries --domain kitchenware"
             )
         # train users, by the domain of the names
-        self._overlapped = tuple(self._example_users(domain) for domain in (0, 1))
+        self._overlapped = tuple(self._example_users(domain) for domain in range(len(self._names)))
 
-    def titles(self, rows: npt.NDArray[np.integer[Any]], domain: int) -> list[str]:
-        """Titles of a history's items of a domain, each once, where it was last; none that is empty."""
-        of = self._dataset.catalogue.domains[domain]
-        titles = [self._dataset.catalogue.titles[row - 1] for row in rows if of.start <= row < of.stop]
+    def words(self, domain: int) -> Words:
+        """Templates for names of a domain."""
+        return self.templates.of(self.endpoint, self._names[domain])
+
+    def others(self, domain: int) -> list[int]:
+        """All domains but one."""
+        return [other for other in range(len(self._names)) if other != domain]
+
+    def titles(self, rows: npt.NDArray[np.integer[Any]], domains: Sequence[int]) -> list[str]:
+        """Titles of a history's items of some domains, each once, where it was last; none that is empty."""
+        catalogue = self._dataset.catalogue
+        wanted = rows[np.isin(catalogue.domain_indices(rows), domains)]
+        titles = [catalogue.titles[row - 1] for row in wanted.tolist()]
         return list(dict.fromkeys(t for t in reversed(titles) if t.strip()))[::-1]
 
-    def build(self, history: SingleDomainHistory, output_format: OutputFormat = "list") -> Prompt:
+    def build(self, history: ColdHistory, output_format: OutputFormat = "list") -> Prompt:
         """The prompt for a user.
 
         Raises
@@ -145,29 +162,29 @@ class PromptBuilder:
 
     def _render(
         self,
-        history: SingleDomainHistory,
+        history: ColdHistory,
         examples: Sequence[npt.NDArray[np.integer[Any]]],
         n_titles: int,
         title_tokens: int,
         n_example_names: int,
         output_format: OutputFormat,
     ) -> Prompt:
-        def shown(rows: npt.NDArray[np.integer[Any]], domain: int, most: int) -> list[str]:
+        def shown(rows: npt.NDArray[np.integer[Any]], domains: Sequence[int], most: int) -> list[str]:
             # half a character cannot be sent
-            titles = [t.encode("utf-8", "replace").decode() for t in self.titles(rows, domain)[-most:]]
+            titles = [t.encode("utf-8", "replace").decode() for t in self.titles(rows, domains)[-most:]]
             return [shorten(html.unescape(title), title_tokens) for title in titles]
 
-        source, target = 1 - history.domain, history.domain
-        words = self.templates.of(self.endpoint, target)
+        source = self.others(history.domain)
+        words = self.words(history.domain)
         common = {
-            "source": self._names[source],
-            "target": self._names[target],
+            "source": " and ".join(self._names[domain] for domain in source),
+            "target": self._names[history.domain],
             "n_names": str(self.settings.n_names),
         }
         parts, of_examples = [], []
         for number, rows in enumerate(examples, 1):
             given = shown(rows, source, n_titles)
-            wanted = shown(rows, target, n_example_names)
+            wanted = shown(rows, [history.domain], n_example_names)
             of_examples += [*given, *wanted]
             filled = {
                 "number": str(number),
@@ -189,7 +206,7 @@ class PromptBuilder:
         n_tokens = estimate_tokens(text) + estimate_tokens(system or "")
         return Prompt(system, text, tuple(own), tuple(of_examples), n_tokens)
 
-    def _draw_examples(self, history: SingleDomainHistory) -> list[npt.NDArray[np.int32]]:
+    def _draw_examples(self, history: ColdHistory) -> list[npt.NDArray[np.int32]]:
         """Histories of overlapped train users, the same for the same seed and user, never the user's own."""
         train = self._dataset.train
         if self.settings.n_examples == 0:
@@ -201,12 +218,14 @@ class PromptBuilder:
         return [train[user] for user in others[: self.settings.n_examples]]
 
     def _example_users(self, domain: int) -> npt.NDArray[np.int64]:
-        """Overlapped train users with a title in one domain, and in that of the names many, or three."""
+        """Overlapped train users with a title in other domains, and in that of the names many, or three."""
         data, settings = self._dataset, self.settings
-        both = np.flatnonzero(domains_of_users(data, data.train).all(axis=1))
+        both = data.train.overlapped(data.catalogue)
         histories = [data.train[user] for user in both.tolist()]
-        n_names = np.array([len(self.titles(rows, domain)) for rows in histories], dtype=np.int64)
-        n_given = np.array([len(self.titles(rows, 1 - domain)) for rows in histories], dtype=np.int64)
+        n_names = np.array([len(self.titles(rows, [domain])) for rows in histories], dtype=np.int64)
+        n_given = np.array(
+            [len(self.titles(rows, self.others(domain))) for rows in histories], dtype=np.int64
+        )
         for least in (settings.n_names // 2, _MIN_EXAMPLE_NAMES):
             fitting = both[(n_names >= max(least, _MIN_EXAMPLE_NAMES)) & (n_given >= 1)]
             if len(fitting) > settings.n_examples:  # the user itself is no example
@@ -215,11 +234,12 @@ class PromptBuilder:
             return both[:0]
         raise UsageError(
             f"{settings.n_examples} examples need {settings.n_examples + 1} overlapped train users with "
-            f"a title in one domain and {_MIN_EXAMPLE_NAMES} in the other; there are {len(fitting)}"
+            f"a title in other domains and {_MIN_EXAMPLE_NAMES} in {self._names[domain]!r}; there are "
+            f"{len(fitting)}"
         )
 
 
-def user_seed(seed: int, history: SingleDomainHistory) -> int:
+def user_seed(seed: int, history: ColdHistory) -> int:
     """A number of 32 bits for one user and domain, whatever the order of users."""
     digest = hashlib.sha256(f"{seed}\0{history.domain}\0{history.user}".encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest.digest()[:4], "big")

@@ -1,4 +1,4 @@
-"""Stage: a language model writes, for users with history in one domain, names of items of the other.
+"""Stage: a language model writes, for users without an item of a domain, names of items of it.
 
 Every answer is appended to the answers file (`llmcdsr_tools.generate.answers`) as soon as it is there; a
 call that was interrupted, however, goes on with the users that have none. When all are there, they are
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_tools.cold_histories import Whom, cold_histories
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.generate.answers import open_answers
 from llmcdsr_tools.generate.asking import Asking, Failure, OutputFormatChoice, Wanted
@@ -24,7 +25,6 @@ from llmcdsr_tools.generate.language_model import LanguageModel, OpenAIModel, Se
 from llmcdsr_tools.generate.outcome import GenerationYield, write_parsed
 from llmcdsr_tools.generate.prompt_templates import PromptTemplates, load_templates
 from llmcdsr_tools.generate.prompts import PromptBuilder, PromptSettings
-from llmcdsr_tools.single_domain import Whom, single_domain_histories
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GenerateResult:
     output, answers : Path
         The names file and the answers file.
     n_wanted : int
-        Users, or on held-out users, users and hidden domains, that names were wanted for.
+        Users and domains that names were wanted for.
     n_resumed : int
         Of these, answered by an earlier call.
     n_without_title : int
@@ -108,7 +108,7 @@ def generate(
     prompts : Path, optional
         A TOML file in place of the shipped prompts, whole or in part.
     split : {"train", "valid", "test", "items"}
-        train: the single-domain users. valid, test: each user with one domain hidden, then the other.
+        train: users without an item of a domain. valid, test: each user with every domain hidden in turn.
         items: the items, those with the same words in their titles once.
     users : collection of str, optional
         Ask for these alone.
@@ -183,16 +183,19 @@ def select(
     """
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
     builder = PromptBuilder(data, templates, settings.prompt, server.endpoint)
-    histories = single_domain_histories(data, split)
+    histories = cold_histories(data, split)
     if users is not None:
         chosen = set(users)
         unknown = chosen - {history.user for history in histories}
         if unknown:
-            kinds = {"train": "single-domain user of the train split", "items": "item that is asked for"}
-            kind = kinds.get(split, f"user with items of both domains of the {split} split")
+            kinds = {
+                "train": "user of the train split without items of a domain",
+                "items": "item that is asked for",
+            }
+            kind = kinds.get(split, f"user with items of several domains of the {split} split")
             raise DataError(f"{min(unknown)!r} is no {kind} ({len(unknown)} such names)")
         histories = [history for history in histories if history.user in chosen]
-    titled = [h for h in histories if builder.titles(h.rows, 1 - h.domain)]
+    titled = [h for h in histories if builder.titles(h.rows, builder.others(h.domain))]
     random.Random(settings.prompt.seed).shuffle(titled)
     n_without = len(histories) - len(titled)
     return Wanted(data, titled if limit is None else titled[:limit], builder, n_without)

@@ -8,14 +8,17 @@ the formats. Ten million interactions take 16 bytes each and one string a user.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle.config import MAX_DOMAINS
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.ingest.records import ABSENT, read_records
 from llmcdsr_tools.ingest.timestamps import Timestamps
@@ -44,22 +47,29 @@ class Columns:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """The items, those of domain A first; each item's code is its position.
+    """The items, domain after domain; each item's code is its position.
 
     Parameters
     ----------
     ids, titles : list of str
         Id and title of every item; a title of white space is made empty.
-    n_a : int
-        Number of items in domain A.
+    domains : tuple of str
+        Names of the domains.
+    stops : tuple of int
+        Of each domain, the code after that of its last item.
     code_of : dict of str to int
         Code of every id.
     """
 
     ids: list[str]
     titles: list[str]
-    n_a: int
+    domains: tuple[str, ...]
+    stops: tuple[int, ...]
     code_of: dict[str, int]
+
+    def domain_of(self, code: int) -> str:
+        """Name of the domain of an item."""
+        return self.domains[bisect_right(self.stops, code)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class InteractionTable:
     user_ids: list[str]
 
 
-def read_items(path: Path, columns: Columns, domains: tuple[str, str]) -> ItemTable:
+def read_items(path: Path, columns: Columns, domains: tuple[str, ...] | None = None) -> ItemTable:
     """Read an items file.
 
     Parameters
@@ -91,44 +101,59 @@ def read_items(path: Path, columns: Columns, domains: tuple[str, str]) -> ItemTa
         CSV, TSV or JSON Lines with the columns item, domain and title.
     columns : Columns
         Names of the columns.
-    domains : tuple of two str
-        What stands in the domain column for domain A and for domain B.
+    domains : tuple of str, optional
+        Names of the domains as the domain column has them; by default all that it has, in order of
+        appearance.
 
     Raises
     ------
     DataError
-        If the file is not as described, an item id is empty or listed twice, a domain is none of the
-        two, or one of them has no item.
+        If the file is not as described, an item id is empty or listed twice, a domain is none of those
+        named, or one of them has no item.
     """
-    ids: tuple[list[str], list[str]] = ([], [])
-    titles: tuple[list[str], list[str]] = ([], [])
+    ids: dict[str, list[str]] = {name: [] for name in domains or ()}
+    titles: dict[str, list[str]] = {name: [] for name in domains or ()}
     line_of: dict[str, int] = {}
-    number_of = {name: number for number, name in enumerate(domains)}
     with closing(read_records(path, (columns.item, columns.domain, columns.title))) as records:
         for line, (item, domain, title) in records:
-            number = number_of.get(domain)
-            if number is None:
-                raise DataError(f"{path}:{line}: {_other_domain(domain, domains)}")
+            if domain not in ids:
+                if domains is not None:
+                    raise DataError(f"{path}:{line}: {_other_domain(domain, domains)}")
+                if not domain.strip():
+                    raise DataError(f"{path}:{line}: the domain is empty")
+                if len(ids) == MAX_DOMAINS:
+                    raise DataError(
+                        f"{path}:{line}: {domain!r:.60} is one domain more than {MAX_DOMAINS}, the most that "
+                        "there may be; give each item one of fewer"
+                    )
+                ids[domain], titles[domain] = [], []
             if not item or item.isspace():
                 raise DataError(f"{path}:{line}: the item id is empty")
             first = line_of.setdefault(item, line)
             if first != line:
-                how = "listed twice" if item in ids[number] else "in both domains"
+                how = "listed twice" if item in ids[domain] else "in two domains"
                 raise DataError(f"{path}:{line}: item {item!r:.60} is {how}; it was first on line {first}")
-            ids[number].append(item)
-            titles[number].append("" if title.isspace() else title)
-    for number, name in enumerate(domains):
-        if not ids[number]:
+            ids[domain].append(item)
+            titles[domain].append("" if title.isspace() else title)
+    for name, of_domain in ids.items():
+        if not of_domain:
             raise DataError(f"{path}: no item of domain {name!r}")
-    all_ids = ids[0] + ids[1]
-    return ItemTable(all_ids, titles[0] + titles[1], len(ids[0]), {i: code for code, i in enumerate(all_ids)})
+    if not ids:
+        raise DataError(f"{path}: no items after the header")
+    all_ids = list(chain.from_iterable(ids.values()))
+    return ItemTable(
+        all_ids,
+        list(chain.from_iterable(titles.values())),
+        tuple(ids),
+        tuple(accumulate(map(len, ids.values()))),
+        {item: code for code, item in enumerate(all_ids)},
+    )
 
 
 def read_interactions(
     path: Path,
     items: ItemTable,
     columns: Columns,
-    domains: tuple[str, str],
     progress: Callable[[int], None] | None = None,
 ) -> InteractionTable:
     """Read an interactions file.
@@ -141,8 +166,6 @@ def read_interactions(
         What `read_items` returned.
     columns : Columns
         Names of the columns.
-    domains : tuple of two str
-        What stands in the domain column for domain A and for domain B.
     progress : callable, optional
         Called now and then, and at the end, with the number of interactions read.
 
@@ -159,7 +182,7 @@ def read_interactions(
     with closing(read_records(path, wanted, (columns.domain,))) as records:
         for line, (user, item, when, domain) in records:
             try:
-                codes.append(_item_code(items, item, domain, domains))
+                codes.append(_item_code(items, item, domain))
                 users.append(_user_code(user_codes, user))
                 times.append(when, line)
             except ValueError as error:
@@ -179,17 +202,17 @@ def read_interactions(
     )
 
 
-def _item_code(items: ItemTable, item: str, domain: str, domains: tuple[str, str]) -> int:
+def _item_code(items: ItemTable, item: str, domain: str) -> int:
     """Code of an item that must be in the items file, and there in this domain."""
     code = items.code_of.get(item)
     if code is None:
         raise ValueError(
             f"item {item!r:.60} is not in the items file" if item.strip() else "the item id is empty"
         )
-    expected = domains[code >= items.n_a]
+    expected = items.domain_of(code)
     if domain != expected and domain != ABSENT:
-        if domain not in domains:
-            raise ValueError(_other_domain(domain, domains))
+        if domain not in items.domains:
+            raise ValueError(_other_domain(domain, items.domains))
         raise ValueError(
             f"item {item!r:.60} with domain {domain!r:.60}, but the items file has it in {expected!r}"
         )
@@ -206,5 +229,5 @@ def _user_code(user_codes: dict[str, int], user: str) -> int:
     return code
 
 
-def _other_domain(domain: str, domains: tuple[str, str]) -> str:
-    return f"domain {domain!r:.60}, expected {domains[0]!r} or {domains[1]!r}"
+def _other_domain(domain: str, domains: tuple[str, ...]) -> str:
+    return f"domain {domain!r:.60}, expected {' or '.join(map(repr, domains))}"

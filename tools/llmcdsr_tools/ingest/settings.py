@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llmcdsr_lite.bundle.config import MAX_DOMAINS
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.ingest.interactions import Columns
 
@@ -15,17 +16,18 @@ class IngestSettings:
 
     Parameters
     ----------
-    domains : tuple of two str, optional
-        Names of domain A and domain B, in this order, as the domain column has them. An interactions
-        file needs them; the official layout has no names, there they default to "A" and "B".
+    domains : tuple of str, optional
+        Names of the domains, in this order, as the domain column has them; all that the items file has, in
+        order of appearance, unless given. The official layout has no names: "A" and "B" unless given.
     columns : Columns
         Names of the columns.
     core : int
         Least number of interactions of every user and item; 0 or 1 for no filter.
     split : {"overlapped", "leave-one-out"}
-        Hold out whole overlapped users, or the last items of every history.
+        Hold out whole overlapped users (where there is one domain, any users), or the last items of every
+        history.
     valid_share, test_share : float
-        Shares of the overlapped users to hold out; of no effect with "leave-one-out".
+        Shares of those users to hold out; of no effect with "leave-one-out".
     seed : int
         Chooses the users to hold out.
 
@@ -35,7 +37,7 @@ class IngestSettings:
         If a setting is out of its range.
     """
 
-    domains: tuple[str, str] | None = None
+    domains: tuple[str, ...] | None = None
     columns: Columns = field(default_factory=Columns)
     core: int = 5
     split: Literal["overlapped", "leave-one-out"] = "overlapped"
@@ -45,9 +47,13 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         if self.domains is not None and (
-            len(self.domains) != 2 or len(set(self.domains)) != 2 or not all(n.strip() for n in self.domains)
+            not 1 <= len(self.domains) <= MAX_DOMAINS
+            or len(set(self.domains)) != len(self.domains)
+            or not all(name.strip() for name in self.domains)
         ):
-            raise UsageError(f"settings: domains are {self.domains!r}, expected two different names")
+            raise UsageError(
+                f"settings: domains are {self.domains!r}, expected 1 to {MAX_DOMAINS} different names"
+            )
         if self.core < 0:
             raise UsageError(f"settings: core is {self.core}, expected 0 or more")
         if self.split not in ("overlapped", "leave-one-out"):

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.dataset import MIN_HELD_OUT, Histories
 
 MIN_TRAIN = 2
 """Items a training history needs: one to see and one to predict."""
@@ -79,12 +80,6 @@ def pack_histories(
     return Histories(rows[order], offsets, user_ids)
 
 
-def overlapped(histories: Histories, boundary: int) -> npt.NDArray[np.bool_]:
-    """Whether each user has items on both sides of `boundary`, the first row of domain B (users,)."""
-    in_b = histories.count_from(boundary)
-    return (in_b > 0) & (in_b < histories.lengths)
-
-
 def take(histories: Histories, users: Ints, drop_last: int | Ints = 0) -> Histories:
     """Histories of some users, each without its last items.
 
@@ -112,19 +107,19 @@ def drop_short(histories: Histories) -> Histories:
 
 
 def hold_out_overlapped(
-    histories: Histories, boundary: int, valid_share: float, test_share: float, seed: int
+    histories: Histories, catalogue: Catalogue, valid_share: float, test_share: float, seed: int
 ) -> Splits:
     """Hold out whole overlapped users for validation and test, as the official data does.
 
-    A share gives so many of the overlapped users, rounded, and at least one unless it is 0. Users keep
-    their order within each split; a user is in one split only.
+    Where there is one domain, any user of two items or more may be held out. A share gives so many of them,
+    rounded, and at least one unless it is 0. Users keep their order within each split; a user is in one split
+    only.
 
     Parameters
     ----------
     histories : Histories
         All users.
-    boundary : int
-        First item row of domain B.
+    catalogue : Catalogue
     valid_share, test_share : float
         Shares of the overlapped users.
     seed : int
@@ -135,11 +130,15 @@ def hold_out_overlapped(
     DataError
         If there are too few overlapped users.
     """
-    candidates = np.flatnonzero(overlapped(histories, boundary))
+    several = len(catalogue.domains) > 1
+    candidates = (
+        histories.overlapped(catalogue) if several else np.flatnonzero(histories.lengths >= MIN_HELD_OUT)
+    )
     n_valid, n_test = (_share(len(candidates), share) for share in (valid_share, test_share))
     if n_valid + n_test > len(candidates):
         raise DataError(
-            f"hold-out split: {len(candidates)} users have items in both domains, "
+            f"hold-out split: {len(candidates)} users have items in "
+            f"{'several domains' if several else 'the domain'}, "
             f"{n_valid + n_test} are needed for validation and test; bring more data or take the "
             "leave-one-out split"
         )

@@ -1,10 +1,10 @@
-"""Stage 1, `ingest`: interactions of two domains become a data set folder.
+"""Stage 1, `ingest`: interactions of one or more domains become a data set folder.
 
 Two kinds of source are read: a folder in the layout of the authors' own data (see `official`), already
 filtered and split, and an interactions file with an items file (see `interactions`), which is filtered
 and split here:
 
-1. k-core filter over the interactions of both domains together (`splits.k_core`). The catalogue keeps
+1. k-core filter over the interactions of all domains together (`splits.k_core`). The catalogue keeps
    the items that remain; with core 0 it keeps every item of the items file, with core 1 every item that
    somebody touched.
 2. Histories, oldest item first; interactions of one time keep the order of the file.
@@ -100,7 +100,10 @@ class IngestResult:
                 f"{self.dropped_interactions:,} interactions",
             ),
             (self.short_users, f"{self.short_users:,} training users with fewer than two items were dropped"),
-            (overlapped == 0, "no training user has items in both domains: nothing ties them together"),
+            (
+                overlapped == 0 and len(self.dataset.catalogue.domains) > 1,
+                "no training user has items in several domains: nothing ties them together",
+            ),
         )
         return [sentence for applies, sentence in sentences if applies]
 
@@ -186,7 +189,10 @@ def _check_official_settings(folder: Path, settings: IngestSettings) -> None:
 def _from_official(
     folder: Path, settings: IngestSettings, progress: Callable[[int], None] | None
 ) -> IngestResult:
-    dataset, stray_titles = read_official(folder, settings.domains or ("A", "B"), progress)
+    names = settings.domains or ("A", "B")
+    if len(names) != 2:
+        raise UsageError(f"{folder}: the official layout has two domains, found {len(names)} names for them")
+    dataset, stray_titles = read_official(folder, (names[0], names[1]), progress)
     splits = Splits(dataset.train, dataset.valid, dataset.test)
     return _finish(folder, dataset.catalogue, splits, stray_titles=stray_titles)
 
@@ -194,10 +200,8 @@ def _from_official(
 def _from_interactions(
     path: Path, items_path: Path, settings: IngestSettings, progress: Callable[[int], None] | None
 ) -> IngestResult:
-    if settings.domains is None:
-        raise UsageError(f"{path}: name the two domains, A first, as the domain column has them")
     items = read_items(items_path, settings.columns, settings.domains)
-    table = read_interactions(path, items, settings.columns, settings.domains, progress)
+    table = read_interactions(path, items, settings.columns, progress)
     n_read = len(table.users)
     kept = k_core(table.users, table.items, settings.core)
     if not len(kept):
@@ -205,13 +209,13 @@ def _from_interactions(
             f"{path}: the {settings.core}-core filter left nothing of {n_read:,} interactions; "
             "choose a smaller core"
         )
-    _check_both_domains(path, items, table.items, kept, settings)
-    catalogue, row_of_code = _remaining_items(items, table.items[kept], settings)
+    _check_domains(path, items, table.items, kept, settings)
+    catalogue, row_of_code = _remaining_items(items, table.items[kept], settings.core)
     user_ids, user_of_code = _remaining_users(table, kept)
     histories = pack_histories(
         user_of_code[table.users[kept]], row_of_code[table.items[kept]], table.times[kept], user_ids
     )
-    splits = _split(path, histories, catalogue.domains[1].start, settings)
+    splits = _split(path, histories, catalogue, settings)
     return _finish(
         path,
         catalogue,
@@ -222,33 +226,33 @@ def _from_interactions(
     )
 
 
-def _check_both_domains(
+def _check_domains(
     path: Path,
     items: ItemTable,
     codes: npt.NDArray[np.int32],
     kept: npt.NDArray[np.int64],
     settings: IngestSettings,
 ) -> None:
-    """Refuse interactions with one domain alone, and tell apart who left the other out: file or filter."""
-    assert settings.domains is not None
-    in_b = codes >= items.n_a
-    for name, in_domain in zip(settings.domains, (~in_b, in_b), strict=True):
-        if not in_domain.any():
+    """Refuse a domain without interactions, and tell apart who left it out: file or filter."""
+    domains = np.searchsorted(items.stops, codes, side="right")
+    before, after = (np.bincount(d, minlength=len(items.domains)) for d in (domains, domains[kept]))
+    for name, n_before, n_after in zip(items.domains, before, after, strict=True):
+        if not n_before:
             raise DataError(f"{path}: no interaction has an item of domain {name!r}")
-        if not in_domain[kept].any():
+        if not n_after:
             raise DataError(
                 f"{path}: no item of domain {name!r} is left after the {settings.core}-core filter; "
                 "choose a smaller core"
             )
 
 
-def _split(path: Path, histories: Histories, boundary: int, settings: IngestSettings) -> Splits:
+def _split(path: Path, histories: Histories, catalogue: Catalogue, settings: IngestSettings) -> Splits:
     """Hold users or items out, as the settings say."""
     try:
         if settings.split == "leave-one-out":
             return leave_one_out(histories)
         return hold_out_overlapped(
-            histories, boundary, settings.valid_share, settings.test_share, settings.seed
+            histories, catalogue, settings.valid_share, settings.test_share, settings.seed
         )
     except DataError as error:
         advice = "; a smaller core may leave more" if settings.core > 1 else ""
@@ -256,17 +260,17 @@ def _split(path: Path, histories: Histories, boundary: int, settings: IngestSett
 
 
 def _remaining_items(
-    items: ItemTable, codes: npt.NDArray[np.int32], settings: IngestSettings
+    items: ItemTable, codes: npt.NDArray[np.int32], core: int
 ) -> tuple[Catalogue, npt.NDArray[np.int32]]:
     """Catalogue of the items that stay, and the row of every code (those that go have row 0)."""
-    assert settings.domains is not None
-    stays = np.bincount(codes, minlength=len(items.ids)) >= min(settings.core, 1)
+    stays = np.bincount(codes, minlength=len(items.ids)) >= min(core, 1)
     row_of_code = np.where(stays, np.cumsum(stays), 0).astype(np.int32)
-    sizes = (int(stays[: items.n_a].sum()), int(stays[items.n_a :].sum()))
     remaining = np.flatnonzero(stays)
+    domains = np.searchsorted(items.stops, remaining, side="right")
+    sizes = np.bincount(domains, minlength=len(items.domains)).tolist()
     ids = [items.ids[code] for code in remaining]
     titles = [items.titles[code] for code in remaining]
-    return Catalogue.from_sizes(ids, titles, settings.domains, sizes), row_of_code
+    return Catalogue.from_sizes(ids, titles, items.domains, sizes), row_of_code
 
 
 def _remaining_users(

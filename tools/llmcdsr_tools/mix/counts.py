@@ -20,12 +20,12 @@ def bundle_counts(data: Dataset, n_neighbours: int = N_NEIGHBOURS) -> NextCounts
     weights = counts.data.astype(np.float32)
     if not len(weights):
         return None
-    sparse_row = first.astype(np.int64) + n_rows * (second >= domains[1].start)
+    sparse_row = first.astype(np.int64) + n_rows * data.catalogue.domain_indices(second)
     strongest = np.lexsort((second, -weights, sparse_row))  # of equal weights the first item
     ordered = sparse_row[strongest]
-    starts = np.searchsorted(ordered, np.arange(2 * n_rows + 1))
+    starts = np.searchsorted(ordered, np.arange(len(domains) * n_rows + 1))
     place = np.arange(len(ordered)) - starts[ordered]  # 0 for the strongest of its sparse row
     kept = np.sort(strongest[place < n_neighbours])
     kept = kept[np.lexsort((second[kept], sparse_row[kept]))]
-    sizes = np.bincount(sparse_row[kept], minlength=2 * n_rows)
+    sizes = np.bincount(sparse_row[kept], minlength=len(domains) * n_rows)
     return NextCounts(np.concatenate([[0], np.cumsum(sizes)]), second[kept].astype(np.int32), weights[kept])

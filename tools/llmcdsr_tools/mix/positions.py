@@ -92,7 +92,7 @@ def collect(
     scorer: Scorer,
     queries: Queries,
     index: int,
-    domains: tuple[Domain, Domain],
+    domains: tuple[Domain, ...],
     counts: NextCounts | None,
     seed: int = 0,
     pseudo: PseudoScores | None = None,

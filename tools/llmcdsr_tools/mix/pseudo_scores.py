@@ -40,16 +40,16 @@ class PseudoScores:
     ) -> None:
         mix = DomainMix(cold=_EACH, named=_EACH, source=source)
         self.source = source
-        self._recall = PseudoRecall(catalogue, network, (mix, mix), max_length)
+        self._recall = PseudoRecall(catalogue, network, (mix,) * len(catalogue.domains), max_length)
         self._model = model
 
     def values(
         self, histories: Sequence[IntArray], domain: Domain, asked: Sequence[Asked] | None = None
     ) -> npt.NDArray[np.float32]:
         """Values for each of n histories (2, n, items of the domain), zero where nothing is recalled."""
-        recalled = self._recall.recall(histories, domain, asked or ["auto"] * len(histories))
+        recalled = self._recall.recall(histories, [domain], asked or ["auto"] * len(histories))
         values = np.zeros((2, len(histories), domain.n_items), dtype=np.float32)
-        some = [(i, items) for i, items in enumerate(recalled) if items is not None]
+        some = [(i, pseudo) for i, items in enumerate(recalled) for pseudo in items]
         if some:
             places = [i for i, _ in some]
             items = self._recall.network.items[domain.start : domain.stop]

@@ -63,8 +63,8 @@ def learn_mix(
 
     Returns
     -------
-    tuple of two DomainMix
-        For target domain A, target domain B.
+    tuple of DomainMix
+        Of each target domain.
     """
     domains = data.catalogue.domains
     popular = popularity(np.bincount(data.train.rows, minlength=len(data.catalogue) + 1))
@@ -93,14 +93,14 @@ def learn_mix(
             if named.weights.recalls:
                 mix = replace(mix, named=named.weights)
         mixes.append(mix)
-    return learn_offsets(scorer, data, counts, (mixes[0], mixes[1]), everyone, seed, pseudo, popular)
+    return learn_offsets(scorer, data, counts, tuple(mixes), everyone, seed, pseudo, popular)
 
 
 def _learn_cold(
     scorer: Scorer,
     queries: Queries,
     index: int,
-    domains: tuple[Domain, Domain],
+    domains: tuple[Domain, ...],
     counts: NextCounts | None,
     seed: int,
     popular: FloatArray,

@@ -68,7 +68,7 @@ class DomainTraining:
     data : DomainData
     settings : PretrainSettings
     index : int
-        0 for domain A, 1 for domain B; the two draw other random numbers.
+        Of the domain; each draws other random numbers.
     """
 
     def __init__(self, data: DomainData, settings: PretrainSettings, index: int) -> None:
@@ -240,8 +240,7 @@ class DomainTraining:
             negatives = 1 + (rng.random(len(batch.targets)) * n_items).astype(np.int64)
             return losses.binary_cross_entropy(features, table, batch.targets, negatives)
         drawn = 1 + rng.choice(n_items, min(self.settings.n_negatives, n_items), replace=False, shuffle=False)
-        none = np.zeros(0, dtype=np.int64)  # there is no second domain
-        return losses.sampled_softmax(features, table, batch.targets, (drawn, none), n_items + 1)
+        return losses.sampled_softmax(features, table, batch.targets, [drawn], [1])
 
 
 def title_ranks(

@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 1
-_ARRAYS = ("projection_a", "projection_b", "items_a", "items_b")
 
 
 @dataclass(frozen=True)
@@ -46,29 +45,27 @@ class Pretrained:
 
     Parameters
     ----------
-    projection_a, projection_b : float32 arrays (H, E)
-        Text embedding to the space of domain A, of domain B.
-    items_a, items_b : float32 arrays (|A|, H), (|B|, H)
-        Item vectors, in row order; there is no padding row.
+    projections : tuple of float32 arrays (H, E)
+        Text embedding to the space of each domain.
+    items : tuple of float32 arrays (items of the domain, H)
+        Item vectors of each domain, in row order; there is no padding row.
     description : dict
         Settings, hashes of what it was made from, and for each domain, all epochs and which was best.
     """
 
-    projection_a: npt.NDArray[np.float32]
-    projection_b: npt.NDArray[np.float32]
-    items_a: npt.NDArray[np.float32]
-    items_b: npt.NDArray[np.float32]
+    projections: tuple[npt.NDArray[np.float32], ...]
+    items: tuple[npt.NDArray[np.float32], ...]
     description: dict[str, Any]
 
     @property
-    def projections(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Of domain A and B."""
-        return self.projection_a, self.projection_b
+    def hidden(self) -> int:
+        """Hidden size H."""
+        return len(self.projections[0])
 
     @property
-    def items(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Of domain A and B."""
-        return self.items_a, self.items_b
+    def dimension(self) -> int:
+        """Length E of a text embedding."""
+        return int(self.projections[0].shape[1])
 
 
 @dataclass(frozen=True)
@@ -78,17 +75,17 @@ class PretrainResult:
     Parameters
     ----------
     output : Path
-    epochs : tuple of two tuples of DomainEpoch
-        Of domain A and domain B.
-    best_epoch : tuple of two int
+    epochs : tuple of tuples of DomainEpoch
+        Of each domain.
+    best_epoch : tuple of int
     n_resumed : int
-        Epochs, of both domains, that an earlier call had finished.
+        Epochs, of all domains, that an earlier call had finished.
     warnings : tuple of str
     """
 
     output: Path
-    epochs: tuple[tuple[DomainEpoch, ...], tuple[DomainEpoch, ...]]
-    best_epoch: tuple[int, int]
+    epochs: tuple[tuple[DomainEpoch, ...], ...]
+    best_epoch: tuple[int, ...]
     n_resumed: int
     warnings: tuple[str, ...]
 
@@ -110,7 +107,7 @@ def pretrain(
     overwrite: bool = False,
     observer: PretrainObserver | None = None,
 ) -> PretrainResult:
-    """Pre-train both domains, going on where an earlier call was interrupted.
+    """Pre-train every domain, going on where an earlier call was interrupted.
 
     Parameters
     ----------
@@ -165,10 +162,9 @@ def pretrain(
                 observer.epoch(training.data.domain.name, metrics, training.best_epoch == metrics.epoch)
     _save_result(output, made_from, trainings)
     partial.unlink(missing_ok=True)
-    a, b = trainings
-    return PretrainResult(
-        output, (tuple(a.epochs), tuple(b.epochs)), (a.best_epoch, b.best_epoch), n_resumed, warnings
-    )
+    epochs = tuple(tuple(training.epochs) for training in trainings)
+    best_epoch = tuple(training.best_epoch for training in trainings)
+    return PretrainResult(output, epochs, best_epoch, n_resumed, warnings)
 
 
 def load_pretrained(path: Path, dataset: Dataset | None = None) -> Pretrained:
@@ -189,25 +185,27 @@ def load_pretrained(path: Path, dataset: Dataset | None = None) -> Pretrained:
         raise DataError(f"{path}: no such file, expected what `llmcdsr pretrain` writes")
     try:
         checkpoint = load_checkpoint(path)
-        projection_a, projection_b, items_a, items_b = (checkpoint.arrays[name] for name in _ARRAYS)
-    except (TrainingError, KeyError) as error:
+        n_domains = len(checkpoint.description["domains"])
+        names = [[f"{what}_{n}" for n in range(1, n_domains + 1)] for what in ("projection", "items")]
+        projections, items = (tuple(checkpoint.arrays[name] for name in of_kind) for of_kind in names)
+        if not n_domains:
+            raise KeyError("no domain")
+    except (TrainingError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of `llmcdsr pretrain`: {error}") from None
-    arrays = (projection_a, projection_b, items_a, items_b)
-    if any(a.ndim != 2 or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays):
-        raise DataError(f"{path}: {', '.join(_ARRAYS)} must be finite float32 matrices")
-    found = Pretrained(projection_a, projection_b, items_a, items_b, checkpoint.description)
-    if found.projection_a.shape != found.projection_b.shape or any(
-        a.shape[1] != len(found.projection_a) for a in found.items
+    arrays = {name: checkpoint.arrays[name] for of_kind in names for name in of_kind}
+    if any(a.ndim != 2 or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays.values()):
+        raise DataError(f"{path}: {', '.join(arrays)} must be finite float32 matrices")
+    found = Pretrained(projections, items, checkpoint.description)
+    if {a.shape for a in projections} != {(found.hidden, found.dimension)} or any(
+        a.shape[1] != found.hidden for a in items
     ):
-        shapes = ", ".join(f"{n} {a.shape}" for n, a in zip(_ARRAYS, arrays, strict=True))
+        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items())
         raise DataError(f"{path}: the arrays do not fit together: {shapes}")
     if dataset is not None:
-        sizes = tuple(d.n_items for d in dataset.catalogue.domains)
-        if tuple(len(a) for a in found.items) != sizes:
-            raise DataError(
-                f"{path}: is of {len(found.items_a)} and {len(found.items_b)} items, the data set has "
-                f"{sizes[0]} and {sizes[1]}"
-            )
+        sizes = [d.n_items for d in dataset.catalogue.domains]
+        if [len(a) for a in items] != sizes:
+            theirs = " and ".join(str(len(a)) for a in items)
+            raise DataError(f"{path}: is of {theirs} items, the data set has {' and '.join(map(str, sizes))}")
     return found
 
 
@@ -235,7 +233,7 @@ def _resume(
 
 
 def _save_partial(path: Path, made_from: dict[str, Any], trainings: list[DomainTraining]) -> None:
-    """Write the state of both domains."""
+    """Write the state of every domain."""
     arrays = {f"{t.index}/{name}": array for t in trainings if t.epochs for name, array in t.state().items()}
     domains = [{"epochs": [asdict(e) for e in t.epochs], "best_epoch": t.best_epoch} for t in trainings]
     save_checkpoint(path, Checkpoint(arrays, {"made_from": made_from, "domains": domains}))
@@ -244,9 +242,9 @@ def _save_partial(path: Path, made_from: dict[str, Any], trainings: list[DomainT
 def _save_result(path: Path, made_from: dict[str, Any], trainings: list[DomainTraining]) -> None:
     """Write the arrays of the best epochs; nothing in the file depends on when or how fast it was made."""
     arrays, domains = {}, []
-    for training, letter in zip(trainings, "ab", strict=True):
-        arrays[f"projection_{letter}"] = training.best_projection
-        arrays[f"items_{letter}"] = training.best_items[1:]
+    for number, training in enumerate(trainings, 1):
+        arrays[f"projection_{number}"] = training.best_projection
+        arrays[f"items_{number}"] = training.best_items[1:]
         epochs = [{k: v for k, v in asdict(e).items() if k != "seconds"} for e in training.epochs]
         name = training.data.domain.name
         domains.append({"name": name, "best_epoch": training.best_epoch, "epochs": epochs})

@@ -48,8 +48,8 @@ class MetaLearning:
 
     Attributes
     ----------
-    poolers : float32 array (2, H)
-        Of the names of domain A, of B.
+    poolers : float32 array (domains, H)
+        Of the names of each domain.
     adam : Adam
         Their optimiser.
 
@@ -67,7 +67,9 @@ class MetaLearning:
         self.histories = data.train
         self.network = RecallNetwork.build(data, embedded, pretrained)
         self.overlapped = TrainingSequences.overlapped(data.train, data.catalogue, settings.max_length)
-        self.poolers: npt.NDArray[np.float32] = np.zeros((2, self.network.hidden), dtype=np.float32)
+        self.poolers: npt.NDArray[np.float32] = np.zeros(
+            (len(data.catalogue.domains), self.network.hidden), dtype=np.float32
+        )
         self.adam = Adam(self.poolers, AdamSettings(learning_rate=settings.pooler_learning_rate))
         smallest = min(d.n_items for d in data.catalogue.domains)
         if settings.recall_k > smallest:

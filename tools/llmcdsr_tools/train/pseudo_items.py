@@ -11,7 +11,6 @@ from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.losses import RowArray
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, recall, unit_rows
-from llmcdsr_tools.batches import user_domains
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.pretrain.stage import Pretrained
@@ -25,8 +24,8 @@ class Recalled:
     ----------
     rows : int64 array (n, k)
         Item rows, most similar first.
-    parts : tuple of two (int64 array, PoolCache)
-        For the names of domain A and of B: the places of the users that have them, and their pooling.
+    parts : tuple of (int64 array, PoolCache)
+        For the names of each domain: the places of the users that have them, and their pooling.
     """
 
     rows: RowArray
@@ -40,51 +39,52 @@ class RecallNetwork:
     Parameters
     ----------
     users : int64 array (entries,)
-        Row in the train split of each single-domain user with names.
+        Row in the train split of each user with names of a domain; rows may repeat.
     domains : int64 array (entries,)
-        Domain that the names are of, 0 or 1: the one that the user has no items in.
+        Domain that the names are of, one that the user has no items in.
     offsets : int64 array (entries + 1,)
         The names of entry e are ``index[offsets[e] : offsets[e + 1]]``.
     index : int64 array (names,)
         Row of ``names[domain]`` for each name.
-    names : two float arrays (texts, H)
-        Distinct names, projected to the space of domain A, of B.
-    unit_items : two float arrays (items, H)
-        Item vectors of length 1, of domain A, of B.
-    starts : tuple of two int
-        First item row of domain A, of B.
+    names : tuple of float arrays (texts, H)
+        Distinct names, projected to the space of each domain.
+    unit_items : tuple of float arrays (items, H)
+        Item vectors of length 1, of each domain.
+    starts : tuple of int
+        First item row of each domain.
     """
 
     users: RowArray
     domains: RowArray
     offsets: RowArray
     index: RowArray
-    names: tuple[FloatArray, FloatArray]
-    unit_items: tuple[FloatArray, FloatArray]
-    starts: tuple[int, int]
+    names: tuple[FloatArray, ...]
+    unit_items: tuple[FloatArray, ...]
+    starts: tuple[int, ...]
 
     @classmethod
     def build(cls, data: Dataset, embedded: EmbeddedNames, pretrained: Pretrained) -> RecallNetwork:
         """Project the names and normalise the item vectors.
 
-        Names of users that have items of both domains, or of the very domain that the names are of, are
-        left out.
+        Names of users that have items of the very domain that the names are of, or no item at all, are left
+        out.
 
         Raises
         ------
         TrainingError
-            If names and pre-training differ in E, or no single-domain user has names.
+            If names and pre-training differ in E, or no user has names of a domain that is missing.
         """
-        dimension = pretrained.projection_a.shape[1]
+        dimension = pretrained.dimension
         if embedded.text.shape[1] != dimension:
             raise TrainingError(
                 f"names have embeddings of {embedded.text.shape[1]} values, pre-training was done with "
                 f"{dimension}; use one encoder for both"
             )
-        own_domain = user_domains(data.train, data.catalogue)[embedded.users]
-        kept = np.flatnonzero(own_domain == 1 - embedded.domains)
+        has = data.train.has_domains(data.catalogue)[embedded.users]  # (entries, domains)
+        lacks = ~has[np.arange(len(has)), embedded.domains]
+        kept = np.flatnonzero(lacks & has.any(axis=1))
         if not len(kept):
-            raise TrainingError("no user with items of one domain alone has names of the other")
+            raise TrainingError("no user has names of a domain that the history has no item of")
         counts = np.diff(embedded.offsets)[kept]
         index = embedded.index[token_indices(embedded.offsets[kept], counts)]
         domains = embedded.domains[kept]
@@ -95,16 +95,14 @@ class RecallNetwork:
             texts, index[own] = np.unique(index[own], return_inverse=True)
             names.append(project(embedded.text[texts], projection))
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        a, b = (unit_rows(items) for items in pretrained.items)
-        first, second = data.catalogue.domains
         return cls(
             embedded.users[kept],
             domains,
             offsets,
             index,
-            (names[0], names[1]),
-            (a, b),
-            (first.start, second.start),
+            tuple(names),
+            tuple(unit_rows(items) for items in pretrained.items),
+            tuple(domain.start for domain in data.catalogue.domains),
         )
 
     def __len__(self) -> int:
@@ -121,14 +119,14 @@ class RecallNetwork:
         Parameters
         ----------
         entries : int64 array (n,)
-        poolers : float array (2, H)
-            Of the names of domain A, of B.
+        poolers : float array (domains, H)
+            Of the names of each domain.
         k : int
             At most the number of items of each domain.
         """
         rows = np.empty((len(entries), k), dtype=np.int64)
         parts = []
-        for domain in (0, 1):
+        for domain in range(len(self.names)):
             places = np.flatnonzero(self.domains[entries] == domain)
             chosen = entries[places]
             counts = self.offsets[chosen + 1] - self.offsets[chosen]
@@ -141,5 +139,5 @@ class RecallNetwork:
         return Recalled(rows, tuple(parts))
 
     def backward(self, d_pooled: FloatArray, recalled: Recalled) -> FloatArray:
-        """Gradient of the poolers (2, H) from that of the pooled vectors (n, H)."""
+        """Gradient of the poolers (domains, H) from that of the pooled vectors (n, H)."""
         return np.stack([pool_backward(d_pooled[places], cache) for places, cache in recalled.parts])

@@ -46,7 +46,7 @@ class TrainSettings:
     n_epochs : int
         At most so many epochs.
     patience : int
-        Training stops when neither domain's measure on validation has risen for so many epochs.
+        Training stops when no domain's measure on validation has risen for so many epochs.
     batch_size : int
         Sequences a step; 0 leaves it to the data, see `for_data`.
     learning_rate : float
@@ -70,7 +70,7 @@ class TrainSettings:
         other is noise (measured by `benchmarks/meta_signal.py`).
     cold_sequences : bool
         Train on overlapped users in their cold cross-domain form, too (`TrainingSequences.cold`):
-        items of one domain in, the next item of the other one out.
+        the next item of a domain out, the items of others in.
     inner_optimizer : {"auto", "none", "sgd", "adam", "fresh-adam"}
         The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
         a pooled vector is the mean of the names. The others need names. ``auto`` is ``adam``, which won on

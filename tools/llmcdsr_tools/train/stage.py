@@ -22,11 +22,11 @@ from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.run import (
-    BEST,
     CHECKPOINT,
     CURVES,
     EpochMetrics,
     RunHeader,
+    best_names,
     file_hash,
     folder_hash,
     open_run,
@@ -110,6 +110,7 @@ def train(
         asdict(settings),
         dataset.resolve(),
         folder_hash(dataset),
+        tuple(domain.name for domain in data.catalogue.domains),
         *(None if path is None else file_hash(path) for path in (text_embeddings, names, pretrained)),
     )
     # NumPy's own threads gain little on products of this size, and lose much on a busy machine
@@ -145,7 +146,7 @@ def _restored(training: Training, run: Path) -> list[EpochMetrics]:
 
     Only the models of the checkpoint's own epoch can be missing after a stop: they are written after it.
     """
-    best = [run / f"{name}.npz" for name in BEST]
+    best = [run / f"{name}.npz" for name in best_names(len(training.data.catalogue.domains))]
     if not (run / CHECKPOINT).exists():
         found = next((path for path in best if path.exists()), None)
         if found is not None:

@@ -6,7 +6,7 @@ import math
 import time
 from concurrent.futures import Executor
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Training:
         self.dense_adam = Adam(self.parameters.dense, adam)
         self.item_adam = RowAdam(self.parameters.item_embedding, adam)
         self.average = self._average() if settings.average_epochs else None
-        self.stopping = EarlyStopping.start()
+        self.stopping = EarlyStopping.start(len(data.catalogue.domains))
 
     @property
     def n_steps(self) -> int:
@@ -155,10 +155,10 @@ class Training:
         """Every position of the validation histories, or of so many users that they fit."""
         queries = Queries.of_data(self.data, "valid", "every")
         parts = [queries.into(d).sample(VALIDATION_TARGETS) for d in self.data.catalogue.domains]
-        return parts[0].joined(parts[1])
+        return reduce(Queries.joined, parts)
 
-    def validate(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """HR@10 and NDCG@10 of target domain A and B on validation, see `EpochMetrics.criterion`."""
+    def validate(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """HR@10 and NDCG@10 of each target domain on validation, see `EpochMetrics.criterion`."""
         parameters = self.validated_parameters()
         backend, table = NumpyBackend(parameters), parameters.item_embedding
         if self.settings.criterion == "ndcg":
@@ -176,8 +176,7 @@ class Training:
         else:
             results = evaluate(backend, table, self.data, split="valid", groups=("all",))
             found = [(r.hr10, r.ndcg10) for r in results if r.protocol == "sampled"]
-        (hr_a, ndcg_a), (hr_b, ndcg_b) = found
-        return (hr_a, hr_b), (ndcg_a, ndcg_b)
+        return tuple(hr10 for hr10, _ in found), tuple(ndcg10 for _, ndcg10 in found)
 
     def validated_parameters(self) -> SASRecParameters:
         """What an epoch leaves behind: the averaged weights, where there are any, or the last ones."""
@@ -196,7 +195,7 @@ class Training:
 
     @property
     def poolers(self) -> npt.NDArray[np.float32] | None:
-        """Poolers (2, H) of the recall network, where there is one."""
+        """Poolers (domains, H) of the recall network, where there is one."""
         return None if self.meta is None else self.meta.poolers
 
     def _state(self) -> dict[str, npt.NDArray[Any]]:

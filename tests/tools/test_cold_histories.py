@@ -4,7 +4,7 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.single_domain import domains_of_users, single_domain_histories
+from llmcdsr_tools.cold_histories import domains_of_users, cold_histories
 
 
 def make_dataset(histories: list[list[int]]) -> Dataset:
@@ -26,13 +26,13 @@ def test_domains_of_users() -> None:
 
 
 def test_of_train_the_users_of_one_domain() -> None:
-    found = single_domain_histories(make_dataset(HISTORIES), "train")
+    found = cold_histories(make_dataset(HISTORIES), "train")
     assert [(h.user, h.domain, h.rows.tolist()) for h in found] == [("u0", 1, [1, 3]), ("u1", 0, [4])]
     assert all(len(h.hidden) == 0 for h in found)
 
 
 def test_of_held_out_users_each_domain_is_hidden_in_turn() -> None:
-    found = single_domain_histories(make_dataset(HISTORIES), "test")
+    found = cold_histories(make_dataset(HISTORIES), "test")
     described = [(h.user, h.domain, h.rows.tolist(), h.hidden.tolist()) for h in found]
     assert described == [
         ("u2", 0, [5], [2, 1]),  # the target, 1, is hidden with its domain
