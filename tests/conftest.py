@@ -77,6 +77,7 @@ def recall_network(bundle_data: Bundle) -> RecallNetwork:
     n_rows, hidden, text = len(bundle_data.catalogue) + 1, 5, 7
     names, items = rng.normal(size=(2, n_rows, hidden)).astype(np.float32)
     names[[0, 1, 13]] = 0
+    names = names[None]  # of two domains, an item is not of one
     items /= np.linalg.norm(items, axis=1, keepdims=True)
     items[[0, 14]] = 0
     poolers, projections = rng.normal(size=(2, hidden)), rng.normal(size=(2, hidden, text))

@@ -103,9 +103,9 @@ def test_unknown_domain_names_those_there_are(catalogue: Catalogue) -> None:
     [
         ("abc", "ab", ("A", "B"), (1, 2), "3 item ids but 2 titles"),
         ("abc", "abc", ("A", "B"), (1, 1), "domains cover rows 1..1 and 2..2, expected 1..3 without a gap"),
-        ("abc", "abc", ("A", "B"), (3, 0), "at least one item"),
-        ("abc", "abc", ("A", "B"), (0, 3), "at least one item"),
-        ("abc", "abc", ("A", "A"), (1, 2), "both domains are named 'A'"),
+        ("abc", "abc", ("A", "B"), (3, 0), "has no item, expected one at least"),
+        ("abc", "abc", ("A", "B"), (0, 3), "has no item, expected one at least"),
+        ("abc", "abc", ("A", "A"), (1, 2), "two domains are named 'A'"),
     ],
 )
 def test_what_does_not_add_up_is_refused(

@@ -152,8 +152,8 @@ def test_inspect(bundle_folder: Path) -> None:
     files = {name: (bundle_folder / name).stat().st_size for name in config["files"]}
     assert ok("inspect", bundle_folder).splitlines() == [
         f"{bundle_folder}: format version 1, verified, {sum(files.values()) / 1e6:.2f} MB",
-        "domain A: food, 12 items",
-        "domain B: kitchen, 18 items",
+        "domain food: 12 items",
+        "domain kitchen: 18 items",
         "model: SASRec, hidden size 8, 2 blocks, 2 heads, histories up to 6 items",
         *(f"  {size:>12,}  {name}" for name, size in files.items()),
     ]

@@ -98,7 +98,7 @@ def from_scratch(bundle: Bundle, items: list[NewItem]) -> Bundle:
     ]
     for index, (domain, start, stop) in enumerate([("food", 1, 13), ("kitchen", 13, 31)]):
         for row in range(start, stop):
-            old = (bundle.item_vectors, bundle.item_counts, recall.names, recall.items, titles.directions)
+            old = (bundle.item_vectors, bundle.item_counts, recall.names[0], recall.items, titles.directions)
             ids, names = bundle.catalogue.ids, bundle.catalogue.titles
             rows.append((ids[row - 1], names[row - 1], *(array[row] for array in old)))
         for item in items:
@@ -120,7 +120,7 @@ def from_scratch(bundle: Bundle, items: list[NewItem]) -> Bundle:
         catalogue=Catalogue.from_sizes(ids[1:], names[1:], ("food", "kitchen"), sizes),
         parameters=parameters,
         item_counts=np.array(counts),
-        recall=replace(recall, names=np.array(says, np.float32), items=np.array(own, np.float32)),
+        recall=replace(recall, names=np.array([says], np.float32), items=np.array(own, np.float32)),
         new_items=replace(titles, directions=np.array(directions, np.int8), added=(n_a - 12, sizes[1] - 18)),
     )
 

@@ -62,7 +62,7 @@ def test_new_items_are_scored_with_the_new_bundle(model: Path, llmcdsr: Command,
     assert found == [item.id for item in expected]
     assert "tea" in found
     shown = llmcdsr("inspect", grown)
-    assert b"new items: 1 of food and 1 of kitchen were added" in shown.stdout
+    assert b"new items: 1 of food, 1 of kitchen were added" in shown.stdout
 
 
 def test_standard_input_and_the_numpy_backend(model: Path, llmcdsr: Command, tmp_path: Path) -> None:

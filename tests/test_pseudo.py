@@ -77,8 +77,8 @@ def test_similarities_are_added_to_the_columns_of_the_domain(
     mix = DomainMix(cold=SIMILAR)
     recaller = PseudoRecall(bundle_data.catalogue, recall_network, (mix, mix), 6)
     histories = [np.array(h) for h in ([3, 4], [14, 15], [3, 14], [], [5], [9, 9, 2])]
-    pseudo = recaller.recall(histories, kitchen, ["auto"] * 6)
-    assert [p is not None for p in pseudo] == [True, False, False, False, True, True]
+    pseudo = recaller.recall(histories, [kitchen], ["auto"] * 6)
+    assert [len(p) == 1 for p in pseudo] == [True, False, False, False, True, True]
     columns = np.array(rows, dtype=np.int64)
     for first in (0, 2):  # users 0..3, then 2..5
         scores = np.zeros((4, len(columns)), dtype=np.float32)
@@ -87,8 +87,8 @@ def test_similarities_are_added_to_the_columns_of_the_domain(
         for i, found in enumerate(pseudo[first : first + 4]):
             for column, row in enumerate(columns.tolist()):
                 expected = 0.0
-                if found is not None and 13 <= row < 31:
-                    expected = 2.0 * float(found.direction @ recall_network.items[row])
+                if found and 13 <= row < 31:
+                    expected = 2.0 * float(found[0].direction @ recall_network.items[row])
                 assert scores[i, column] == pytest.approx(expected, abs=1e-5)
 
 
@@ -99,21 +99,18 @@ def test_items_are_recalled_only_where_they_are_needed(
     for weights, n in ((SIMILAR, 0), (INSERTED, 4)):
         mix = DomainMix(cold=weights, n_recalled=4)
         recaller = PseudoRecall(bundle_data.catalogue, recall_network, (mix, mix), 6)
-        (lean,) = recaller.recall([np.array([3])], kitchen, ["auto"])
-        (full,) = recaller.recall([np.array([3])], kitchen, ["auto"], rows_always=True)
-        assert lean is not None
-        assert full is not None
+        ((lean,),) = recaller.recall([np.array([3])], [kitchen], ["auto"])
+        ((full,),) = recaller.recall([np.array([3])], [kitchen], ["auto"], rows_always=True)
         assert (len(lean.rows), len(full.rows)) == (n, 4)
         assert np.array_equal(lean.direction, full.direction)
 
 
-def test_where_both_domains_are_asked_for_nothing_is_inserted(
+def test_where_several_domains_are_asked_for_nothing_is_inserted(
     bundle_data: Bundle, recall_network: RecallNetwork
 ) -> None:
     for weights in (INSERTED, ExpertWeights(similar=1.0, inserted=1.0)):
         mix = DomainMix(cold=weights)
         recaller = PseudoRecall(bundle_data.catalogue, recall_network, (mix, mix), 6)
-        (found,) = recaller.recall([np.array([3])], None, ["auto"])
-        assert (found is None) == (not weights.similar)
-        if found is not None:
-            assert found.weights == ExpertWeights(similar=1.0)
+        (found,) = recaller.recall([np.array([3])], bundle_data.catalogue.domains, ["auto"])
+        expected = [ExpertWeights(similar=1.0)] if weights.similar else []
+        assert [items.weights for items in found] == expected

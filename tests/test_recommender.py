@@ -389,7 +389,7 @@ def test_answers_as_plain_data(one: Recommender) -> None:
 
 
 def test_what_a_person_sees(one: Recommender, bundle_folder: Path) -> None:
-    domains = "'food' (12 items) and 'kitchen' (18 items)"
+    domains = "'food' (12 items), 'kitchen' (18 items)"
     assert repr(one) == f"<Recommender of {domains}: {one.backend_name} backend, exact search>"
     closed = Recommender.load(bundle_folder)
     closed.close()

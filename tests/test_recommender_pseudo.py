@@ -55,7 +55,7 @@ class Naive:
         seen = history[-MAX_LENGTH:]
         if not seen or any(item in DOMAINS[domain] for item in history):
             return None
-        pooled = self.pooled([self.network.names[ALL.index(item) + 1] for item in seen], domain)
+        pooled = self.pooled([self.network.names[0, ALL.index(item) + 1] for item in seen], domain)
         if pooled is None:
             return None
         return {i: float(pooled @ self.network.items[ALL.index(i) + 1]) for i in DOMAINS[domain]}
@@ -242,7 +242,7 @@ def test_a_batch_is_the_same_as_one_by_one(
 def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naive, setting: str) -> None:
     """f5 by id, k4 by its title, f0 has no title: it counts for nothing. All are 1.5 long."""
     network = naive.network
-    k4 = network.names[17].astype(float)
+    k4 = network.names[0, 17].astype(float)
     names = [network.items[6] * 1.5, k4 / np.sqrt(k4 @ k4) * 1.5]
     for history in (["k3", "k9"], ["f3", "k9"], []):
         pooled = naive.pooled(names, "food")
@@ -260,7 +260,7 @@ def test_only_text_is_weighed_by_the_pooler(load: Loads, naive: Naive) -> None:
     bundle = replace(naive.bundle, recall=naive.network, mix=(mix, mix))
     recommender = Recommender(bundle, load()._backend)
     history = ["k3", "k9", "k5"]
-    said = [naive.network.names[ALL.index(i) + 1] for i in history]
+    said = [naive.network.names[0, ALL.index(i) + 1] for i in history]
     lengths = [np.sqrt(v @ v) / 1.5 for v in said]
     given = [vector / length for vector, length in zip(said, lengths, strict=True)]
     for asked, names, weigh in (("auto", said, 0.0), (history, given, 1.0)):
@@ -291,7 +291,7 @@ def test_free_text_is_encoded_and_projected(
     recommender = Recommender(bundle, backend, encoder=encoder)
     assert recall_network.projections is not None
     text = [sum(recall_network.projections[0][:, e] * e * n for e in range(7)) for n in (6, 4)]
-    k4 = recall_network.names[17].astype(float)
+    k4 = recall_network.names[0, 17].astype(float)
     pooled = naive.pooled([*text, k4 / np.sqrt(k4 @ k4) * 1.5], "food")
     cosines = {i: float(pooled @ recall_network.items[ALL.index(i) + 1]) for i in FOOD}
     scores = naive.scores(["k3"], cosines, "similar")
@@ -374,7 +374,7 @@ def test_graph_search_is_exact_where_something_is_added(load: Loads) -> None:
             lambda r: r.recommend(["f1"], pseudo=["k1", 3], domain="food"),
             "pseudo holds something that",
         ),
-        (lambda r: r.recommend(["f1"], pseudo=["k1"]), "names need the domain that is asked for"),
+        (lambda r: r.recommend(["f1"], pseudo=["k1"]), "names need the one domain that is asked for"),
         (
             lambda r: r.recommend(["f1"], pseudo=["tea"], domain="food"),
             "'tea' is neither the id nor",

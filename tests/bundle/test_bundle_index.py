@@ -45,7 +45,7 @@ def large() -> Bundle:
     names, items = rng.normal(size=(2, config.n_items + 1, 5)).astype(np.float32)
     names[0] = items[0] = 0
     items[1:] /= np.linalg.norm(items[1:], axis=1, keepdims=True)
-    recall = RecallNetwork(names, items, np.zeros((2, 5), np.float32))
+    recall = RecallNetwork(names[None], items, np.zeros((2, 5), np.float32), None, (1.0, 1.0))
     settings = GraphSettings(links=2, build_width=20)
     vectors = parameters.item_embedding
     index = BundleIndex(
@@ -127,7 +127,7 @@ def test_pseudo_items_are_recalled_with_the_graph(written: Path, large: Bundle) 
         other = exact.recommend([f"a{n}"], domain="b", explain=True).explanation
         assert one is not None
         assert other is not None
-        direction = large.recall.names[1 + n] / np.linalg.norm(large.recall.names[1 + n])
+        direction = large.recall.names[0, 1 + n] / np.linalg.norm(large.recall.names[0, 1 + n])
         for item in one.pseudo:
             row = large.catalogue.row(item.id)
             assert item.similarity == pytest.approx(float(large.recall.items[row] @ direction), abs=1e-5)

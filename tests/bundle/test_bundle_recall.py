@@ -107,10 +107,10 @@ NOT_FINITE[7, 0] = np.nan
 @pytest.mark.parametrize(
     ("name", "array", "reason"),
     [
-        ("recall_names.npy", ITEMS[:-1], "shape (30, 5), expected float32 (31, 5)"),
-        ("recall_names.npy", ITEMS[:, :-1], "shape (31, 4), expected float32 (31, 5)"),
-        ("recall_names.npy", ITEMS - 1, "row 0 is padding and must be zero"),
-        ("recall_names.npy", NOT_FINITE, "not finite"),
+        ("recall_names.npy", ITEMS[None, :-1], "shape (1, 30, 5), expected float32 (1, 31, 5)"),
+        ("recall_names.npy", ITEMS, "shape (31, 5), expected float32 (1, 31, 5)"),
+        ("recall_names.npy", ITEMS[None] - 1, "row 0 is padding and must be zero"),
+        ("recall_names.npy", NOT_FINITE[None], "not finite"),
         ("recall_items.npy", ITEMS.astype(float), "float64 array"),
         ("recall_items.npy", ITEMS - 1, "row 0 is padding and must be zero"),
         ("recall_items.npy", LONG, "row 7 has length 1.1, expected 1 (or 0)"),
@@ -137,7 +137,7 @@ def test_wrong_array_with_the_right_hash(folder: Path, name: str, array: Any, re
         (["recall", "hidden"], 10**9, "field 'hidden' is 1000000000"),
         (["recall", "text"], True, "field 'text' is True"),
         (["recall", "text"], None, "lists recall_projections.npy, but field 'recall.text' is not set"),
-        (["recall", "title_lengths"], [1.0], "field 'recall.title_lengths' is [1.0], expected two lengths"),
+        (["recall", "title_lengths"], [1.0], "field 'recall.title_lengths' is [1.0], expected 2 lengths"),
         (["recall", "title_lengths"], [1.0, 0.0], "title_lengths"),
         (["recall", "title_lengths"], [1.0, float("nan")], "NaN is not finite"),
         (["recall", "title_lengths"], [1.0, True], "title_lengths"),

@@ -101,7 +101,7 @@ def test_the_mixture_weighs_them_for_each_domain_and_kind_of_user(history: list[
             assert bonus.of(np.array([row]))[0] == np.float32(expected) or math.isclose(
                 bonus.of(np.array([row]))[0], expected, rel_tol=1e-5, abs_tol=1e-6
             )
-            told = mixture.shares(array, row, both=(start, stop) == (1, 10))
+            told = mixture.shares(array, row, start, stop)
             assert math.isclose(sum(told.values()), expected, rel_tol=1e-5, abs_tol=1e-6)
 
 
@@ -117,7 +117,10 @@ def test_no_weights_no_bonus() -> None:
 
 def test_rows_that_are_left_out_by_default() -> None:
     keep, leave = DomainMix(exclude_seen=False), DomainMix()
-    assert seen_rows((leave, leave), CATALOGUE) == (1, 10)
-    assert seen_rows((keep, leave), CATALOGUE) == (5, 10)
-    assert seen_rows((leave, keep), CATALOGUE) == (1, 5)
-    assert seen_rows((keep, keep), CATALOGUE) == (0, 0)
+    assert seen_rows((leave, leave), CATALOGUE) == ((1, 10),)
+    assert seen_rows((keep, leave), CATALOGUE) == ((5, 10),)
+    assert seen_rows((leave, keep), CATALOGUE) == ((1, 5),)
+    assert seen_rows((keep, keep), CATALOGUE) == ()
+    three = Catalogue.from_sizes([str(n) for n in range(9)], [""] * 9, "abc", (2, 3, 4))
+    assert seen_rows((leave, keep, leave), three) == ((1, 3), (6, 10))
+    assert seen_rows((keep, leave, leave), three) == ((3, 10),)

@@ -173,7 +173,7 @@ def test_new_items_move_the_counts(mixed: Bundle, mixed_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["mix"], {}, "field 'mix' must list two domains"),
+        (["mix"], {}, "field 'mix' must list 2 domains"),
         (["mix", 0, "warm", "next"], -1.0, "next is -1.0, expected a number from 0"),
         (["mix", 0, "warm", "next"], 1, "next is 1, expected a number"),
         (["mix", 0, "warm", "best"], 1.0, "unexpected keyword argument 'best'"),

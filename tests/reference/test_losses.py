@@ -68,7 +68,7 @@ def test_binary_cross_entropy_gradients() -> None:
 
 def test_sampled_softmax_is_its_formula() -> None:
     features, table = example()
-    found = sampled_softmax(features, table, POSITIVES, SHARED, SECOND)
+    found = sampled_softmax(features, table, POSITIVES, SHARED, [1, SECOND])
     assert found.loss == pytest.approx(scalar_softmax(features, table, POSITIVES, SHARED), rel=1e-12)
 
 
@@ -77,7 +77,7 @@ def test_sampled_softmax_in_blocks_and_threads() -> None:
     features, table = rng.normal(size=(600, 3)), rng.normal(size=(400, 3))
     positives = rng.integers(1, 400, 600)
     shared = (rng.permutation(np.arange(1, 100)), rng.permutation(np.arange(100, 400))[:250])
-    found = sampled_softmax(features, table, positives, shared, 100)
+    found = sampled_softmax(features, table, positives, shared, [1, 100])
     expected, d_features, d_table = 0.0, np.zeros_like(features), np.zeros_like(table)
     for t, positive in enumerate(positives.tolist()):
         rows = [positive, *(n for n in shared[positive >= 100].tolist() if n != positive)]
@@ -93,36 +93,36 @@ def test_sampled_softmax_in_blocks_and_threads() -> None:
     np.add.at(gradient, found.rows, found.d_rows)
     np.testing.assert_allclose(gradient, d_table, rtol=1e-8, atol=1e-12)
     with ThreadPoolExecutor(2) as threads:
-        shared_out = sampled_softmax(features, table, positives, shared, 100, threads)
+        shared_out = sampled_softmax(features, table, positives, shared, [1, 100], threads)
     assert shared_out.loss == found.loss
     np.testing.assert_array_equal(shared_out.d_features, found.d_features)
     np.testing.assert_array_equal(shared_out.d_rows, found.d_rows)
 
 
 def test_sampled_softmax_gradients() -> None:
-    check_gradients(lambda f, e: sampled_softmax(f, e, POSITIVES, SHARED, SECOND), *example())
+    check_gradients(lambda f, e: sampled_softmax(f, e, POSITIVES, SHARED, [1, SECOND]), *example())
 
 
 @pytest.mark.parametrize("kept", [[0, 3, 4, 6], [1, 2, 5]])
 def test_sampled_softmax_of_one_domain(kept: list[int]) -> None:
     features, table = example()
     features, positives = features[kept], POSITIVES[kept]
-    found = sampled_softmax(features, table, positives, SHARED, SECOND)
+    found = sampled_softmax(features, table, positives, SHARED, [1, SECOND])
     assert found.loss == pytest.approx(scalar_softmax(features, table, positives, SHARED), rel=1e-12)
-    check_gradients(lambda f, e: sampled_softmax(f, e, positives, SHARED, SECOND), features, table)
+    check_gradients(lambda f, e: sampled_softmax(f, e, positives, SHARED, [1, SECOND]), features, table)
 
 
 def test_sampled_softmax_boundary_row_is_of_the_second_domain() -> None:
     features, table = example()
     positives = np.array([SECOND, SECOND - 1])
-    found = sampled_softmax(features[:2], table, positives, SHARED, SECOND)
+    found = sampled_softmax(features[:2], table, positives, SHARED, [1, SECOND])
     assert found.loss == pytest.approx(scalar_softmax(features[:2], table, positives, SHARED))
 
 
 def test_nothing_to_tell_the_positive_from_costs_nothing() -> None:
     features, table = example()
     only = (np.array([1]), np.array([6]))
-    found = sampled_softmax(features[:2], table, np.array([1, 6]), only, SECOND)
+    found = sampled_softmax(features[:2], table, np.array([1, 6]), only, [1, SECOND])
     assert found.loss == 0
     assert not found.d_features.any()
     assert not found.d_rows.any()
@@ -133,7 +133,7 @@ def test_scores_of_a_thousand_stay_finite() -> None:
     bce = binary_cross_entropy(features, table, np.array([1, 1]), np.array([2, 2]))
     assert bce.loss == pytest.approx(1000)  # the second token alone: 1000 + 1000, over two tokens
     assert bce.d_features.tolist() == [[0.0], [-1.0]]
-    softmax = sampled_softmax(features, table, np.array([1, 1]), (np.array([2]), np.array([3])), 3)
+    softmax = sampled_softmax(features, table, np.array([1, 1]), (np.array([2]), np.array([3])), [1, 3])
     assert softmax.loss == pytest.approx(1000)
     assert softmax.d_features.tolist() == [[0.0], [-1.0]]
 
@@ -144,7 +144,7 @@ def test_float32_stays_float32(loss: str) -> None:
     if loss == "bce":
         found = binary_cross_entropy(features, table, POSITIVES, NEGATIVES)
     else:
-        found = sampled_softmax(features, table, POSITIVES, SHARED, SECOND)
+        found = sampled_softmax(features, table, POSITIVES, SHARED, [1, SECOND])
     assert found.d_features.dtype == np.float32
     assert found.d_rows.dtype == np.float32
     assert isinstance(found.loss, float)

@@ -42,9 +42,9 @@ LOSSES: dict[str, tuple[Loss, Callable[..., Array]]] = {
         partial(losses.binary_cross_entropy_tangent, positives=TARGETS, negatives=NEGATIVES),
     ),
     "softmax": (
-        partial(losses.sampled_softmax, positives=TARGETS, shared_negatives=SHARED, second_domain_start=5),
+        partial(losses.sampled_softmax, positives=TARGETS, shared_negatives=SHARED, domain_starts=[1, 5]),
         partial(
-            losses.sampled_softmax_tangent, positives=TARGETS, shared_negatives=SHARED, second_domain_start=5
+            losses.sampled_softmax_tangent, positives=TARGETS, shared_negatives=SHARED, domain_starts=[1, 5]
         ),
     ),
 }

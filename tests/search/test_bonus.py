@@ -40,7 +40,8 @@ def some_bonus(rng: np.random.Generator, scale: float, *, shifted: bool) -> Spar
     rows = np.flatnonzero(rng.random(N_A + N_B + 1) < 0.1)
     rows = rows[rows > 0]
     amounts = (scale * rng.random(len(rows))).astype(np.float32)
-    return SparseBonus(rows, amounts, N_A + 1, float(rng.normal() * scale) if shifted else 0.0)
+    shift = float(rng.normal() * scale)
+    return SparseBonus(rows, amounts, ((N_A + 1, N_A + N_B + 1, shift),) if shifted else ())
 
 
 def brute_force(
@@ -53,7 +54,8 @@ def brute_force(
     for row in rows:
         score = math.fsum(float(x) * float(y) for x, y in zip(user, vectors[row], strict=True))
         if bonus is not None:
-            score += amounts.get(row, 0.0) + (bonus.shift if row >= bonus.shift_from else 0.0)
+            score += amounts.get(row, 0.0)
+            score += sum(shift for start, stop, shift in bonus.shifts if start <= row < stop)
         scored.append((row, float(np.float32(score))))
     return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k]
 

@@ -17,14 +17,14 @@ from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 def model_card(bundle: Bundle, valid: Measured, test: Measured) -> str:
     """The README of a bundle, in Markdown."""
     domains = bundle.catalogue.domains
-    sizes = joined([f"{domain.name} ({domain.n_items:,} items)" for domain in domains], "or")
+    sizes = joined([f"{domain.name} ({domain.n_items:,} items)" for domain in domains], "and")
     config, training = bundle.parameters.config, bundle.training
     settings = training["settings"]
     start = training["item_start"]
-    several = " or several of them" if len(domains) > 1 else ""
+    any_of = "any of " if len(domains) > 1 else ""
     return f"""# {card_title(bundle.catalogue)}
 
-Ranks the next item of a user with history in {sizes}{several}.
+Ranks the next item of a user with history in {any_of}{sizes}.
 {_members(bundle)}SASRec, hidden size {config.hidden}, {config.n_blocks} blocks, {config.n_heads}
 heads, histories up to {config.max_length} items; made with llmcdsr_lite {training["llmcdsr_lite"]}.
 
