@@ -19,7 +19,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
@@ -382,5 +382,7 @@ def test_what_is_no_model_of_the_data_set_is_refused(
     open_model(small_run.run, data, folder=small_world.folder)
     with pytest.raises(TrainingError, match="other is not the data set that the run was trained on"):
         open_model(small_run.run, load_dataset(tmp_path / "other"), folder=tmp_path / "other")
-    shutil.copy(small_run.run / "best_b.npz", tmp_path / "best_b.npz")
-    open_model(tmp_path, data, "b")
+    shutil.copy(small_run.run / "best_2.npz", tmp_path / "best.npz")  # a model alone
+    open_model(tmp_path, data)
+    with pytest.raises(UsageError, match="no domain is named 'tools', expected one of 'mean'"):
+        open_model(tmp_path, data, "tools")

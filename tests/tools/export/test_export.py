@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
-from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError, UsageError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.cli.stages import cli
@@ -23,7 +24,7 @@ from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.export import stage
-from llmcdsr_tools.export.recall import recall_networks
+from llmcdsr_tools.export.recall import merged, recall_networks
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.mix.learning import Learned
 from llmcdsr_tools.run import file_hash
@@ -118,9 +119,9 @@ def test_the_bundles_graph_loads_without_us(exported: tuple[Path, list[Any]]) ->
 
 
 def test_the_best_model_of_one_domain(small_run: TrainResult, tmp_path: Path) -> None:
-    for best_for in ("a", "b"):
+    for number, best_for in enumerate(("food", "tools"), 1):
         export(small_run.run, tmp_path / best_for, best_for=best_for)
-        _, description = load_model(small_run.run / f"best_{best_for}.npz")
+        _, description = load_model(small_run.run / f"best_{number}.npz")
         training = read_bundle(tmp_path / best_for).training
         assert (training["epochs"], training["best_for"]) == ([description["epoch"]], best_for)
 
@@ -156,8 +157,10 @@ def test_a_data_set_that_moved_or_changed(run: Path, small_world: Any, tmp_path:
 
 
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
-    (run / "best_a.npz").unlink()
-    with pytest.raises(TrainingError, match=r"best_a\.npz: no such file"):
+    (run / "best_1.npz").unlink()
+    with pytest.raises(TrainingError, match=r"best_1\.npz: no such file"):
+        export(run, tmp_path / "bundle", best_for="food")
+    with pytest.raises(UsageError, match="no domain is named 'a', expected one of 'mean', 'food', 'tools'"):
         export(run, tmp_path / "bundle", best_for="a")
     with pytest.raises(TrainingError, match=r"run\.json: no such file; is .* the folder of a training run\?"):
         export(tmp_path, tmp_path / "bundle")
@@ -222,9 +225,12 @@ def recall_inputs(small_world: Any, tmp_path_factory: pytest.TempPathFactory) ->
     text = rng.normal(size=(66, 7)).astype(np.float32)
     text[2] = 0
     np.save(folder / "titles.npy", text)
-    shapes = {"projection_a": (5, 7), "projection_b": (5, 7), "items_a": (30, 5), "items_b": (36, 5)}
+    shapes = {"projection_1": (5, 7), "projection_2": (5, 7), "items_1": (30, 5), "items_2": (36, 5)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    description = {"text_embeddings_sha256": file_hash(folder / "titles.npy")}
+    description = {
+        "text_embeddings_sha256": file_hash(folder / "titles.npy"),
+        "domains": [{"name": "food"}, {"name": "tools"}],
+    }
     save_checkpoint(folder / "pretrained.npz", Checkpoint(arrays, description))
     return folder / "pretrained.npz", folder / "titles.npy"
 
@@ -251,7 +257,7 @@ def test_the_recall_network_is_exported(
     projected = np.zeros((67, 5))
     assert np.array_equal(found.poolers, poolers)
     for row in range(1, 67):
-        own, other, place = ("a", "b", row - 1) if row <= 30 else ("b", "a", row - 31)
+        own, other, place = (1, 2, row - 1) if row <= 30 else (2, 1, row - 31)
         vector = source[f"items_{own}"][place].astype(float)
         np.testing.assert_allclose(found.items[row], vector / np.sqrt(vector @ vector), atol=1e-6)
         projected[row] = source[f"projection_{other}"].astype(float) @ text[row - 1]
@@ -259,12 +265,12 @@ def test_the_recall_network_is_exported(
         norms = np.sqrt((projected[own:other] ** 2).sum(axis=1))
         assert length == pytest.approx(norms[norms > 0].mean(), rel=1e-5)
     by_source = {n.source: n.network.names for n in recall_networks(small_world.data, *recall_inputs)}
-    np.testing.assert_allclose(by_source["titles"], projected, atol=1e-5)
+    np.testing.assert_allclose(by_source["titles"], projected[None], atol=1e-5)
     assert not projected[3].any()
     for mix, start, stop in ((bundle.mix[0], 31, 67), (bundle.mix[1], 1, 31)):
-        assert np.array_equal(found.names[start:stop], by_source[mix.source][start:stop])
-    for index, letter in enumerate("ab"):
-        assert np.array_equal(found.projections[index], source[f"projection_{letter}"])
+        assert np.array_equal(found.names[0, start:stop], by_source[mix.source][0, start:stop])
+    for index in (0, 1):
+        assert np.array_equal(found.projections[index], source[f"projection_{index + 1}"])
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "pseudo items of it are recalled" in card
     for domain, mix in zip(("food", "tools"), bundle.mix, strict=True):
@@ -282,6 +288,38 @@ def test_the_recall_network_is_exported(
     named = bundle.mix[1].named
     said = answer.explanation.setting
     assert ("insert" in said, "cosine" in said) == (bool(named.inserted), bool(named.similar))
+
+
+def test_what_items_of_three_domains_say(small_world: Any, tmp_path: Path) -> None:
+    """Titles in the space of each other domain, companions and both likewise; each mix takes its source."""
+    sizes = (30, 10, 26)
+    catalogue = Catalogue.from_sizes(small_world.data.catalogue.ids, [""] * 66, "abc", sizes)
+    data = replace(small_world.data, catalogue=catalogue)
+    rng = np.random.default_rng(3)
+    text = rng.normal(size=(66, 7)).astype(np.float32)
+    np.save(tmp_path / "titles.npy", text)
+    arrays = {f"projection_{n}": rng.normal(size=(5, 7)).astype(np.float32) for n in (1, 2, 3)}
+    arrays |= {f"items_{n}": rng.normal(size=(s, 5)).astype(np.float32) for n, s in enumerate(sizes, 1)}
+    save_checkpoint(tmp_path / "pretrained.npz", Checkpoint(arrays, {"domains": [{}, {}, {}]}))
+    networks = recall_networks(data, tmp_path / "pretrained.npz", tmp_path / "titles.npy")
+    by_source = {n.source: n.network for n in networks}
+    said = by_source["titles"].names
+    lengths: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for row in range(1, 67):
+        own = catalogue.domains.index(catalogue.domain_of_row(row))
+        for place, target in enumerate(t for t in range(3) if t != own):
+            vector = arrays[f"projection_{target + 1}"].astype(float) @ text[row - 1]
+            np.testing.assert_allclose(said[place, row], vector, atol=1e-5)
+            lengths[target].append(float(np.linalg.norm(vector)))
+    for target, expected in lengths.items():
+        assert by_source["titles"].title_lengths[target] == pytest.approx(np.mean(expected), rel=1e-5)
+    mixes = tuple(DomainMix(source=source) for source in ("both", "titles", "companions"))
+    network = merged(data, networks, mixes)
+    for row in range(1, 67):
+        own = catalogue.domains.index(catalogue.domain_of_row(row))
+        for place, target in enumerate(t for t in range(3) if t != own):
+            expected_names = by_source[mixes[target].source].names[place, row]
+            assert np.array_equal(network.names[place, row], expected_names)
 
 
 def test_poolers_are_zero_where_none_were_trained(

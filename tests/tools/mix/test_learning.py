@@ -11,6 +11,7 @@ import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import sparse_experts
+from llmcdsr_lite.mix.mixture import Mixture
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, measure
@@ -206,22 +207,48 @@ def test_seen_items_are_left_out_where_nobody_buys_again(repeats: float, left_ou
             assert mix.validation["seen"]["repeats"] > 0.3
 
 
+class Biased:
+    """The scores of later domains are all higher, though next items are mostly of the last one's domain."""
+
+    name = "biased"
+
+    def scores(self, histories: Any, domain: Any) -> Any:
+        return model().scores(histories, domain) + (5.0 if domain.start > 1 else 0.0)
+
+
 def test_offsets_make_domains_comparable() -> None:
-    """The scores of domain b are all higher, though next items are mostly of the last one's domain."""
     data = world(0.0)
-    scorer = model()
-
-    class Biased:
-        name = "biased"
-
-        def scores(self, histories: Any, domain: Any) -> Any:
-            return scorer.scores(histories, domain) + (5.0 if domain.start > 1 else 0.0)
-
     first, second = learn_mix(Biased(), data, bundle_counts(data))
     assert second.offset + second.offset_last < first.offset_last + 5
-    measured = first.validation["both_domains"]
+    measured = first.validation["several_domains"]
     assert measured["ndcg10_after"] > measured["ndcg10_before"] + 3 * measured["standard_error"]
     assert DomainMix().offset == 0
+
+
+def test_the_mix_of_three_domains_is_what_it_says() -> None:
+    """What is measured with offsets from candidates is what ranking all items gives."""
+    catalogue = Catalogue.from_sizes(IDS, [""] * len(IDS), "abc", (N_A, 30, N_B - 30))
+    data = replace(world(0.1), catalogue=catalogue)
+    counts = bundle_counts(data)
+    mixes = learn_mix(Biased(), data, counts)
+    assert len(mixes) == 3
+    assert all(mix.warm.next > 0 for mix in mixes)
+    assert mixes[0].offset == 0
+    mixture = Mixture(catalogue, mixes, counts)
+    queries = Queries.of_data(data, "valid", "every")
+    popular = np.log1p(np.bincount(data.train.rows, minlength=N_A + N_B + 1))
+    ranked = []
+    for history, target in zip(queries.histories, queries.targets, strict=True):
+        scores = np.concatenate([Biased().scores([history], d)[0] for d in catalogue.domains])
+        bonus = mixture.bonus(history, 1, N_A + N_B + 1)
+        assert bonus is not None
+        bonus.add(scores, 1, N_A + N_B + 1)
+        for domain, weight in mixture.popular(history, 1, N_A + N_B + 1).items():
+            scores[domain.start - 1 : domain.stop - 1] += weight * popular[domain.start : domain.stop]
+        ranked.append(int((scores >= scores[target - 1]).sum()) - 1)
+    measured = mixes[1].validation["several_domains"]
+    assert gains(np.array(ranked)).mean() == pytest.approx(measured["ndcg10_after"], abs=1e-6)
+    assert measured["ndcg10_after"] > measured["ndcg10_before"] + 3 * measured["standard_error"]
 
 
 def test_the_gain_holds_on_test() -> None:

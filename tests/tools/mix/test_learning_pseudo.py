@@ -77,7 +77,8 @@ def network(informed: bool, seed: int = 2) -> RecallNetwork:
     names[[0, 2, 47]] = 0
     items[0] = 0
     poolers = rng.normal(size=(2, HIDDEN))
-    return RecallNetwork(*(a.astype(np.float32) for a in (names, unit_rows(items), poolers)))
+    arrays = (a.astype(np.float32) for a in (names[None], unit_rows(items), poolers))
+    return RecallNetwork(*arrays, None, (1.0, 1.0))
 
 
 def scores_of(source: Source, informed: bool, vectors: Array, seed: int = 2) -> PseudoScores:
@@ -162,10 +163,9 @@ def test_names_are_the_items_that_were_taken_out(data: Dataset) -> None:
         recaller = PseudoRecall(
             CATALOGUE, replace(network(True), names=network(False).names), mixes, MAX_LENGTH
         )
-        found = recaller.recall(histories, domain, names)
+        found = recaller.recall(histories, [domain], names)
         hits = []
-        for history, items, target in zip(histories, found, targets, strict=True):
-            assert items is not None
+        for history, (items,), target in zip(histories, found, targets, strict=True):
             before, after = MeanBackend(vectors).represent([history, items.sequence(history, MAX_LENGTH)])
             user = before + mix.named.inserted * (after - before)
             score = vectors[domain.start : domain.stop] @ user
