@@ -5,7 +5,10 @@
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from llmcdsr_lite.arguments import ItemFilter
 from llmcdsr_lite.errors import (
     BundleError,
     DataError,
@@ -27,6 +30,11 @@ from llmcdsr_lite.results import (
 )
 from llmcdsr_lite.version import __version__
 
+if TYPE_CHECKING:
+    from llmcdsr_lite.encoder import TextEncoder
+    from llmcdsr_lite.score import ScoreSettings, score_histories
+    from llmcdsr_lite.scorer import Scorer
+
 logging.getLogger("llmcdsr_lite").addHandler(logging.NullHandler())  # silent, unless the application asks
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "DataError",
     "Explanation",
     "Influence",
+    "ItemFilter",
     "LlmcdsrError",
     "MissingDependencyError",
     "NewItem",
@@ -42,8 +51,25 @@ __all__ = [
     "Recommendation",
     "Recommendations",
     "Recommender",
+    "ScoreSettings",
+    "Scorer",
+    "TextEncoder",
     "UnknownItemError",
     "UsageError",
     "WorkerError",
     "__version__",
+    "score_histories",
 ]
+
+_LAZY = {  # by their modules: importing the package does not import these
+    "ScoreSettings": "score",
+    "Scorer": "scorer",
+    "TextEncoder": "encoder",
+    "score_histories": "score",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -42,6 +42,31 @@ class Wanted:
     unknown: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class ItemFilter:
+    """Items that may be recommended, looked up once; see `Recommender.filter`.
+
+    Parameters
+    ----------
+    rows : int64 array (m,)
+        Item rows, sorted and distinct.
+    unknown : tuple of str
+        Ids that are not in the catalogue.
+    catalogue : Catalogue
+        That the rows are of.
+    """
+
+    rows: Rows
+    unknown: tuple[str, ...]
+    catalogue: Catalogue
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<ItemFilter: {len(self):,} of {len(self.catalogue):,} items>"
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Refuse what is none of the choices."""
     if value not in choices:
@@ -134,13 +159,31 @@ def wanted_domains(catalogue: Catalogue, domain: str | Iterable[str] | None) -> 
     return tuple(one for one in catalogue.domains if one in named)
 
 
+def item_filter(
+    catalogue: Catalogue,
+    allow: Iterable[str] | None,
+    exclude: Iterable[str] | None,
+    unknown: UnknownPolicy,
+) -> ItemFilter:
+    """The items that are allowed and not excluded."""
+    rows = np.arange(1, len(catalogue) + 1)
+    missing: list[str] = []
+    if allow is not None:
+        allowed, missing = known_rows(catalogue, "allow", allow, unknown)
+        rows = np.unique(allowed)
+    if exclude is not None:
+        excluded, others = known_rows(catalogue, "exclude", exclude, unknown)
+        rows, missing = np.setdiff1d(rows, excluded), [*missing, *others]
+    return ItemFilter(rows, tuple(missing), catalogue)
+
+
 def wanted_items(
     catalogue: Catalogue,
     k: int,
     domain: str | Iterable[str] | None,
     exclude_seen: bool | None,
     seen_by_default: Ranges,
-    allow: Iterable[str] | None,
+    allow: Iterable[str] | ItemFilter | None,
     exclude: Iterable[str] | None,
     unknown: UnknownPolicy,
 ) -> Wanted:
@@ -153,7 +196,11 @@ def wanted_items(
     domains = wanted_domains(catalogue, domain)
     allowed, excluded = None, _NO_ROWS
     missing: list[str] = []
-    if allow is not None:
+    if isinstance(allow, ItemFilter):
+        if allow.catalogue is not catalogue:
+            raise UsageError("allow is a filter of another recommender; make it with this one's `filter`")
+        allowed, missing = allow.rows, [*allow.unknown]
+    elif allow is not None:
         allowed, missing = known_rows(catalogue, "allow", allow, unknown)
         allowed = np.unique(allowed)
     if exclude is not None:

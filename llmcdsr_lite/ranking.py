@@ -124,7 +124,7 @@ class Ranking:
             if found:
                 scores += self._shifts(histories, start, filters)
             found.append((rows, scores))
-        return found[0] if len(found) == 1 else _best(found, k)
+        return best_of_ranges(found, k)
 
     def _shifts(self, histories: Sequence[Rows], row: int, filters: Filters) -> Scores:
         """How much the offset of a row's domain is above that of the first one asked for: (n, 1)."""
@@ -242,11 +242,13 @@ class Ranking:
             search.search(one, k, start, stop, [filters.excluded], filters.allowed)
             for start, stop in filters.ranges
         ]
-        return found[0] if len(found) == 1 else _best(found, k)
+        return best_of_ranges(found, k)
 
 
-def _best(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
-    """The k best of what several searches found, ties by row."""
+def best_of_ranges(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
+    """The k best of what searches of several ranges found, ties by row."""
+    if len(found) == 1:
+        return found[0]
     rows = np.concatenate([some for some, _ in found], axis=1)
     scores = np.concatenate([some for _, some in found], axis=1)
     best = np.lexsort((rows, -scores), axis=1)[:, :k]

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from llmcdsr_lite.answering import Answering, make_recaller
 from llmcdsr_lite.arguments import (
+    ItemFilter,
     UnknownPolicy,
     asked_of_each,
     asked_pseudo,
+    item_filter,
     known_rows,
     known_rows_of_each,
     wanted_items,
@@ -178,7 +181,7 @@ class Recommender:
         domain: str | Iterable[str] | None = None,
         k: int = 10,
         exclude_seen: bool | None = None,
-        allow: Iterable[str] | None = None,
+        allow: Iterable[str] | ItemFilter | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
         pseudo: Asked = "auto",
@@ -198,8 +201,8 @@ class Recommender:
         exclude_seen : bool, optional
             Leave out the items of the history (all of it, before any cut). None does what validation chose
             for this bundle and domain (`DomainMix.exclude_seen`).
-        allow : iterable of str, optional
-            Recommend nothing but these.
+        allow : iterable of str or ItemFilter, optional
+            Recommend nothing but these. Where many requests have the same, look them up once with `filter`.
         exclude : iterable of str, optional
             Recommend none of these.
         unknown : {"skip", "error"}
@@ -207,11 +210,11 @@ class Recommender:
             answer lists those that were skipped.
         pseudo : {"auto", "off"} or sequence of str
             ``auto``: for a history without an item of `domain`, pseudo items are recalled by what its items
-            say (`DomainMix.source`), if the bundle's mix weighs them. Without `domain`, a history of one
-            domain gets them for the other one: their similarity is added to the scores of that domain's
-            items, nothing is inserted. Names (item ids, titles or, with an encoder, free text) recall pseudo
-            items of `domain` for any history, an empty one included; a list without names is "off". Pseudo
-            items do not count as seen: they may be recommended.
+            say (`DomainMix.source`), if the bundle's mix weighs them. Where several domains are asked for,
+            each that the history lacks gets them: their similarity is added to the scores of its items,
+            nothing is inserted. Names (item ids, titles or, with an encoder, free text) recall pseudo items
+            of the one `domain` for any history, an empty one included; a list without names is "off".
+            Pseudo items do not count as seen: they may be recommended.
         explain : bool
             Explain the first recommendation, at the price of scoring it once more for every item of the
             history.
@@ -226,8 +229,8 @@ class Recommender:
             If an id is unknown and `unknown` is "error".
         UsageError
             If there is no such domain, `k` is not a whole number from 1, ids are not a sequence of strings,
-            or names are given without a domain, to a bundle without a recall network, or as free text without
-            an encoder.
+            or names are given without one domain, to a bundle without a recall network, or as free text
+            without an encoder.
         """
         catalogue, answering = self._catalogue, self._answering  # now: another thread may close this one
         known, missing = known_rows(catalogue, "history", history, unknown)
@@ -245,7 +248,7 @@ class Recommender:
         domain: str | Iterable[str] | None = None,
         k: int = 10,
         exclude_seen: bool | None = None,
-        allow: Iterable[str] | None = None,
+        allow: Iterable[str] | ItemFilter | None = None,
         exclude: Iterable[str] | None = None,
         unknown: UnknownPolicy = "skip",
         pseudo: Literal["auto", "off"] | Sequence[Asked] = "auto",
@@ -276,29 +279,112 @@ class Recommender:
         unknown_items = tuple(map(tuple, missing))
         return BatchRecommendations(ids[rows], scores, rows, unknown_items, fallback, why, wanted.unknown)
 
-    def similar(self, item: str, k: int = 10, *, domain: str | None = None) -> Recommendations:
-        """Items whose vectors point the same way, by cosine.
+    def filter(
+        self,
+        allow: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        *,
+        unknown: UnknownPolicy = "skip",
+    ) -> ItemFilter:
+        """Items that may be recommended, looked up once for the `allow` of many requests.
 
         Parameters
         ----------
-        item : str
-            Item id.
-        k : int
-            How many.
-        domain : str, optional
-            Items of this domain alone; of all by default.
+        allow : iterable of str, optional
+            Nothing but these; all items by default.
+        exclude : iterable of str, optional
+            None of these.
+        unknown : {"skip", "error"}
+            What to do about ids that are not in the catalogue; `ItemFilter.unknown` and every answer list
+            those that were skipped.
+
+        Examples
+        --------
+        >>> recommender = Recommender.load("models/demo")
+        >>> in_stock = recommender.filter(exclude=["k-coffee-burr-coffee-grinder"])
+        >>> answer = recommender.recommend(["g-coffee-dark-roast-whole-bean"], allow=in_stock)
+        """
+        return item_filter(self._catalogue, allow, exclude, unknown)
+
+    def represent(
+        self, histories: Sequence[Sequence[str]], *, unknown: UnknownPolicy = "skip"
+    ) -> npt.NDArray[np.float32]:
+        """User representations, for a ranker or an index of your own.
+
+        The sequence model scores an item with the dot product of these and `item_vectors`; `recommend` adds
+        the bundle's mix to it.
+
+        Parameters
+        ----------
+        histories : sequence of n sequences of str
+            Item ids, oldest first.
+        unknown : {"skip", "error"}
+            What to do about ids that are not in the catalogue.
 
         Returns
         -------
-        Recommendations
-            Scores are cosines.
+        float32 array (n, H)
+            Zero for a history without a known item.
+        """
+        catalogue, ranking = self._catalogue, self._ranking
+        known, _ = known_rows_of_each(catalogue, histories, unknown)
+        users: npt.NDArray[np.float32] = ranking.represent(known, [()] * len(known))
+        return users
+
+    def item_vectors(self, items: Iterable[str] | None = None) -> npt.NDArray[np.float32]:
+        """Vectors of items; see `represent`.
+
+        Parameters
+        ----------
+        items : iterable of str, optional
+            Item ids; all items, in the order of `items`, by default.
+
+        Returns
+        -------
+        float32 array (n, H)
 
         Raises
         ------
         UnknownItemError
-            If the id is not in the catalogue.
+            If an id is not in the catalogue.
         """
-        return self._similar.find(item, k, domain)
+        bundle = self.bundle
+        if items is None:
+            return bundle.item_vectors[1:].copy()
+        rows, _ = known_rows(bundle.catalogue, "items", items, "error")
+        return bundle.item_vectors[rows]
+
+    def similar(
+        self,
+        item: str | Iterable[str],
+        k: int = 10,
+        *,
+        domain: str | Iterable[str] | None = None,
+        allow: Iterable[str] | ItemFilter | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> Recommendations:
+        """Items whose vectors point the same way, by cosine.
+
+        Parameters
+        ----------
+        item : str or iterable of str
+            Item id, or several: they are compared by the mean of their vectors of length 1.
+        k : int
+            How many.
+        domain, allow, exclude
+            As in `recommend`.
+
+        Returns
+        -------
+        Recommendations
+            Scores are cosines; the items themselves are left out.
+
+        Raises
+        ------
+        UnknownItemError
+            If an id of `item` is not in the catalogue.
+        """
+        return self._similar.find(item, k, domain, allow, exclude)
 
     def add_items(self, items: Iterable[NewItem | Mapping[str, Any]]) -> Recommender:
         """A recommender that has new items, too, by what their titles say; no training.

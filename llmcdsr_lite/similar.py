@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from llmcdsr_lite.arguments import checked_k, item_id, wanted_domains
+from llmcdsr_lite.arguments import ItemFilter, item_id, known_rows, listed, wanted_items
 from llmcdsr_lite.bundle.folder import Bundle
+from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.ranking import best_of_ranges
 from llmcdsr_lite.results import Recommendations, described
 from llmcdsr_lite.search.exact import ExactSearch
 
@@ -22,19 +26,33 @@ class SimilarItems:
         self._bundle = bundle
         self._search: ExactSearch | None = None  # made at first use: it has a copy of all vectors
 
-    def find(self, item: str, k: int, domain: str | None) -> Recommendations:
-        """The k items most similar to another one, see `Recommender.similar`."""
+    def find(
+        self,
+        item: str | Iterable[str],
+        k: int,
+        domain: str | Iterable[str] | None,
+        allow: Iterable[str] | ItemFilter | None,
+        exclude: Iterable[str] | None,
+    ) -> Recommendations:
+        """The k items most similar to one or several others, see `Recommender.similar`."""
         catalogue = self._bundle.catalogue
-        k = checked_k(catalogue, k)
-        row = catalogue.row(item_id("item", item))
-        domains = wanted_domains(catalogue, domain)
+        items = [item] if isinstance(item, str | int | np.integer) else listed("item", item, "item ids")
+        if not items:
+            raise UsageError("item names no item, expected one at least")
+        rows, _ = known_rows(catalogue, "item", [item_id("item", one) for one in items], "error")
+        wanted = wanted_items(catalogue, k, domain, None, (), allow, exclude, "skip")
         if self._search is None:  # two threads may both do this: they do the same
             vectors = self._bundle.item_vectors
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             self._search = ExactSearch(vectors / np.maximum(norms, 1e-12))
-        search = self._search
-        itself = np.array([row])
-        rows, cosines = search.search(
-            search.item_vectors[itself], k, domains[0].start, domains[-1].stop, [itself], None
-        )
-        return Recommendations(described(catalogue, rows[0], cosines[0]))
+        search, filters = self._search, wanted.filters
+        mean = search.item_vectors[rows].mean(axis=0, keepdims=True)
+        if len(rows) > 1:
+            mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        blocked = [np.concatenate([rows, filters.excluded])]
+        found = [
+            search.search(mean, wanted.k, start, stop, blocked, filters.allowed)
+            for start, stop in filters.ranges
+        ]
+        best, cosines = best_of_ranges(found, wanted.k)
+        return Recommendations(described(catalogue, best[0], cosines[0]), unknown_filter_items=wanted.unknown)

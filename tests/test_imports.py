@@ -29,6 +29,13 @@ def test_importing_the_package_loads_numpy_and_nothing_else() -> None:
     assert run(code) == "[]\n"
 
 
+def test_every_public_name_is_there() -> None:
+    for name in llmcdsr_lite.__all__:
+        assert getattr(llmcdsr_lite, name) is not None
+    with pytest.raises(AttributeError, match="module 'llmcdsr_lite' has no attribute 'Recomender'"):
+        _ = llmcdsr_lite.Recomender  # type: ignore[attr-defined]
+
+
 def test_numpy_alone_is_enough(bundle_folder: Path) -> None:
     code = f"""
 import sys

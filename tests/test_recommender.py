@@ -265,7 +265,7 @@ def test_similar_is_the_cosine(recommender: Recommender, bundle_data: Bundle, do
         (lambda r: r.recommend(["f1", 1.0]), UsageError, "history holds 1.0, expected item ids, strings or"),
         (lambda r: r.recommend(["f1", True]), UsageError, "history holds True, expected item ids"),
         (lambda r: r.recommend(np.array([1.5])), UsageError, "history holds .*1.5.*, expected item ids"),
-        (lambda r: r.similar(2.5), UsageError, "item holds 2.5, expected item ids"),
+        (lambda r: r.similar(2.5), UsageError, "item is 2.5, expected a sequence of item ids"),
         (lambda r: r.recommend([None]), UsageError, "history holds None"),
         (lambda r: r.recommend([float("nan")], unknown="error"), UsageError, "history holds nan"),
         (lambda r: r.recommend([b"f1"]), UsageError, "history holds b'f1'"),
@@ -416,3 +416,65 @@ def test_whole_numbers_are_ids(
     assert expected.unknown_filter_items == ("99",)
     assert recommender.recommend([1, 77]).unknown_items == ("77",)
     assert recommender.similar(3) == recommender.similar("3")
+
+
+def test_a_filter_is_made_once(one: Recommender) -> None:
+    """An `ItemFilter` is what its ids are; its unknown ids are told with every answer."""
+    in_stock = one.filter(allow=[f"k{n}" for n in range(9)] + ["gone"], exclude=["k3"])
+    assert (len(in_stock), in_stock.unknown) == (8, ("gone",))
+    assert repr(in_stock) == "<ItemFilter: 8 of 30 items>"
+    ids = [f"k{n}" for n in range(9) if n != 3]
+    for history in (["f1"], ["k1", "f2"], []):
+        for domain in (None, "kitchen", "food"):
+            answer = one.recommend(history, domain=domain, allow=in_stock, exclude=["k4"])
+            assert answer.items == one.recommend(history, domain=domain, allow=ids, exclude=["k4"]).items
+            assert answer.unknown_filter_items == ("gone",)
+    assert one.recommend_batch([["f1"]], allow=in_stock, k=3).ids.tolist() == [
+        [item.id for item in one.recommend(["f1"], allow=ids, k=3)]
+    ]
+    assert len(one.filter()) == 30
+    with pytest.raises(UnknownItemError, match="allow: item 'gone' is not in the catalogue"):
+        one.filter(["gone"], unknown="error")
+
+
+def test_a_filter_of_another_recommender_is_refused(one: Recommender, bundle_folder: Path) -> None:
+    other = Recommender.load(bundle_folder)
+    with pytest.raises(UsageError, match="allow is a filter of another recommender"):
+        one.recommend(["f1"], allow=other.filter(["k1"]))
+
+
+def test_users_and_items_as_vectors(one: Recommender, naive_representation: Any) -> None:
+    """Their products are the sequence model's scores: of this bundle, all there is."""
+    histories = [["f1", "k2"], [], ["x", "f3"]]
+    users = one.represent(histories)
+    assert (users.dtype, users.shape) == (np.float32, (3, 8))
+    np.testing.assert_allclose(users[0], naive_representation([2, 15]), atol=1e-5)
+    assert not users[1].any()
+    items = one.item_vectors()
+    np.testing.assert_array_equal(items[[1, 14]], one.item_vectors(["f1", "k2"]))
+    scores = items @ users[0]
+    for item in one.recommend(histories[0], k=5):
+        assert item.score == pytest.approx(float(scores[one.items.row(item.id) - 1]), abs=1e-5)
+    with pytest.raises(UnknownItemError, match="items: item 'x' is not in the catalogue"):
+        one.item_vectors(["x"])
+    with pytest.raises(UnknownItemError, match="history 2: item 'x' is not"):
+        one.represent(histories, unknown="error")
+
+
+def test_items_similar_to_several(one: Recommender) -> None:
+    vectors = one.item_vectors().astype(float)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = list(one.items)
+    mean = vectors[[1, 14, 15]].mean(axis=0)
+    cosines = vectors @ mean / np.linalg.norm(mean)
+    order = [ids[i] for i in np.argsort(-cosines) if ids[i] not in ("f1", "k2", "k3", "k5")]
+    found = one.similar(["f1", "k2", "k3"], 6, exclude=["k5", "nothing"])
+    assert [item.id for item in found] == order[:6]
+    assert found.unknown_filter_items == ("nothing",)
+    assert found[0].score == pytest.approx(cosines[ids.index(found[0].id)], abs=1e-5)
+    some = one.similar("f1", 3, domain=["kitchen"], allow=one.filter(["k1", "k2", "f4"]))
+    assert {item.id for item in some} == {"k1", "k2"}
+    with pytest.raises(UsageError, match="item names no item"):
+        one.similar([])
+    with pytest.raises(UnknownItemError, match="item 'x' is not in the catalogue"):
+        one.similar(["f1", "x"])

@@ -20,6 +20,7 @@ _CHUNK_SCORES = 1 << 20  # whole numbers in memory at a time: 4 MB
 _LOWEST = np.iinfo(np.int32).min  # no product comes near
 # so many candidates, or one item in so many, cost less than a product in float32 with all items
 _FEW, _SHARE = 1000, 32
+_FEW_ALLOWED = 8  # one item in so many, or fewer: scoring these alone costs less than a scan of all
 
 Bonuses = Sequence[SparseBonus | None] | None
 
@@ -28,8 +29,8 @@ class TwoPassSearch:
     """Every item is scored roughly, and exactly where it matters: the answers are those of `ExactSearch`.
 
     An item can be among the k best if its rough score comes within two errors of the k-th best rough score.
-    Searches with an allow list, for a large part of the items, or where the scan tells too few items from
-    the rest, are left to `ExactSearch`.
+    Searches with a short allow list, for a large part of the items, or where the scan tells too few items
+    from the rest, are left to `ExactSearch`.
 
     Parameters
     ----------
@@ -63,16 +64,22 @@ class TwoPassSearch:
     ) -> tuple[Rows, Scores]:
         """See `Search.search`."""
         n_items = stop - start
-        if allowed is not None or k * GROUP > n_items or not self._scan.covers(start, stop):
+        n_left, outside = n_items, None
+        if allowed is not None:
+            columns = allowed[slice(*allowed.searchsorted((start, stop)))] - start
+            n_left, outside = len(columns), np.ones(n_items, dtype=bool)
+            outside[columns] = False
+        few = k * GROUP > n_left or n_left * _FEW_ALLOWED < n_items
+        if few or not self._scan.covers(start, stop):
             return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
         size = max(1, _CHUNK_SCORES // n_items)
         if 0 < len(users) <= size:
-            return self._search_chunk(users, k, start, stop, blocked, bonuses)
+            return self._search_chunk(users, k, start, stop, blocked, allowed, outside, bonuses)
         rows, values = nothing(len(users), k)
         for first in range(0, len(users), size):
             chunk = slice(first, first + size)
             some = None if bonuses is None else bonuses[chunk]
-            found = self._search_chunk(users[chunk], k, start, stop, blocked[chunk], some)
+            found = self._search_chunk(users[chunk], k, start, stop, blocked[chunk], allowed, outside, some)
             rows[chunk], values[chunk] = found
         return rows, values
 
@@ -83,14 +90,19 @@ class TwoPassSearch:
         start: int,
         stop: int,
         blocked: Sequence[Rows],
+        allowed: Rows | None,
+        outside: npt.NDArray[np.bool_] | None,
         bonuses: Bonuses,
     ) -> tuple[Rows, Scores]:
+        """As `search`; `outside` are the columns (items,) that nobody may get."""
         exact = users.astype(np.float64)
         scores, error, unit = self._scan.scores(exact, start, stop)  # (n, items)
         for i, bonus in enumerate(bonuses or ()):
             if bonus is not None:
                 error[i] += bonus.add_whole(scores[i], start, stop, unit[i])
         block(scores, blocked, None, start, stop, _LOWEST)
+        if outside is not None:
+            np.copyto(scores, _LOWEST, where=outside)
         # at least k items reach the bound, so the k-th best score is at most an error below it
         reach = np.maximum(lower_bound(scores, k) - 2 * error - 1, _LOWEST + 1).astype(np.int32)
         reached = scores >= reach[:, None]
@@ -102,6 +114,6 @@ class TwoPassSearch:
         rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k, bonuses)
         left = many.nonzero()[0].tolist()
         some = None if bonuses is None else [bonuses[i] for i in left]
-        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], None, some)
+        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], allowed, some)
         rows[left], values[left] = found
         return rows, values

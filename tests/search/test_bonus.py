@@ -83,10 +83,11 @@ def test_exact_searches_find_what_a_loop_finds(kind: str, scale: float, shifted:
     bonuses.append(SparseBonus(np.zeros(0, np.int64), np.zeros(0, np.float32)))
     blocked = [rng.choice(np.arange(1, N_A + N_B + 1), 20, replace=False) for _ in users]
     blocked[2] = bonuses[2].rows[:5]
-    allowed = np.sort(rng.choice(np.arange(1, N_A + N_B + 1), 90, replace=False))
+    few, many = (np.sort(rng.choice(np.arange(1, N_A + N_B + 1), n, replace=False)) for n in (90, 640))
     for search in (ExactSearch(vectors), TwoPassSearch(vectors, DOMAINS, 1)):
         check(search, vectors, users, bonuses, blocked, None, 7)
-        check(search, vectors, users, bonuses, blocked, allowed, 7)
+        check(search, vectors, users, bonuses, blocked, few, 7)
+        check(search, vectors, users, bonuses, blocked, many, 7)
         one = [users[:1], bonuses[:1], blocked[:1]]
         check(search, vectors, *one, None, 20)
 
