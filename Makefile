@@ -1,5 +1,6 @@
 # make demo   install the runtime, score the sample histories with the shipped model
 # make test   install everything, run the tests
+# make test JOBS=8  in so many processes; LLMCDSR_MUTATIONS=20000 sets the number of damaged files
 # make check  linters; make demo-model: make models/demo again
 # make test-wheel     the wheel with NumPy alone, and without a compiler
 # make test-cluster   the programs of docs/cluster.md on Ray and Spark (Java 17), in an environment of its own
@@ -8,6 +9,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 CLUSTER_VENV ?= .venv-cluster
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -27,7 +29,7 @@ demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "pour-over kettle" --domain kitchenware -k 5 --model models/demo --explain
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.development
 	$(BIN)/ruff check

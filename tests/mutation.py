@@ -1,5 +1,9 @@
 """Runs numbered cases in processes of their own and tells how each of them ended.
 
+A case's number is its seed. The cases of a day are others than those of the day before: `FIRST` is the
+first one's number, which a failure shows, and ``LLMCDSR_FIRST_MUTATION`` sets it to see that day's again.
+``LLMCDSR_MUTATIONS`` is how many there are.
+
 A script that is run as ``script FIRST STOP ...`` prints a line for each case, ``case outcome``; it calls
 `limit` first, and `alarm` before each case. Where it dies, the case that it was at has killed it, and
 another process goes on with the next.
@@ -13,15 +17,21 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
+FIRST = int(os.environ.get("LLMCDSR_FIRST_MUTATION", date.today().toordinal() * 100_000))
+N_CASES = int(os.environ.get("LLMCDSR_MUTATIONS", 300))
+MANY = 2000  # of so many, all kinds can be expected
 MEMORY = 4 << 30  # bytes of address space, of which onnxruntime and NumPy take 1 GB
 SECONDS = 20  # a case; a killed one is a hang
 
 
-def run_cases(script: Path, n: int, *arguments: str | Path, processes: int = 2) -> list[str]:
-    """Outcome of the cases 0 to n - 1: what the script says of it, or ``died: ...``."""
-    bounds = [n * i // processes for i in range(processes + 1)]
+def run_cases(
+    script: Path, n: int, *arguments: str | Path, processes: int = 2, start: int = FIRST
+) -> list[str]:
+    """Outcome of the n cases from `start` on: what the script says of it, or ``died: ...``."""
+    bounds = [start + n * i // processes for i in range(processes + 1)]
     with ThreadPoolExecutor(processes) as pool:
         parts = pool.map(lambda i: _run(script, bounds[i], bounds[i + 1], arguments), range(processes))
         return [outcome for part in parts for outcome in part]

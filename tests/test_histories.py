@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcdsr_lite import histories
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.histories import MAX_LINE, BadRecord, HistoryRecord, file_format, read_histories
 
@@ -184,12 +185,13 @@ def test_a_quote_that_never_ends_costs_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_quote_that_is_open_for_too_long(tmp_path: Path) -> None:
-    filler = b"u2,b\n" * (MAX_LINE // 5 + 1)
+def test_a_quote_that_is_open_for_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "MAX_LINE", most := 1 << 16)
+    filler = b"u2,b\n" * (most // 5 + 1)
     found = read(tmp_path / "h.csv", b'user,history\nu1,"a\n' + filler + b'u3,"c"\n')
     assert isinstance(found[0], BadRecord)
-    assert "longer than 16,777,216 characters, with a quote that is open up to line" in found[0].reason
-    assert len(found) == 1 + MAX_LINE // 5 + 1 + 1
+    assert "longer than 65,536 characters, with a quote that is open up to line" in found[0].reason
+    assert len(found) == 1 + most // 5 + 1 + 1
     assert found[1] == HistoryRecord(3, "u2", ["b"])
     assert found[-1] == HistoryRecord(len(found) + 1, "u3", ["c"])
 

@@ -1,17 +1,14 @@
-"""Thousands of damaged and hostile history files: an error that says what is wrong, or right answers.
+"""Damaged and hostile history files, by the hundreds: an error that says what is wrong, or right answers.
 
-``LLMCDSR_MUTATIONS=20000 pytest tests/test_history_mutation.py`` runs more of them than the suite does.
+``LLMCDSR_MUTATIONS=20000 pytest tests/test_history_mutation.py`` runs more of them (`mutation`).
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
-from mutation import run_cases
-
-N_CASES = int(os.environ.get("LLMCDSR_MUTATIONS", 3000))
+from mutation import FIRST, N_CASES, run_cases
 
 
 def test_every_history_file_is_refused_or_scored_rightly(bundle_folder: Path, tmp_path: Path) -> None:
@@ -21,8 +18,8 @@ def test_every_history_file_is_refused_or_scored_rightly(bundle_folder: Path, tm
     ends = Counter(one.split(":")[0] for one in outcomes)
     bad = [
         f"{case}: {one}"
-        for case, one in enumerate(outcomes)
+        for case, one in enumerate(outcomes, FIRST)
         if not one.startswith(("refused", "skipped", "right"))
     ]
     assert bad == []
-    assert min(ends["refused"], ends["skipped"], ends["right"]) > N_CASES / 10
+    assert min(ends["refused"], ends["skipped"], ends["right"]) > N_CASES / 20
