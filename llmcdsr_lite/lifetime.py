@@ -32,6 +32,7 @@ class Source:
     encoder : Path or None
     hashes : mapping of str to str
         SHA-256 of every file of the bundle.
+    mmap : bool
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Source:
     search: SearchName
     encoder: Path | None
     hashes: Mapping[str, str]
+    mmap: bool
 
     def load(self) -> Recommender:
         """Load the same bundle again.
@@ -57,6 +59,7 @@ class Source:
             threads=self.threads,
             search=self.search,
             encoder=self.encoder,
+            mmap=self.mmap,
         )
         if dict(recommender.bundle.hashes) != dict(self.hashes):
             raise BundleError(f"{self.folder}: is no longer the bundle that was pickled; load it anew")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from llmcdsr_lite.arguments import check_choice, checked_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.files import undisturbed
-from llmcdsr_lite.bundle.folder import ONNX, Bundle, read_bundle
+from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
 from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.lifetime import Source
@@ -46,6 +46,8 @@ def load_parts(
     threads: int,
     search: SearchName,
     encoder: str | Path | TextEncoder | None,
+    *,
+    mmap: bool,
 ) -> Parts:
     """Load what a recommender is made of, see `Recommender.load`."""
     check_choice("backend", backend, get_args(BackendName))
@@ -54,14 +56,14 @@ def load_parts(
     path = Path(folder)
 
     def read() -> tuple[Bundle, Backend]:
-        bundle = read_bundle(path)
+        bundle = read_bundle(path) if mmap else in_memory(read_bundle(path))
         return bundle, make_backend(backend, bundle.parameters, path / ONNX, threads)
 
     bundle, runs = undisturbed(path, read)
     source = None
     if not isinstance(encoder, TextEncoder):
         encoder = None if encoder is None else Path(encoder).absolute()
-        source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes)
+        source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes, mmap)
         encoder = None if encoder is None else TextEncoder.load(encoder, threads)
     return Parts(bundle, runs, encoder, source)
 

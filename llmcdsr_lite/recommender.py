@@ -86,6 +86,7 @@ class Recommender:
         threads: int = 1,
         search: SearchName = "auto",
         encoder: str | Path | TextEncoder | None = None,
+        mmap: bool = True,
     ) -> Recommender:
         """Load a bundle, after checking every file in it.
 
@@ -104,6 +105,10 @@ class Recommender:
         encoder : str, Path or TextEncoder, optional
             Encoder (folder) that the bundle was made with. Only free-text names in `recommend` and new
             items without an embedding need it: the titles of the catalogue are in the bundle as vectors.
+        mmap : bool
+            Map the files instead of reading them into memory: processes share them, and loading is faster.
+            A mapped file that is truncated in place ends the process that reads it; where a bundle is not
+            replaced by renaming its folder, load it without.
 
         Returns
         -------
@@ -118,7 +123,7 @@ class Recommender:
         UsageError
             If an argument is not one of those named above, or the encoder is not of this bundle.
         """
-        parts = load_parts(folder, backend, threads, search, encoder)
+        parts = load_parts(folder, backend, threads, search, encoder, mmap=mmap)
         recommender = cls(parts.bundle, parts.backend, search, threads, parts.encoder)
         recommender._source = parts.source
         return recommender

@@ -209,7 +209,9 @@ def test_every_choice_of_domains_is_answered_as_by_loops(folder: Path, naive: Na
             assert [item.id for item in answer] == [catalogue.ids[r - 1] for r in expected]
             np.testing.assert_allclose([i.score for i in answer], [scores[r] for r in expected], atol=1e-4)
             assert [item.domain for item in answer] == [NAMES[naive.domain_of(r)] for r in expected]
+    read = Recommender.load(folder, backend=backend, mmap=False).recommend(["food0"], k=5)
     every = recommender.recommend(["food0"], k=5)
+    assert every == read
     assert every == recommender.recommend(["food0"], domain=recommender.domains, k=5)
 
 

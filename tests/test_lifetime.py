@@ -413,3 +413,17 @@ def test_onnxruntime_starts_no_thread_that_reports_usage(folder: Path) -> None:
         timeout=60,
         check=True,
     )
+
+
+@pytest.mark.parametrize("backend", ["onnx", "numpy"])
+def test_without_mapping_the_files_may_be_truncated(
+    bundle_folder: Path, tmp_path: Path, backend: Any
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    expected = Recommender.load(bundle_folder, backend=backend).recommend(["f1", "k2"], k=30)
+    recommender = Recommender.load(folder, backend=backend, mmap=False)
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert recommender.recommend(["f1", "k2"], k=30) == expected
+    assert recommender.similar("f1", 3)
+    assert recommender.recommend([], k=3).fallback

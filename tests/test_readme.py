@@ -45,6 +45,12 @@ def test_python_block_recommends_coffee_kitchenware() -> None:
     assert "[False  True]" in "\n".join(lines)
 
 
+def test_the_service_of_the_documents_answers() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert run(["-c", code], ROOT).count("'domain': 'kitchenware'") == 3
+
+
 def test_runtime_commands(tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     output = [run(["-m", "llmcdsr_tools", *command[1:]], tmp_path) for command in commands("llmcdsr inspect")]

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,24 @@ def read_bundle(folder: Path) -> Bundle:
         names the file and the reason.
     """
     return undisturbed(folder, lambda: _read(folder))
+
+
+def in_memory(bundle: Bundle) -> Bundle:
+    """The bundle with copies of its arrays: its files may be changed or truncated in place."""
+    copied: Bundle = _copied(bundle)
+    return copied
+
+
+def _copied(value: Any) -> Any:
+    """A part of a bundle with copies of all mapped arrays in it."""
+    if isinstance(value, np.memmap):
+        return np.array(value)
+    if isinstance(value, SASRecParameters | SASRecEnsemble):
+        return type(value)(value.config, np.array(value.item_embedding), np.array(value.dense))
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: _copied(getattr(value, f.name)) for f in fields(value)}
+        return replace(value, **parts)
+    return value
 
 
 def _read(folder: Path) -> Bundle:
