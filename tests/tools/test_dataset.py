@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,8 +91,8 @@ def test_histories_are_a_sequence() -> None:
 def test_summary_by_hand() -> None:
     data = small()
     found = summarize(data.train, data.catalogue)
-    assert (found.users, found.users_a, found.users_b) == (5, 2, 1)
-    assert (found.interactions, found.interactions_a, found.interactions_b) == (8, 4, 4)
+    assert (found.users, found.users_of_one, found.users_overlapped) == (5, (2, 1), 1)
+    assert (found.interactions, found.interactions_of) == (8, (4, 4))
     assert (found.length_min, found.length_median, found.length_max) == (0, 2.0, 3)
     assert found.length_mean == pytest.approx(1.6)
     assert density(data) == pytest.approx(8 / 25)
@@ -99,25 +100,28 @@ def test_summary_by_hand() -> None:
     assert (nobody.users, nobody.interactions, nobody.length_max) == (0, 0, 0)
 
 
-@given(datasets())
+@given(datasets(), st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
-def test_items_of_the_second_domain_are_counted_in_each_history(dataset: Dataset) -> None:
-    second = dataset.catalogue.domains[1].start
+def test_items_of_each_domain_are_counted_in_each_history(dataset: Dataset, n_domains: int) -> None:
+    """By the rows of each domain, however many there are."""
+    n_items = len(dataset.catalogue)
+    cuts = [1, *sorted({1 + n_items * n // n_domains for n in range(1, n_domains)} - {1}), n_items + 1]
+    sizes = [stop - start for start, stop in pairwise(cuts)]
+    catalogue = Catalogue.from_sizes(
+        dataset.catalogue.ids, dataset.catalogue.titles, "abc"[: len(sizes)], sizes
+    )
+    ranges = [range(start, stop) for start, stop in pairwise(cuts)]
     for part in map(dataset.split, SPLITS):
-        assert part.count_from(second).tolist() == [sum(row >= second for row in h.tolist()) for h in part]
-
-
-@given(datasets())
-@settings(deadline=None)
-def test_summary_is_a_count(dataset: Dataset) -> None:
-    second = dataset.catalogue.domains[1].start
-    for split in SPLITS:
-        histories = [h.tolist() for h in dataset.split(split) if len(h)]
-        kinds = [{row >= second for row in h} for h in histories]
-        found = summarize(dataset.split(split), dataset.catalogue)
-        assert found.users_a == kinds.count({False})
-        assert found.users_b == kinds.count({True})
-        assert found.interactions_b == sum(row >= second for h in histories for row in h)
+        counts = [[sum(row in one for row in h.tolist()) for one in ranges] for h in part]
+        assert part.counts(catalogue).tolist() == counts
+        has = [[n > 0 for n in of_user] for of_user in counts]
+        assert part.has_domains(catalogue).tolist() == has
+        assert part.overlapped(catalogue).tolist() == [i for i, h in enumerate(has) if sum(h) > 1]
+        found = summarize(part, catalogue)
+        assert found.users == len(part)
+        assert found.users_of_one == tuple(sum(h[d] and sum(h) == 1 for h in has) for d in range(len(sizes)))
+        assert found.users_overlapped == sum(sum(h) > 1 for h in has)
+        assert found.interactions_of == tuple(sum(n[d] for n in counts) for d in range(len(sizes)))
 
 
 def test_histories_of_held_out_users_come_without_the_target(tmp_path: Path) -> None:

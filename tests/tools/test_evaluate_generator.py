@@ -11,6 +11,7 @@ from tiny_encoder import PLACES, E, make_texts, make_tiny_model, write_encoder
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools import evaluate_generator as stage
+from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.evaluate_generator import (
     GeneratorRecall,
@@ -19,7 +20,6 @@ from llmcdsr_tools.evaluate_generator import (
 )
 from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.neighbours import neighbour_names
-from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 
 N_A, N_B = 60, 80
 PER_NAME, N_ITEMS = 3, 12

@@ -13,6 +13,7 @@ from fake_llm_server import MODEL, FakeServer, serving
 from snack_world import N_A, N_B, make_dataset
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.cold_histories import cold_histories, question_of_items
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.plan import plan_generation
@@ -20,7 +21,6 @@ from llmcdsr_tools.generate.prompts import PromptSettings
 from llmcdsr_tools.generate.stage import GenerateSettings, generate
 from llmcdsr_tools.item_names import embed_item_names, load_item_names
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
-from llmcdsr_tools.cold_histories import question_of_items, cold_histories
 
 pytest.importorskip("openai")
 

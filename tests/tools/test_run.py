@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_tools.run import (
     EarlyStopping,
     EpochMetrics,
     RunHeader,
     best_model,
+    best_names,
     file_hash,
     folder_hash,
     member_runs,
@@ -32,13 +33,13 @@ def epoch(number: int, a: float, b: float) -> EpochMetrics:
 
 
 def test_early_stopping_by_hand() -> None:
-    stopping = EarlyStopping.start()
+    stopping = EarlyStopping.start(2)
     steps = [  # HR@10 of A and of B, what improves, whether patience 2 is over
-        ((0.10, 0.30), ["best", "best_a", "best_b"], False),
-        ((0.20, 0.10), ["best_a"], False),  # mean .15, below .20
+        ((0.10, 0.30), ["best", "best_1", "best_2"], False),
+        ((0.20, 0.10), ["best_1"], False),  # mean .15, below .20
         ((0.20, 0.25), ["best"], False),  # mean .225; equal to the best of A is no improvement
         ((0.05, 0.30), [], True),  # A was best at 2, B at 1
-        ((0.05, 0.60), ["best", "best_b"], False),
+        ((0.05, 0.60), ["best", "best_2"], False),
         ((0.04, 0.60), [], False),  # A has not improved for four epochs, B for one
         ((0.03, 0.60), [], True),
     ]
@@ -50,8 +51,8 @@ def test_early_stopping_by_hand() -> None:
 
 
 def test_a_domain_without_validation_users_does_not_count() -> None:
-    stopping = EarlyStopping.start()
-    assert stopping.update(epoch(1, NAN, 0.2)) == ["best", "best_b"]
+    stopping = EarlyStopping.start(2)
+    assert stopping.update(epoch(1, NAN, 0.2)) == ["best", "best_2"]
     assert stopping.update(epoch(2, NAN, 0.1)) == []
     assert not stopping.finished(2, patience=2)
     assert stopping.update(epoch(3, NAN, 0.1)) == []
@@ -80,8 +81,8 @@ def test_members_of_a_run(tmp_path: Path) -> None:
 
 
 def test_an_hr_of_zero_is_better_than_nothing() -> None:
-    stopping = EarlyStopping.start()
-    assert stopping.update(epoch(1, 0.0, 0.0)) == ["best", "best_a", "best_b"]
+    stopping = EarlyStopping.start(2)
+    assert stopping.update(epoch(1, 0.0, 0.0)) == ["best", "best_1", "best_2"]
 
 
 def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
@@ -118,17 +119,31 @@ def test_a_best_model_that_a_run_lacks_is_told_of(dataset: Path, tmp_path: Path)
     open_run(run, header_of(dataset), resume=False)
     with pytest.raises(TrainingError, match=r"best\.npz: no such file; the run has not finished an epoch$"):
         best_model(run, "mean")
-    message = r"best_b\.npz: no such file; .* or no validation user has a target in domain B"
+    message = r"best_2\.npz: no such file; .* or no validation user has a target in domain 'kitchen'"
     with pytest.raises(TrainingError, match=message):
+        best_model(run, "kitchen")
+    with pytest.raises(UsageError, match="no domain is named 'b', expected one of 'mean', 'food', 'kitchen'"):
         best_model(run, "b")
 
 
-def test_best_model_names() -> None:
-    assert [best_model(Path("r"), b).name for b in ("mean", "a", "b")] == [
-        "best.npz",
-        "best_a.npz",
-        "best_b.npz",
-    ]
+def test_best_model_names(dataset: Path, tmp_path: Path) -> None:
+    assert best_names(3) == ("best", "best_1", "best_2", "best_3")
+    assert best_model(tmp_path) == tmp_path / "best.npz"  # a model without a run
+    run = tmp_path / "run"
+    open_run(run, header_of(dataset), resume=False)
+    for name in best_names(2):
+        (run / f"{name}.npz").touch()
+    found = [best_model(run, best_for).name for best_for in ("mean", "food", "kitchen")]
+    assert found == ["best.npz", "best_1.npz", "best_2.npz"]
+
+
+def test_the_best_of_three_domains() -> None:
+    stopping = EarlyStopping.start(3)
+    every = ["best", "best_1", "best_2", "best_3"]
+    assert stopping.update(EpochMetrics(1, 0.5, 0.1, (0.1,) * 3, (0.1, 0.2, 0.3))) == every
+    assert stopping.update(EpochMetrics(2, 0.5, 0.1, (0.1,) * 3, (0.1, 0.1, 0.6))) == ["best", "best_3"]
+    assert not stopping.finished(2, 1)
+    assert stopping.finished(3, 1)
 
 
 def test_hashes(tmp_path: Path) -> None:
@@ -182,7 +197,9 @@ def test_files_that_are_none_of_the_data_set_do_not_change_its_hash(dataset: Pat
 
 
 def header_of(dataset: Path) -> RunHeader:
-    return RunHeader({"hidden": 8, "n_epochs": 5, "patience": 2}, dataset, folder_hash(dataset), None)
+    return RunHeader(
+        {"hidden": 8, "n_epochs": 5, "patience": 2}, dataset, folder_hash(dataset), ("food", "kitchen")
+    )
 
 
 def test_a_run_is_read_back(dataset: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def ingest(line: str) -> Result:
     return result
 
 
-FILES = "interactions.csv --items items.csv --domains food tools -o dataset"
+FILES = "interactions.csv --items items.csv --domain food --domain tools -o dataset"
 
 
 def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:

@@ -58,7 +58,7 @@ def made(world: Path, llmcdsr: Command) -> dict[str, str]:
     outputs = {}
     for name, arguments in {
         "ingest": (
-            *("interactions.csv", "--items", "items.csv", "--domains", "food", "kitchen"),
+            *("interactions.csv", "--items", "items.csv", "--domain", "food", "--domain", "kitchen"),
             *("--core", "2", "--valid-share", "0.2", "--test-share", "0.2", "-o", "dataset", "--json"),
         ),
         "train": ("dataset", "-o", "run", "--epochs", "3", "--loss", "sampled-softmax", *TRAIN),
@@ -79,9 +79,11 @@ def test_ingest_counts_what_is_in_the_file(world: Path, made: dict[str, str]) ->
     domains: dict[str, set[str]] = {}
     for row in rows:
         domains.setdefault(row["user"], set()).add(row["item"][0])
-    for kind, wanted in (("users_a", {"f"}), ("users_b", {"k"}), ("users_overlapped", {"f", "k"})):
-        expected = sum(found == wanted for found in domains.values())
-        assert sum(split[kind] for split in splits) == expected > 0
+    for number, letter in enumerate("fk"):
+        expected = sum(found == {letter} for found in domains.values())
+        assert sum(split["users_of_one"][number] for split in splits) == expected > 0
+    both = sum(found == {"f", "k"} for found in domains.values())
+    assert sum(split["users_overlapped"] for split in splits) == both > 0
     assert sum(split["interactions"] for split in splits) == len(rows)
     assert min(split["users_overlapped"] for split in splits) > 0
 
@@ -143,7 +145,17 @@ def test_the_official_protocol(world: Path, made: dict[str, str], llmcdsr: Comma
 
 
 def test_a_run_is_not_evaluated_on_other_data(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
-    arguments = ("interactions.csv", "--items", "items.csv", "--domains", "food", "kitchen", "--core", "2")
+    arguments = (
+        "interactions.csv",
+        "--items",
+        "items.csv",
+        "--domain",
+        "food",
+        "--domain",
+        "kitchen",
+        "--core",
+        "2",
+    )
     ok(llmcdsr("ingest", *arguments, "--seed", "3", "-o", "other", cwd=world))  # the same items
     done = llmcdsr("evaluate", "run", "other", cwd=world)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -154,11 +166,11 @@ def test_a_best_model_that_is_missing_is_named(
     world: Path, made: dict[str, str], llmcdsr: Command, tmp_path: Path
 ) -> None:
     run = shutil.copytree(world / "run", tmp_path / "run")
-    (run / "best_b.npz").unlink()
+    (run / "best_2.npz").unlink()
     for command in (("evaluate", str(run), "dataset"), ("export", str(run), "-o", str(tmp_path / "bundle"))):
         done = llmcdsr(*command, "--best-for", "b", cwd=world)
         assert done.returncode == 1
-        assert b"best_b.npz: no such file; the run has not finished an epoch, or no " in done.stderr
+        assert b"best_2.npz: no such file; the run has not finished an epoch, or no " in done.stderr
 
 
 @pytest.mark.parametrize("is_done", [False, True])

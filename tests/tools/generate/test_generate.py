@@ -18,6 +18,7 @@ from fake_llm_server import MODEL, FakeServer, names_for, serving
 from snack_world import N_SINGLE, make_dataset
 
 from llmcdsr_lite.errors import DataError, GenerationError, UsageError
+from llmcdsr_tools.cold_histories import cold_histories
 from llmcdsr_tools.dataset import Dataset, save_dataset
 from llmcdsr_tools.generate.asking import MAX_FAILURES
 from llmcdsr_tools.generate.language_model import Reply, ServerSettings
@@ -26,7 +27,6 @@ from llmcdsr_tools.generate.plan import format_plan, plan_generation
 from llmcdsr_tools.generate.prompts import Prompt, PromptSettings
 from llmcdsr_tools.generate.stage import GenerateResult, GenerateSettings, generate
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.cold_histories import cold_histories
 
 pytest.importorskip("openai")
 

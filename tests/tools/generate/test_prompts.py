@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.generate.prompt_templates import load_templates, shipped_templates
 from llmcdsr_tools.generate.prompts import (
@@ -25,7 +26,6 @@ from llmcdsr_tools.generate.prompts import (
     shorten,
     user_seed,
 )
-from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 
 N_A, N_B = 20, 30
 NOTHING = np.empty(0, dtype=np.int32)
@@ -63,7 +63,7 @@ def test_letters_for_names_are_refused(dataset: Dataset) -> None:
         replace(domain, name=letter) for domain, letter in zip(dataset.catalogue.domains, "AB", strict=True)
     ]
     unnamed = replace(dataset, catalogue=replace(dataset.catalogue, domains=(names[0], names[1])))
-    with pytest.raises(UsageError, match=r"the domains are named 'A' and 'B'.*ingest .* with --domains"):
+    with pytest.raises(UsageError, match=r"the domains are named 'A' and 'B'.*ingest .* with their names"):
         build(unnamed, 0)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.ingest.splits import (
@@ -14,12 +15,13 @@ from llmcdsr_tools.ingest.splits import (
     hold_out_overlapped,
     k_core,
     leave_one_out,
-    overlapped,
     pack_histories,
     take,
 )
 
-BOUNDARY = 5  # rows 1..4 are of A, 5..9 of B
+BOUNDARY = 5  # rows 1..4 are of the first domain, 5..9 of the second
+CATALOGUE = Catalogue.from_sizes([str(n) for n in range(9)], [""] * 9, "ab", (4, 5))
+ONE = Catalogue.from_sizes([str(n) for n in range(9)], [""] * 9, "a", (9,))
 HISTORIES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), max_size=30)
 
 
@@ -75,12 +77,6 @@ def test_histories_are_ordered_by_time_and_ties_keep_file_order(rows: list[tuple
     assert histories.rows.dtype == np.int32
 
 
-@given(HISTORIES)
-def test_overlapped_users_have_items_on_both_sides(histories: list[list[int]]) -> None:
-    expected = [min(h) < BOUNDARY <= max(h) for h in histories]
-    assert overlapped(packed(histories), BOUNDARY).tolist() == expected
-
-
 @given(st.data(), HISTORIES)
 def test_take_is_a_slice_of_each(data: st.DataObject, histories: list[list[int]]) -> None:
     users = data.draw(
@@ -106,30 +102,32 @@ def test_hold_out_takes_whole_overlapped_users(
     n_test = max(1, round(test_share * len(both))) if test_share else 0
     if n_valid + n_test > len(both):
         with pytest.raises(DataError, match="hold-out split"):
-            hold_out_overlapped(packed(histories), BOUNDARY, valid_share, test_share, seed)
+            hold_out_overlapped(packed(histories), CATALOGUE, valid_share, test_share, seed)
         return
-    splits = hold_out_overlapped(packed(histories), BOUNDARY, valid_share, test_share, seed)
+    splits = hold_out_overlapped(packed(histories), CATALOGUE, valid_share, test_share, seed)
     train, valid, test = map(as_dict, splits)
     assert (len(valid), len(test)) == (n_valid, n_test)
     assert valid.keys() | test.keys() <= both
     # nobody in two splits, nobody lost, every history whole, so its last item by time is the target
     assert len(train) + len(valid) + len(test) == len(histories)
     assert train | valid | test == {f"u{n}": h for n, h in enumerate(histories)}
-    again = hold_out_overlapped(packed(histories), BOUNDARY, valid_share, test_share, seed)
+    again = hold_out_overlapped(packed(histories), CATALOGUE, valid_share, test_share, seed)
     assert [as_dict(split) for split in again] == [train, valid, test]
 
 
 def test_the_seed_chooses_the_users() -> None:
     histories = packed([[1, 5]] * 100)
-    chosen = {tuple(hold_out_overlapped(histories, BOUNDARY, 0.1, 0.1, seed).test.users) for seed in range(5)}
+    chosen = {
+        tuple(hold_out_overlapped(histories, CATALOGUE, 0.1, 0.1, seed).test.users) for seed in range(5)
+    }
     assert len(chosen) == 5
     assert {len(users) for users in chosen} == {10}
 
 
 def test_hold_out_says_how_many_overlapped_users_there_are() -> None:
     with pytest.raises(DataError, match="0 users have items in both domains, 2 are needed"):
-        hold_out_overlapped(packed([[1, 2], [5, 6]]), BOUNDARY, 0.1, 0.1, 0)
-    assert len(hold_out_overlapped(packed([[1, 2], [5, 6]]), BOUNDARY, 0, 0, 0).train) == 2
+        hold_out_overlapped(packed([[1, 2], [5, 6]]), CATALOGUE, 0.1, 0.1, 0)
+    assert len(hold_out_overlapped(packed([[1, 2], [5, 6]]), CATALOGUE, 0, 0, 0).train) == 2
 
 
 def test_leave_one_out_by_hand() -> None:

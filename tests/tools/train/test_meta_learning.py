@@ -132,7 +132,7 @@ def test_the_inner_optimizer_matters(world: NamedWorld, tmp_path: Path) -> None:
 
 
 def assert_same_end(run: Path, other: Path) -> None:
-    for name in ("best.npz", "best_a.npz", "best_b.npz"):
+    for name in ("best.npz", "best_1.npz", "best_2.npz"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
     arrays, expected = (load_checkpoint(r / "checkpoint.npz").arrays for r in (run, other))
     assert arrays.keys() == expected.keys() >= {"poolers", "pooler_first", "pooler_second"}

@@ -10,7 +10,7 @@ import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_tools.batches import TrainingSequences, user_domains
+from llmcdsr_tools.batches import TrainingSequences
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.pretrain.stage import Pretrained
@@ -40,15 +40,16 @@ def embedded() -> EmbeddedNames:
 def pretrained() -> Pretrained:
     rng = np.random.default_rng(1)
     shapes = [(HIDDEN, DIMENSION), (HIDDEN, DIMENSION), (N_A, HIDDEN), (N_B, HIDDEN)]
-    return Pretrained(*(rng.normal(size=s).astype(np.float32) for s in shapes), {})
+    a, b, *items = (rng.normal(size=s).astype(np.float32) for s in shapes)
+    return Pretrained((a, b), tuple(items), {})
 
 
 def names_by_hand(user: int) -> npt.NDArray[np.float64]:
     text, found = embedded().text.astype(float), pretrained()
     chosen, projection = {
-        0: ([3, 1, 3], found.projection_b),
-        1: ([2, 5], found.projection_a),
-        5: ([5, 1, 0, 2], found.projection_a),
+        0: ([3, 1, 3], found.projections[1]),
+        1: ([2, 5], found.projections[0]),
+        5: ([5, 1, 0, 2], found.projections[0]),
     }[user]
     return np.stack([projection @ text[i] for i in chosen])
 
@@ -76,7 +77,7 @@ def test_recall_is_a_loop_over_users(seed: int) -> None:
     recalled = network.recall(entries, poolers, 3)
     for user, rows in zip([5, 0, 1], recalled.rows.tolist(), strict=True):
         pooled = pooled_by_hand(user, poolers.astype(float))
-        items, start = (pretrained().items_b, 1 + N_A) if user == 0 else (pretrained().items_a, 1)
+        items, start = (pretrained().items[1], 1 + N_A) if user == 0 else (pretrained().items[0], 1)
         cosines = [float(pooled @ i / np.linalg.norm(i)) for i in items]
         assert rows == [start + place for place in np.argsort(cosines)[::-1][:3]]
 
@@ -108,17 +109,41 @@ def test_one_domain_alone_leaves_the_other_pooler_as_it_is() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    other = replace(pretrained(), projection_a=np.zeros((HIDDEN, 3), dtype=np.float32))
+    other = replace(pretrained(), projections=(np.zeros((HIDDEN, 3), dtype=np.float32),) * 2)
     with pytest.raises(TrainingError, match="embeddings of 5 values, pre-training was done with 3"):
         RecallNetwork.build(dataset(), embedded(), other)
     nobody = replace(embedded(), domains=1 - embedded().domains)
     nobody = replace(nobody, users=np.array([1, 0, 0, 2, 4, 2]), domains=np.array([1, 0, 0, 1, 1, 1]))
-    with pytest.raises(TrainingError, match="no user with items of one domain alone"):
+    with pytest.raises(TrainingError, match="no user has names of a domain that the history has no item of"):
         RecallNetwork.build(dataset(), nobody, pretrained())
 
 
-def test_kinds_of_users() -> None:
-    assert user_domains(dataset().train, CATALOGUE).tolist() == [0, 1, 2, 0, -1, 1]
+def test_a_user_who_lacks_two_of_three_domains_may_have_names_of_both() -> None:
+    catalogue = Catalogue.from_sizes([str(i) for i in range(16)], [""] * 16, "abc", (N_A, 4, 5))
+    data = replace(dataset(), catalogue=catalogue)  # users: a; b and c; a and b; a; none; c
+    names = replace(
+        embedded(), users=np.array([0, 0, 1, 2, 4, 5]), domains=np.array([1, 2, 0, 1, 1, 2], dtype=np.int64)
+    )
+    rng = np.random.default_rng(5)
+    items = tuple(rng.normal(size=(n, HIDDEN)).astype(np.float32) for n in (N_A, 4, 5))
+    projections = tuple(rng.normal(size=(HIDDEN, DIMENSION)).astype(np.float32) for _ in range(3))
+    network = RecallNetwork.build(data, names, Pretrained(projections, items, {}))
+    assert network.users.tolist() == [0, 0, 1]  # b is what user 2 has, c what user 5 has, user 4 has nothing
+    assert network.domains.tolist() == [1, 2, 0]
+    poolers = rng.normal(size=(3, HIDDEN)).astype(np.float32)
+    recalled = network.recall(np.array([1, 0, 2]), poolers, 2)
+    lists = {0: [0], 1: [3, 1, 3], 2: [2, 5]}
+    for entry, rows in zip((1, 0, 2), recalled.rows.tolist(), strict=True):
+        domain = int(network.domains[entry])
+        texts = names.text[lists[entry]].astype(float) @ projections[domain].T.astype(float)
+        weights = np.exp(texts @ poolers[domain])
+        pooled = weights @ texts / weights.sum()
+        cosines = [float(pooled @ i / np.linalg.norm(i)) for i in items[domain]]
+        start = catalogue.domains[domain].start
+        assert rows == [start + place for place in np.argsort(cosines)[::-1][:2]]
+
+
+def test_overlapped_users() -> None:
     overlapped = TrainingSequences.overlapped(dataset().train, CATALOGUE, 2)
     batch = overlapped.batch(np.arange(len(overlapped)))
     assert batch.inputs.rows.tolist() == [9, 4]

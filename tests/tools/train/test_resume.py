@@ -22,7 +22,7 @@ from llmcdsr_tools.dataset import save_dataset
 from llmcdsr_tools.run import EpochMetrics, read_metrics
 from llmcdsr_tools.train.stage import Observer, TrainResult, train
 
-BEST = ("best.npz", "best_a.npz", "best_b.npz")
+BEST = ("best.npz", "best_1.npz", "best_2.npz")
 
 
 def assert_same_end(run: Path, other: Path) -> None:
@@ -194,19 +194,19 @@ def test_best_models_that_are_not_the_checkpoints(small_world: Any, tmp_path: Pa
     train(small_world.folder, run, replace(settings, n_epochs=2))
     assert load_model(run / "best.npz")[1]["epoch"] == 2  # the checkpoint has its parameters
     (run / "best.npz").unlink()
-    save_model(run / "best_a.npz", load_model(run / "best_b.npz")[0], {"epoch": 3})
+    save_model(run / "best_1.npz", load_model(run / "best_2.npz")[0], {"epoch": 3})
     train(small_world.folder, run, settings, resume=True)
     assert_same_end(run, expected)
     # nothing moves: the first epoch is the best
     longer = replace(settings, n_epochs=8, learning_rate=1e-12)
     train(small_world.folder, tmp_path / "still", longer)
-    message = r"best_a\.npz: no such file, the checkpoint's best is of epoch 1: the run cannot go on"
-    (tmp_path / "still" / "best_a.npz").unlink()
+    message = r"best_1\.npz: no such file, the checkpoint's best is of epoch 1: the run cannot go on"
+    (tmp_path / "still" / "best_1.npz").unlink()
     with pytest.raises(TrainingError, match=message):
         train(small_world.folder, tmp_path / "still", longer, resume=True)
-    save_model(tmp_path / "still" / "best_a.npz", load_model(run / "best.npz")[0], {"epoch": 3})
+    save_model(tmp_path / "still" / "best_1.npz", load_model(run / "best.npz")[0], {"epoch": 3})
     with pytest.raises(
-        TrainingError, match=r"best_a\.npz: is of epoch 3, the checkpoint's best is of epoch 1"
+        TrainingError, match=r"best_1\.npz: is of epoch 3, the checkpoint's best is of epoch 1"
     ):
         train(small_world.folder, tmp_path / "still", longer, resume=True)
 

@@ -15,7 +15,7 @@ from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.run import EpochMetrics
 from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, train
 
-BEST = ("best.npz", "best_a.npz", "best_b.npz")
+BEST = ("best.npz", "best_1.npz", "best_2.npz")
 
 
 def popularity_hr10(data: Dataset) -> list[float]:
@@ -141,7 +141,7 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
     record = Record()
     train(small_world.folder, tmp_path / "run", replace(small_world.settings, n_epochs=1), observer=record)
     assert record.seen[:-1] == [(1, step, 10) for step in range(1, 11)]  # 300 users, 32 a step
-    assert record.seen[-1] == (1, ["best", "best_a", "best_b"])
+    assert record.seen[-1] == (1, ["best", "best_1", "best_2"])
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,6 @@ def test_one_domain_without_validation_users(small_world: Any, tmp_path: Path) -
     a, b = result.epochs[0].ndcg10
     assert result.best_merit == a
     assert np.isnan(b)
-    assert sorted(p.name for p in (tmp_path / "run").glob("best*")) == ["best.npz", "best_a.npz"]
+    assert sorted(p.name for p in (tmp_path / "run").glob("best*")) == ["best.npz", "best_1.npz"]
     longer = train(tmp_path / "d", tmp_path / "run", replace(settings, n_epochs=2), resume=True)
     assert len(longer.epochs) == 2
