@@ -14,7 +14,14 @@ from llmcdsr_tools.batches import (
 )
 from llmcdsr_tools.dataset import Histories
 
-CATALOGUE = Catalogue.from_sizes([str(i) for i in range(12)], [""] * 12, ("a", "b"), (5, 7))
+
+def catalogue_of(*sizes: int) -> Catalogue:
+    """Of twelve items in domains of these sizes."""
+    return Catalogue.from_sizes([str(i) for i in range(12)], [""] * 12, "abc"[: len(sizes)], sizes)
+
+
+CATALOGUE = catalogue_of(5, 7)
+SIZES = [(12,), (5, 7), (5, 3, 4)]
 
 
 def packed(histories: list[list[int]]) -> Histories:
@@ -87,10 +94,33 @@ def test_cold_sequences_by_hand() -> None:
     assert found == [([7, 8], [3, 3]), ([6], [1]), ([1, 2], [6, 7])]
 
 
-@given(st.lists(st.lists(st.integers(1, 12), max_size=9), max_size=12), st.integers(1, 5))
-def test_cold_sequences_are_those_of_a_loop(histories: list[list[int]], max_length: int) -> None:
+def test_cold_sequences_of_three_domains_by_hand() -> None:
+    # 1..5 are of domain a, 6..8 of b, 9..12 of c
+    histories = packed([[1, 6, 9, 2, 7], [3, 3], [12, 8]])
+    cold = TrainingSequences.cold(histories, catalogue_of(5, 3, 4), 3)
+    found = [
+        (cold.rows[s : s + n].tolist(), cold.targets[s : s + n].tolist())
+        for s, n in zip(cold.starts, cold.lengths, strict=True)
+    ]
+    assert found == [
+        ([6, 9], [2, 2]),
+        ([1, 9, 2], [6, 7, 7]),
+        ([12], [8]),
+        ([1, 6], [9, 9]),
+    ]
+    assert not len(TrainingSequences.cold(histories, catalogue_of(12), 3))  # nothing to hide
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 12), max_size=9), max_size=12),
+    st.integers(1, 5),
+    st.sampled_from(SIZES),
+)
+def test_cold_sequences_are_those_of_a_loop(
+    histories: list[list[int]], max_length: int, sizes: tuple[int, ...]
+) -> None:
     expected = []
-    for hidden in (range(1, 6), range(6, 13)):
+    for hidden in (range(sum(sizes[:n]) + 1, sum(sizes[: n + 1]) + 1) for n in range(len(sizes))):
         for history in histories:
             steps = []
             for place, item in enumerate(history):
@@ -99,7 +129,7 @@ def test_cold_sequences_are_those_of_a_loop(histories: list[list[int]], max_leng
                     steps.append((item, later[0]))
             if steps:
                 expected.append(steps[-max_length:])
-    cold = TrainingSequences.cold(packed(histories), CATALOGUE, max_length)
+    cold = TrainingSequences.cold(packed(histories), catalogue_of(*sizes), max_length)
     found = [
         list(zip(cold.rows[s : s + n].tolist(), cold.targets[s : s + n].tolist(), strict=True))
         for s, n in zip(cold.starts, cold.lengths, strict=True)
@@ -141,14 +171,29 @@ def test_same_domain_negatives_are_uniform_over_the_domain() -> None:
     assert counts.sum() == counts[6:].sum()
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_same_domain_negatives_of_any_number_of_domains(sizes: tuple[int, ...]) -> None:
+    targets = np.repeat(np.arange(1, 13), 2000)
+    negatives = same_domain_negatives(targets, catalogue_of(*sizes), np.random.default_rng(1))
+    start = 1
+    for size in sizes:
+        mine = negatives[(targets >= start) & (targets < start + size)]
+        counts = np.bincount(mine, minlength=13)
+        assert counts[start : start + size] == pytest.approx(2000, rel=0.1)
+        assert counts.sum() == counts[start : start + size].sum() == 2000 * size
+        start += size
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("n", [1, 4, 5, 6, 100])
-def test_shared_negatives_are_distinct_items_of_each_domain(n: int) -> None:
+def test_shared_negatives_are_distinct_items_of_each_domain(n: int, sizes: tuple[int, ...]) -> None:
     for seed in range(20):
-        first, second = shared_negatives(CATALOGUE, n, np.random.default_rng(seed))
-        assert len(set(first.tolist())) == len(first) == min(n, 5)
-        assert len(set(second.tolist())) == len(second) == min(n, 7)
-        assert set(first.tolist()) <= set(range(1, 6))
-        assert set(second.tolist()) <= set(range(6, 13))
+        drawn = shared_negatives(catalogue_of(*sizes), n, np.random.default_rng(seed))
+        start = 1
+        for rows, size in zip(drawn, sizes, strict=True):
+            assert len(set(rows.tolist())) == len(rows) == min(n, size)
+            assert set(rows.tolist()) <= set(range(start, start + size))
+            start += size
 
 
 def test_shared_negatives_reach_every_item() -> None:

@@ -12,6 +12,7 @@ import pytest
 from fake_llm_server import MODEL, FakeServer, serving
 from snack_world import N_A, N_B, make_dataset
 
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cold_histories import cold_histories, question_of_items
 from llmcdsr_tools.dataset import Dataset
@@ -97,9 +98,50 @@ def test_from_questions_to_vectors(server: FakeServer, dataset: Dataset, tmp_pat
     for record in entries:
         row = titled.catalogue.row(record.user)
         expected[shared == shared[row]] = matrix[[row_of[name] for name in record.names]].mean(axis=0)
-    np.testing.assert_allclose(vectors[1:], expected[1:], rtol=1e-5)
+    assert vectors.shape == (1, N_A + N_B + 1, 4)
+    np.testing.assert_allclose(vectors[0, 1:], expected[1:], rtol=1e-5)
     assert n_items == np.count_nonzero(expected[1:].any(axis=1))
     assert n_names == 5
+
+
+def of_three(dataset: Dataset) -> Dataset:
+    """The same items, the second domain parted in two: kitchen has rows 21..30, garden 31..50."""
+    names, sizes = ("food", "kitchen", "garden"), (N_A, 10, N_B - 10)
+    catalogue = dataset.catalogue
+    return replace(dataset, catalogue=Catalogue.from_sizes(catalogue.ids, catalogue.titles, names, sizes))
+
+
+def test_of_three_domains_each_item_may_say_something_of_each_other_one(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    data = of_three(dataset)
+    titles, shared = data.catalogue.titles, question_of_items(data)
+    assert shared[31] == 31  # the same words as those of row 21, of another domain
+    matrix = np.random.default_rng(0).normal(size=(N_A + N_B, 4)).astype(np.float32)
+    np.save(tmp_path / "titles.npy", matrix)
+    # item, domain of the names, row of the title that is the name, place among the other domains
+    said = [
+        ("i0", "kitchen", 21, 0),
+        ("i0", "garden", 35, 1),
+        ("i20", "food", 1, 0),
+        ("i20", "garden", 36, 1),
+        ("i30", "kitchen", 22, 1),
+    ]
+    names = tmp_path / "names.jsonl"
+    write_names(names, [GeneratedNames(i, domain, (titles[row - 1],), "m") for i, domain, row, _ in said])
+    n_items, n_names = embed_item_names(names, data, tmp_path / "v.npz", titles=tmp_path / "titles.npy")
+    expected = np.zeros((2, N_A + N_B + 1, 4))
+    for item, _, row, place in said:
+        expected[place, shared == shared[1 + int(item[1:])]] = matrix[row - 1]
+    np.testing.assert_allclose(load_item_names(tmp_path / "v.npz", data), expected, rtol=1e-5)
+    assert n_items == np.count_nonzero(expected.any(axis=(0, 2)))
+    assert n_names == 5
+    for domain in ("kitchen", "shed"):
+        write_names(names, [GeneratedNames("i20", domain, ("x",), "m")])
+        with pytest.raises(DataError, match=f"item 'i20': names of '{domain}', expected 'food' or 'garden'"):
+            embed_item_names(names, data, tmp_path / "w.npz", titles=tmp_path / "titles.npy")
+    with pytest.raises(DataError, match="made for other items"):
+        load_item_names(tmp_path / "v.npz", dataset)
 
 
 def _with(dataset: Dataset, known: list[str]) -> list[str]:

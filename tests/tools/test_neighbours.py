@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,32 +45,43 @@ def by_the_formula(
     data: Dataset, history: list[int], domain: int, user: str | None, n_neighbors: int
 ) -> dict[str, float]:
     """Score of every title, as the module's text has it, without its ordering."""
-    source = range(1, N_A + 1) if domain else range(N_A + 1, N_A + N_B + 1)
+    wanted = data.catalogue.domains[domain]
+    source = {*range(1, N_A + N_B + 1)} - {*range(wanted.start, wanted.stop)}
     sets = [set(h.tolist()) for h in data.train]
     idf = {i: math.log(len(sets) / max(1, sum(i in s for s in sets))) for i in source}
 
     def length(items: set[int]) -> float:
         return math.sqrt(sum(idf[i] ** 2 for i in items))
 
-    query = set(history) & set(source)
+    query = set(history) & source
     similar = []
     for place, items in enumerate(sets):
-        mine = items & set(source)
+        mine = items & source
         if mine and items - mine and data.train.users[place] != user and query & mine:
             cosine = sum(idf[i] ** 2 for i in query & mine) / length(query) / length(mine)
             similar.append((cosine, place))
     similar.sort(key=lambda pair: (-round(pair[0], 9), pair[1]))
     scores: dict[str, float] = {}
     for cosine, place in similar[:n_neighbors]:
-        for title in {data.catalogue.titles[i - 1] for i in sets[place] - set(source)}:
+        for title in {data.catalogue.titles[i - 1] for i in sets[place] - source}:
             if title.strip():
                 scores[title] = scores.get(title, 0) + cosine
     return scores
 
 
+def of_three(data: Dataset) -> Dataset:
+    """The same items and histories, the second domain parted in two of 7 and 9 items."""
+    catalogue = data.catalogue
+    names, sizes = ("food", "kitchen", "garden"), (N_A, 7, 9)
+    return replace(data, catalogue=Catalogue.from_sizes(catalogue.ids, catalogue.titles, names, sizes))
+
+
 @pytest.mark.parametrize("n_neighbors", [1, 4, 500])
-@pytest.mark.parametrize("domain", [0, 1])
-def test_names_are_those_of_the_formula(dataset: Dataset, domain: int, n_neighbors: int) -> None:
+@pytest.mark.parametrize(("domain", "n_domains"), [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)])
+def test_names_are_those_of_the_formula(
+    dataset: Dataset, domain: int, n_domains: int, n_neighbors: int
+) -> None:
+    dataset = of_three(dataset) if n_domains == 3 else dataset
     histories = [h for h in dataset.train if len(h)]
     users = list(dataset.train.users)
     found = list(neighbour_names(dataset, histories, domain, users, n_neighbors=n_neighbors, n_names=5))
@@ -128,6 +140,23 @@ def test_every_single_domain_user_gets_names_of_the_other_domain(
     assert again.read_bytes() == whole.read_bytes()
     assert told[-1] == (len(single), len(single))
     assert len(told) > 5
+
+
+def test_of_three_domains_a_user_has_names_of_each_that_is_missing(tmp_path: Path) -> None:
+    #                  food, kitchen 13..19, garden 20..28: all three; food; kitchen and garden; garden
+    data = of_three(make_dataset([[1, 13, 20], [1], [14, 20], [20]]))
+    result = neighbours(data, tmp_path / "names.jsonl")
+    found = [(r.user, r.domain, set(r.names)) for r in read_names(tmp_path / "names.jsonl")]
+    assert found == [
+        ("u1", "kitchen", {"title 12"}),
+        ("u1", "garden", {"title 19"}),
+        ("u2", "food", {"title 0"}),
+        ("u3", "food", {"title 0"}),
+        ("u3", "kitchen", {"title 12", "title 13"}),
+    ]
+    assert (result.n_users, result.n_without, result.n_names) == (5, 0, 6)
+    one = Catalogue.from_sizes(data.catalogue.ids, data.catalogue.titles, ("all",), (N_A + N_B,))
+    assert neighbours(replace(data, catalogue=one), tmp_path / "none.jsonl").n_users == 0
 
 
 def test_nothing_shared_is_no_names(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_seed_decides(tmp_path: Path, folder: Path) -> None:
 
 
 def test_sizes_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="each domain needs an item, found 0 and 3"):
+    with pytest.raises(UsageError, match=r"each of 1 to 26 domains needs an item, found \[0, 3\]"):
         write_random_bundle(tmp_path / "none", (0, 3))
     with pytest.raises(UsageError, match="n_heads must divide hidden"):
         write_random_bundle(tmp_path / "heads", (2, 3), hidden=6, n_heads=4)
@@ -85,10 +85,23 @@ def test_sizes_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, llmcdsr: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
-    sizes = ("--items", "30", "20", "--hidden", "8", "--blocks", "1", "--heads", "2", "--max-length", "5")
+    sizes = (
+        "--items",
+        "30",
+        "--items",
+        "20",
+        "--hidden",
+        "8",
+        "--blocks",
+        "1",
+        "--heads",
+        "2",
+        "--max-length",
+        "5",
+    )
     assert llmcdsr("random-bundle", tmp_path / "made", *sizes).returncode == 0
     shown = llmcdsr("inspect", tmp_path / "made").stdout.decode()
-    assert "domain A: a, 30 items" in shown
+    assert "domain a: 30 items" in shown
     assert "hidden size 8, 1 blocks, 2 heads, histories up to 5 items" in shown
     again = llmcdsr("random-bundle", tmp_path / "made", *sizes)
     assert (again.returncode, b"exists already" in again.stderr) == (1, True)

@@ -66,7 +66,6 @@ def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
         (f"{FILES} --split leave-one-out --test-share 0.1", "--test-share: of no effect, as leave-one-out"),
         (". -o ../dataset --items items.csv", "is a folder, which has its own items"),
         ("interactions.csv -o dataset", "an interactions file needs an items file"),
-        ("interactions.csv -o dataset --items items.csv", "name the two domains"),
         (f"{FILES} --user-column item", "one name stands for two columns"),
         (f"{FILES} --valid-share 0.6 --test-share 0.6", "at most 1 together"),
     ],

@@ -55,7 +55,8 @@ def arrays() -> Any:
         np.array([1, 0, 1]),
     )
     shapes = ((3, 4), (3, 4), (3, 3), (6, 3))
-    pretrained = Pretrained(*(rng.normal(size=s).astype(np.float32) for s in shapes), description={})  # type: ignore[misc]
+    made = [rng.normal(size=s).astype(np.float32) for s in shapes]
+    pretrained = Pretrained(tuple(made[:2]), tuple(made[2:]), {})
     return texts, embedded, pretrained, rng.normal(size=(2, 3)).astype(np.float32)
 
 

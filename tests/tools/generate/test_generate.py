@@ -248,7 +248,9 @@ def test_answers_of_another_run_are_not_gone_on_with(
 
 def test_arguments_that_cannot_be_meant(server: FakeServer, dataset: Dataset, tmp_path: Path) -> None:
     output = tmp_path / "names.jsonl"
-    with pytest.raises(DataError, match=r"'u30' is no single-domain user of the train split \(1 such"):
+    with pytest.raises(
+        DataError, match=r"'u30' is no user of the train split without items of a domain \(1 such"
+    ):
         run(server, dataset, output, users=["u1", "u30"])
     with pytest.raises(UsageError, match="'json', which the completion endpoint has not"):
         run(server, dataset, output, endpoint="completion", output_format="json")

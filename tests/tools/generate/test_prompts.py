@@ -182,9 +182,11 @@ def test_settings_that_cannot_be_meant(dataset: Dataset, settings: dict[str, int
         build(dataset, 0, **settings)
 
 
-def test_own_words_for_one_direction(dataset: Dataset, tmp_path: Path) -> None:
+def test_own_words_for_one_domain(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('[chat.a_to_b]\nuser = "$history -> $target, costs $$5"\n[chat]\nsystem = "Hi $source"\n')
+    path.write_text(
+        '[chat.kitchen]\nuser = "$history -> $target, costs $$5"\n[chat]\nsystem = "Hi $source"\n'
+    )
     templates = load_templates(path)
     assert templates.fingerprint != load_templates().fingerprint
     builder = PromptBuilder(dataset, templates, PromptSettings(), "chat")
@@ -192,6 +194,69 @@ def test_own_words_for_one_direction(dataset: Dataset, tmp_path: Path) -> None:
     assert to_b.text == bulleted(to_b.history) + " -> kitchen, costs $5"
     assert (to_b.system, to_a.system) == ("Hi food", "Hi kitchen")
     assert to_a.text == build(dataset, 1, "chat", "json").text
+    path.write_text("[chat.garden]\nuser = 'x'")
+    with pytest.raises(
+        UsageError, match="words for 'garden', which is no domain; there are 'food', 'kitchen'"
+    ):
+        PromptBuilder(dataset, load_templates(path), PromptSettings(), "chat")
+
+
+def of_three(data: Dataset) -> Dataset:
+    """The same items, the second domain parted in two: kitchen has Pan 1 to 15, garden the others."""
+    names, sizes = ("food", "kitchen", "garden"), (N_A, 15, N_B - 15)
+    catalogue = data.catalogue
+    return replace(data, catalogue=Catalogue.from_sizes(catalogue.ids, catalogue.titles, names, sizes))
+
+
+def test_of_three_domains_all_others_are_the_source() -> None:
+    # 1..20 are of food, 21..35 of kitchen, 36..50 of garden
+    given = [[36, 21, 2, 37, 22, 1, 38, 23, 3], [39, 6, 7, 24, 8, 25, 40, 26, 41]]
+    data = of_three(make_dataset([[22, 1, 23], [50], *given]))
+    histories = cold_histories(data, "train")
+    assert [(h.user, h.domain) for h in histories] == [("u0", 2), ("u1", 0), ("u1", 1)]
+    builder = PromptBuilder(data, load_templates(), PromptSettings(n_examples=1), "completion")
+    prompts = [builder.build(history) for history in histories]
+    for prompt, source, target in zip(
+        prompts,
+        ("food and kitchen", "kitchen and garden", "food and garden"),
+        ("garden", "food", "kitchen"),
+        strict=True,
+    ):
+        opening = f"first their {source} products, then their {target} products."
+        assert prompt.text.startswith(f"What customers of a shop bought: {opening}")
+        own = "".join(f"- {title}\n" for title in prompt.history)
+        assert prompt.text.endswith(f"=== Customer ===\n{source}:\n{own}{target}:\n1.")
+    assert prompts[0].history == ("Pan 2 of $teel {x}", "Snack No. 1 & dip", "Pan 3 of $teel {x}")
+    titles = [" ".join(title.replace("&amp;", "&").split()) for title in data.catalogue.titles]
+    for prompt, wanted in zip(prompts, (range(36, 51), range(1, 21), range(21, 36)), strict=True):
+        examples = [
+            (*(titles[r - 1] for r in h if r not in wanted), *(titles[r - 1] for r in h if r in wanted))
+            for h in given
+        ]
+        assert prompt.examples in examples
+    assert builder.others(1) == [0, 2]
+    rows = np.array([36, 21, 2, 22])
+    assert builder.titles(rows, [0, 1]) == [data.catalogue.titles[r - 1] for r in (21, 2, 22)]
+
+
+def test_words_of_their_own_for_two_of_three_domains(tmp_path: Path) -> None:
+    data = of_three(make_dataset([[1], [50]]))
+    path = tmp_path / "mine.toml"
+    path.write_text('[chat.garden]\nuser = "$source -> $target"\n[chat.kitchen]\nuser = "k"\n')
+    templates, settings = load_templates(path), PromptSettings(n_examples=0)
+    builder = PromptBuilder(data, templates, settings, "chat")
+    texts = [builder.build(history).text for history in cold_histories(data, "train")]
+    plain = PromptBuilder(data, load_templates(), settings, "chat")
+    food = plain.build(cold_histories(data, "train")[2]).text
+    assert texts == ["k", "food and kitchen -> garden", food, "k"]
+    assert builder.words(0) == plain.words(0)
+
+
+def test_where_there_is_one_domain_there_is_nothing_to_ask_for() -> None:
+    data = make_dataset([[1, 2]])
+    one = Catalogue.from_sizes(data.catalogue.ids, data.catalogue.titles, ("all",), (N_A + N_B,))
+    with pytest.raises(UsageError, match="the data set has one domain alone"):
+        PromptBuilder(replace(data, catalogue=one), load_templates(), PromptSettings(n_examples=0), "chat")
 
 
 def test_the_shipped_file_may_be_a_users_own(tmp_path: Path) -> None:
@@ -213,8 +278,9 @@ def test_the_shipped_file_may_be_a_users_own(tmp_path: Path) -> None:
             r"field 'user' has \$titles, which is not there; it may have \$answer_format",
         ),
         ("[chat]\nuser = '5 $'", "has a \\$ without a name behind it"),
-        ("[chat.b_to_a]\nuser = '$titles'", r"\[chat\.b_to_a\]: field 'user' has \$titles"),
-        ("[chat.c_to_a]\nuser = 'x'", "field 'c_to_a' means nothing"),
+        ("[chat.food]\nuser = '$titles'", r"\[chat\.food\]: field 'user' has \$titles"),
+        ("[chat.food]\nusers = 'x'", "field 'users' means nothing"),
+        ("[answer_format.food]\njson = 'x'", "field 'food' means nothing"),
         ("[completion]\nstop = ['']", r"\[completion\] stop must be a list of strings"),
         ("[answer_format]\njson = '$names'", "has \\$names, which is not there; it may have none"),
     ],

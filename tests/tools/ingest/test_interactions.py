@@ -32,8 +32,27 @@ def test_items_of_the_first_domain_come_first_in_file_order(tmp_path: Path) -> N
     items = items_of(tmp_path)
     assert items.ids == ["tea", "jam", "pan", "pot"]
     assert items.titles == ["Tea", "", "Pan", ""]
-    assert items.n_a == 2
+    assert (items.domains, items.stops) == (DOMAINS, (2, 4))
     assert items.code_of == {"tea": 0, "jam": 1, "pan": 2, "pot": 3}
+
+
+def test_all_domains_of_the_file_are_taken_in_order_of_appearance(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(ITEMS + "hoe,Garden,Hoe\n")
+    items = read_items(path, Columns())
+    assert items.domains == ("Kitchen", "Food", "Garden")
+    assert (items.ids, items.stops) == (["pan", "pot", "tea", "jam", "hoe"], (2, 4, 5))
+    assert [items.domain_of(code) for code in range(5)] == ["Kitchen"] * 2 + ["Food"] * 2 + ["Garden"]
+    path.write_text("item,domain,title\na,Books,A\n")
+    assert read_items(path, Columns()).domains == ("Books",)
+    for content, message in (
+        ("a, ,A\n", "items.csv:2: the domain is empty"),
+        ("".join(f"i{n},d{n},x\n" for n in range(65)), "items.csv:66: 'd64' is one domain more than 64"),
+        ("", "items.csv: no items after the header"),
+    ):
+        path.write_text(f"item,domain,title\n{content}")
+        with pytest.raises(DataError, match=message):
+            read_items(path, Columns())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +67,7 @@ def test_items_of_the_first_domain_come_first_in_file_order(tmp_path: Path) -> N
         ),
         (
             "pan,Kitchen,Pan\ntea,Food,Tea\npan,Food,X\n",
-            "items.csv:4: item 'pan' is in both domains; it was first on line 2",
+            "items.csv:4: item 'pan' is in two domains; it was first on line 2",
         ),
         ("pan,Kitchen,Pan\n", "items.csv: no item of domain 'Food'"),
         ("", "items.csv: no item of domain 'Food'"),
@@ -71,7 +90,7 @@ def test_interactions_become_codes_in_file_order(tmp_path: Path, suffix: str) ->
     else:
         comma = "," if suffix == ".csv" else "\t"
         path.write_text("".join(comma.join(row) + "\n" for row in [("user", "item", "timestamp"), *rows]))
-    table = read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+    table = read_interactions(path, items_of(tmp_path), Columns())
     assert table.user_ids == ["u2", "u1", "u3"]
     assert table.users.tolist() == [0, 1, 0, 2]
     assert table.items.tolist() == [2, 0, 1, 2]
@@ -97,7 +116,7 @@ def test_no_interaction_is_lost_or_changed(rows: list[tuple[str, str, int]]) -> 
         path.write_text(
             "".join(json.dumps({"user": u, "item": i, "timestamp": t}) + "\n" for u, i, t in rows)
         )
-        table = read_interactions(path, items, Columns(), DOMAINS)
+        table = read_interactions(path, items, Columns())
     found = [
         (table.user_ids[user], items.ids[item], when)
         for user, item, when in zip(table.users, table.items, table.times, strict=True)
@@ -112,7 +131,7 @@ def test_columns_may_be_named_otherwise(tmp_path: Path) -> None:
     path.write_text("time\tuid\tasin\tcategory\trating\n7\tu\tpan\tKitchen\t5\n")
     table = read_items(items, columns, DOMAINS)
     assert table.titles == ["Tea", '12" pan']
-    assert read_interactions(path, table, columns, DOMAINS).items.tolist() == [1]
+    assert read_interactions(path, table, columns).items.tolist() == [1]
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
@@ -146,7 +165,7 @@ def test_bad_interactions_are_refused_with_their_line(tmp_path: Path, row: str, 
     path = tmp_path / "x.csv"
     path.write_text(f"user,item,timestamp,domain\nu,tea,1,Food\nu,pan,2,Kitchen\n{row}\nu,jam,3,Food\n")
     with pytest.raises(DataError) as caught:
-        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+        read_interactions(path, items_of(tmp_path), Columns())
     assert str(caught.value).startswith(f"{path}:4: {message}")
 
 
@@ -154,7 +173,7 @@ def test_an_error_does_not_show_a_whole_page(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"user,item,timestamp\nu,{'nut' * 40_000},1\n")
     with pytest.raises(DataError, match="is not in the items file") as caught:
-        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+        read_interactions(path, items_of(tmp_path), Columns())
     assert len(str(caught.value)) < len(str(path)) + 200
 
 
@@ -166,19 +185,19 @@ def test_a_json_line_without_domain_is_taken_beside_one_with_it(tmp_path: Path) 
         '{"user": 1, "item": "pan", "timestamp": 3, "domain": "Food"}\n'
     )
     with pytest.raises(DataError, match=r"x\.jsonl:3: item 'pan' with domain 'Food'"):
-        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+        read_interactions(path, items_of(tmp_path), Columns())
 
 
 def test_a_header_alone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("user,item,timestamp\n")
     with pytest.raises(DataError, match=r"x\.csv: no interactions"):
-        read_interactions(path, items_of(tmp_path), Columns(), DOMAINS)
+        read_interactions(path, items_of(tmp_path), Columns())
 
 
 def test_progress_counts_interactions(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("user,item,timestamp\n" + "u,tea,1\n" * (PROGRESS_EVERY + 5))
     counts: list[int] = []
-    read_interactions(path, items_of(tmp_path), Columns(), DOMAINS, counts.append)
+    read_interactions(path, items_of(tmp_path), Columns(), counts.append)
     assert counts == [PROGRESS_EVERY, PROGRESS_EVERY + 5]

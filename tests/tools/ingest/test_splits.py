@@ -125,9 +125,20 @@ def test_the_seed_chooses_the_users() -> None:
 
 
 def test_hold_out_says_how_many_overlapped_users_there_are() -> None:
-    with pytest.raises(DataError, match="0 users have items in both domains, 2 are needed"):
+    with pytest.raises(DataError, match="0 users have items in several domains, 2 are needed"):
         hold_out_overlapped(packed([[1, 2], [5, 6]]), CATALOGUE, 0.1, 0.1, 0)
     assert len(hold_out_overlapped(packed([[1, 2], [5, 6]]), CATALOGUE, 0, 0, 0).train) == 2
+
+
+def test_where_there_is_one_domain_any_user_may_be_held_out() -> None:
+    histories = packed([[1, 5], [2], [], [3, 4, 1], [7, 8]])
+    splits = hold_out_overlapped(histories, ONE, 0.3, 0.6, 0)
+    train, valid, test = map(as_dict, splits)
+    assert (len(valid), len(test)) == (1, 2)
+    assert set(train) == {"u1", "u2"}  # with nothing to see before a target
+    assert set(valid) | set(test) == {"u0", "u3", "u4"}
+    with pytest.raises(DataError, match="1 users have items in the domain, 2 are needed"):
+        hold_out_overlapped(packed([[1, 5], [2]]), ONE, 0.1, 0.1, 0)
 
 
 def test_leave_one_out_by_hand() -> None:

@@ -185,12 +185,12 @@ def changed(**changes: Any) -> Callable[[Path, Path], None]:
     [
         (lambda source, path: None, "no such file"),
         (lambda source, path: path.write_bytes(b"hello"), "not a file of `llmcdsr pretrain`"),
-        (changed(items_b=None), "not a file of `llmcdsr pretrain`"),
-        (changed(items_a=np.zeros((30, 8))), "must be finite float32"),
-        (changed(items_a=np.full((30, 8), np.nan, dtype=np.float32)), "must be finite float32"),
-        (changed(items_a=np.zeros((30, 7), dtype=np.float32)), "do not fit together"),
-        (changed(projection_b=np.zeros((8, 6), dtype=np.float32)), "do not fit together"),
-        (changed(items_a=np.zeros((29, 8), dtype=np.float32)), "29 and 36 items, the data set has 30 and 36"),
+        (changed(items_2=None), "not a file of `llmcdsr pretrain`"),
+        (changed(items_1=np.zeros((30, 8))), "must be finite float32"),
+        (changed(items_1=np.full((30, 8), np.nan, dtype=np.float32)), "must be finite float32"),
+        (changed(items_1=np.zeros((30, 7), dtype=np.float32)), "do not fit together"),
+        (changed(projection_2=np.zeros((8, 6), dtype=np.float32)), "do not fit together"),
+        (changed(items_1=np.zeros((29, 8), dtype=np.float32)), "29 and 36 items, the data set has 30 and 36"),
     ],
 )
 def test_files_that_are_refused(

@@ -47,7 +47,7 @@ class Example:
 
     def objective(self, targets: npt.NDArray[np.int64]) -> Objective:
         if self.softmax:
-            return SampledSoftmax((np.array([1, 5, 8]), np.array([9, 12, 19])), SECOND)
+            return SampledSoftmax((np.array([1, 5, 8]), np.array([9, 12, 19])), [1, SECOND])
         return BinaryCrossEntropy(1 + (targets * 7 + 3) % N_ITEMS)
 
     def differentiate(self, parameters: SASRecParameters, batch: TrainingBatch, seed: int) -> BatchGradient:

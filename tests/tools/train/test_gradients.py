@@ -33,7 +33,7 @@ def batch_of(histories: list[list[int]]) -> TrainingBatch:
 
 
 def shared(_: npt.NDArray[np.int64]) -> Objective:
-    return SampledSoftmax((np.array([1, 4]), np.array([6, 9])), 6)
+    return SampledSoftmax((np.array([1, 4]), np.array([6, 9])), [1, 6])
 
 
 def paired(targets: npt.NDArray[np.int64]) -> Objective:

@@ -42,12 +42,10 @@ class NamedWorld:
 
 def write_pretrained(path: Path, hidden: int = HIDDEN, dimension: int = DIMENSION) -> None:
     rng = np.random.default_rng(2)
-    shapes = {"projection_a": dimension, "projection_b": dimension}
+    shapes = {"projection_1": dimension, "projection_2": dimension}
     arrays = {name: rng.normal(size=(hidden, n)).astype(np.float32) for name, n in shapes.items()}
-    arrays |= {
-        f"items_{d}": rng.normal(size=(n, hidden)).astype(np.float32) for d, n in (("a", 30), ("b", 36))
-    }
-    save_checkpoint(path, Checkpoint(arrays, {}))
+    arrays |= {f"items_{d}": rng.normal(size=(n, hidden)).astype(np.float32) for d, n in ((1, 30), (2, 36))}
+    save_checkpoint(path, Checkpoint(arrays, {"domains": [{}, {}]}))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +223,7 @@ def test_items_start_from_pre_training(world: NamedWorld, tmp_path: Path, named:
     world.train(tmp_path / "run", settings, names=world.names if named else None)
     model, _ = load_model(tmp_path / "run" / "best.npz")
     vectors = load_checkpoint(world.pretrained).arrays
-    expected = np.concatenate([vectors["items_a"], vectors["items_b"]])
+    expected = np.concatenate([vectors["items_1"], vectors["items_2"]])
     np.testing.assert_allclose(model.item_embedding[1:], expected, atol=1e-6)
     assert not model.item_embedding[0].any()
 
