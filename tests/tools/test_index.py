@@ -58,7 +58,7 @@ def test_the_recall_that_is_wanted(indexed: tuple[Path, tuple[Measure, ...], lis
         for rows in histories:
             ids = [bundle.catalogue.ids[row - 1] for row in rows]
             found = {item.id for item in recommender.recommend(ids, domain=name)}
-            user = recommender._ranking.represent([rows], [None])[0]
+            user = recommender._ranking.represent([rows], [()])[0]
             scores = table @ user
             scores[rows] = -np.inf
             best = sorted(range(start, stop), key=lambda row: -scores[row])[:10]

@@ -168,7 +168,7 @@ def test_a_best_model_that_is_missing_is_named(
     run = shutil.copytree(world / "run", tmp_path / "run")
     (run / "best_2.npz").unlink()
     for command in (("evaluate", str(run), "dataset"), ("export", str(run), "-o", str(tmp_path / "bundle"))):
-        done = llmcdsr(*command, "--best-for", "b", cwd=world)
+        done = llmcdsr(*command, "--best-for", "kitchen", cwd=world)
         assert done.returncode == 1
         assert b"best_2.npz: no such file; the run has not finished an epoch, or no " in done.stderr
 

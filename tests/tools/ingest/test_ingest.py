@@ -161,6 +161,82 @@ def test_settings_and_counts_are_kept_with_the_data(tmp_path: Path) -> None:
     assert "1,234 titles are of items that are in no item set" in replace(result, stray_titles=1234).warnings
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, ("Kitchen", "Food", "Garden")),  # in order of appearance
+        (("Garden", "Food", "Kitchen"), ("Garden", "Food", "Kitchen")),
+    ],
+)
+def test_three_domains_by_the_plainest_means(
+    tmp_path: Path, names: tuple[str, ...] | None, expected: tuple[str, ...]
+) -> None:
+    rows = make_interactions()
+    domain_of = {item: ("Garden" if n % 3 == 2 else domain) for n, (item, domain, _) in enumerate(ITEMS)}
+    source, _ = write(tmp_path, rows)
+    content = [(item, domain_of[item], title) for item, _, title in ITEMS]
+    items = write_table(tmp_path / "three.csv", ("item", "domain", "title"), content)
+    settings = IngestSettings(names, core=2, valid_share=0.2, test_share=0.3)
+    result = ingest(source, tmp_path / "out", items=items, settings=settings)
+    dataset = load_dataset(tmp_path / "out")
+    histories = brute_force(rows, 2)
+    remaining = {item for history in histories.values() for item in history}
+    in_order = [[i for i, _, _ in ITEMS if domain_of[i] == d and i in remaining] for d in expected]
+    assert list(dataset.catalogue.ids) == [item for of_domain in in_order for item in of_domain]
+    assert [(d.name, d.n_items) for d in dataset.catalogue.domains] == [
+        (name, len(of_domain)) for name, of_domain in zip(expected, in_order, strict=True)
+    ]
+    train, valid, test = (histories_of(dataset, split) for split in SPLITS)
+    several = {user for user, h in histories.items() if len({domain_of[item] for item in h}) > 1}
+    assert {*valid, *test} <= several
+    assert (len(valid), len(test)) == (round(0.2 * len(several)), round(0.3 * len(several)))
+    merged = train | valid | test
+    assert merged == {user: h for user, h in histories.items() if user in merged}
+    assert len(merged) == len(train) + len(valid) + len(test) == len(histories) - result.short_users
+    kept = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    of_one = [sum({domain_of[i] for i in h} == {name} for h in train.values()) for name in expected]
+    assert kept["summary"]["train"]["users_of_one"] == of_one
+    assert kept["source"]["settings"]["domains"] == (None if names is None else list(names))
+
+
+def test_one_domain_by_the_plainest_means(tmp_path: Path) -> None:
+    rows = make_interactions()
+    source, _ = write(tmp_path, rows)
+    content = [(item, "All", title) for item, _, title in ITEMS]
+    items = write_table(tmp_path / "one.csv", ("item", "domain", "title"), content)
+    histories = brute_force(rows, 2)
+    long_enough = {user for user, h in histories.items() if len(h) >= 2}
+    for names in (None, ("All",)):
+        settings = IngestSettings(names, core=2)
+        result = ingest(source, tmp_path / "out", items=items, settings=settings, overwrite=True)
+        dataset = load_dataset(tmp_path / "out")
+        assert [d.name for d in dataset.catalogue.domains] == ["All"]
+        train, valid, test = (histories_of(dataset, split) for split in SPLITS)
+        assert len(valid) == len(test) == round(0.1 * len(long_enough))
+        assert train | valid | test == {user: histories[user] for user in long_enough}
+        assert not any("nothing ties them together" in warning for warning in result.warnings)
+    with pytest.raises(DataError, match=r"one\.csv:2: domain 'All', expected 'Food'"):
+        ingest(source, tmp_path / "other", items=items, settings=IngestSettings(("Food",)))
+
+
+def test_more_domains_than_there_may_be_are_refused(tmp_path: Path) -> None:
+    source, _ = write(tmp_path, SMALL)
+    content = [(f"i{n}", f"d{n}", "x") for n in range(65)]
+    items = write_table(tmp_path / "many.csv", ("item", "domain", "title"), content)
+    with pytest.raises(DataError, match=r"many\.csv:66: 'd64' is one domain more than 64"):
+        ingest(source, tmp_path / "out", items=items)
+    with pytest.raises(UsageError, match="1 to 64 different names"):
+        IngestSettings(tuple(f"d{n}" for n in range(65)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_official_layout_has_two_domains(tmp_path: Path) -> None:
+    for names in (("A",), ("A", "B", "C")):
+        message = f"the official layout has two domains, found {len(names)} names"
+        with pytest.raises(UsageError, match=message):
+            ingest(tmp_path, tmp_path / "out" / "x", settings=IngestSettings(names))
+
+
 SMALL = [(f"u{u}", f"i{i}", t) for u in range(4) for t, i in enumerate((0, 1, 2, 3, 4, 5))]
 
 

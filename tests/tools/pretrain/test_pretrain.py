@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from llmcdsr_tools.dataset import save_dataset
 from llmcdsr_tools.pretrain.domain_training import DomainEpoch
 from llmcdsr_tools.pretrain.stage import PretrainObserver, PretrainSettings, load_pretrained, pretrain
 
@@ -167,6 +169,37 @@ def test_an_output_that_is_there(small_world: Any, titles: Path, tmp_path: Path)
     load_pretrained(output, small_world.data)
     with pytest.raises(DataError, match="exists already"):
         pretrain(small_world.folder, titles, tmp_path, short, overwrite=True)
+
+
+@pytest.mark.parametrize("sizes", [(66,), (30, 16, 20)])
+def test_any_number_of_domains(
+    small_world: Any, titles: Path, tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    """Of three, the first is what it is of two: a domain is trained on its own items alone."""
+    whole = small_world.data.catalogue
+    catalogue = Catalogue.from_sizes(whole.ids, whole.titles, "abc"[: len(sizes)], sizes)
+    data = replace(small_world.data, catalogue=catalogue)
+    save_dataset(data, tmp_path / "dataset")
+    short, output = replace(SETTINGS, n_epochs=2), tmp_path / "out.npz"
+    observer = StopAfter("abc"[len(sizes) - 1], 1)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tmp_path / "dataset", titles, output, short, observer=observer)
+    result = pretrain(tmp_path / "dataset", titles, output, short)
+    assert result.n_resumed == 2 * len(sizes) - 1
+    assert [len(epochs) for epochs in result.epochs] == [2] * len(sizes)
+    found = load_pretrained(output, data)
+    assert (len(found.projections), found.hidden, found.dimension) == (len(sizes), 8, 5)
+    assert [a.shape for a in found.projections] == [(8, 5)] * len(sizes)
+    assert [a.shape for a in found.items] == [(n, 8) for n in sizes]
+    expected = {f"{what}_{n}" for what in ("projection", "items") for n in range(1, len(sizes) + 1)}
+    assert set(load_checkpoint(output).arrays) == expected
+    assert [d["name"] for d in found.description["domains"]] == list("abc"[: len(sizes)])
+    pretrain(small_world.folder, titles, tmp_path / "two.npz", short)
+    two = load_pretrained(tmp_path / "two.npz")
+    assert np.array_equal(found.items[0], two.items[0]) == (len(sizes) == 3)
+    sizes_found = " and ".join(map(str, sizes))
+    with pytest.raises(DataError, match=f"is of {sizes_found} items, the data set has 30 and 36"):
+        load_pretrained(output, small_world.data)
 
 
 def changed(**changes: Any) -> Callable[[Path, Path], None]:

@@ -166,7 +166,7 @@ def test_another_run_is_not_gone_on_with(world: NamedWorld, undisturbed: Path, t
     header = (undisturbed / "run.json").read_bytes()
     write_pretrained(tmp_path / "other.npz", dimension=DIMENSION)
     content = load_checkpoint(tmp_path / "other.npz")
-    save_checkpoint(tmp_path / "other.npz", Checkpoint(content.arrays, {"another": 1}))
+    save_checkpoint(tmp_path / "other.npz", Checkpoint(content.arrays, {"another": 1, "domains": [{}, {}]}))
     with pytest.raises(TrainingError, match="started with other pre-training, or none"):
         world.train(undisturbed, pretrained=tmp_path / "other.npz", resume=True)
     settings = replace(world.settings, inner_optimizer="none")

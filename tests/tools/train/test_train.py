@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmcdsr_lite.backend import NumpyBackend
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
+from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.run import EpochMetrics
@@ -207,3 +210,56 @@ def test_one_domain_without_validation_users(small_world: Any, tmp_path: Path) -
     assert sorted(p.name for p in (tmp_path / "run").glob("best*")) == ["best.npz", "best_1.npz"]
     longer = train(tmp_path / "d", tmp_path / "run", replace(settings, n_epochs=2), resume=True)
     assert len(longer.epochs) == 2
+
+
+def ndcg10_by_loops(data: Dataset, model: SASRecParameters, number: int) -> float:
+    """NDCG@10 in the whole domain of every position of the validation histories whose item is of it."""
+    domain, gains = data.catalogue.domains[number], []
+    for history in data.valid:
+        for place in range(1, len(history)):
+            target = int(history[place])
+            if domain.start <= target < domain.stop:
+                vector = NumpyBackend(model).represent([history[:place]])[0]
+                scores = model.item_embedding[domain.start : domain.stop] @ vector
+                rank = int((scores >= scores[target - domain.start]).sum())
+                gains.append(1 / math.log2(1 + rank) if rank <= 10 else 0.0)
+    return sum(gains) / len(gains)
+
+
+@pytest.mark.parametrize("sizes", [(66,), (30, 16, 20)])
+def test_any_number_of_domains(small_world: Any, tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    whole = small_world.data.catalogue
+    catalogue = Catalogue.from_sizes(whole.ids, whole.titles, "abc"[: len(sizes)], sizes)
+    data = replace(small_world.data, catalogue=catalogue)
+    save_dataset(data, tmp_path / "dataset")
+    run = tmp_path / "run"
+    result = train(tmp_path / "dataset", run, replace(small_world.settings, n_epochs=1))
+    result = train(tmp_path / "dataset", run, replace(small_world.settings, n_epochs=2), resume=True)
+    assert len(result.epochs) == 2
+    assert {p.name for p in run.glob("best*")} == {
+        "best.npz",
+        *(f"best_{n}.npz" for n in range(1, len(sizes) + 1)),
+    }
+    assert json.loads((run / "run.json").read_text())["domains"] == list("abc"[: len(sizes)])
+    for number in range(len(sizes)):
+        assert len(result.epochs[0].ndcg10) == len(sizes)
+        values = [e.ndcg10[number] for e in result.epochs]
+        model, description = load_model(run / f"best_{number + 1}.npz")
+        assert description["epoch"] == values.index(max(values)) + 1
+        assert ndcg10_by_loops(data, model, number) == pytest.approx(max(values), rel=1e-4)
+    means = [sum(e.ndcg10) / len(sizes) for e in result.epochs]
+    assert result.best_merit == pytest.approx(max(means))
+    assert load_model(run / "best.npz")[1]["epoch"] == result.best_epoch == means.index(max(means)) + 1
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled-softmax"])
+@pytest.mark.parametrize("sizes", [(66,), (30, 16, 20)])
+def test_cold_sequences_of_any_number_of_domains(
+    small_world: Any, tmp_path: Path, sizes: tuple[int, ...], loss: Any
+) -> None:
+    whole = small_world.data.catalogue
+    catalogue = Catalogue.from_sizes(whole.ids, whole.titles, "abc"[: len(sizes)], sizes)
+    save_dataset(replace(small_world.data, catalogue=catalogue), tmp_path / "dataset")
+    settings = replace(small_world.settings, cold_sequences=True, n_epochs=1, loss=loss)
+    result = train(tmp_path / "dataset", tmp_path / "run", settings)
+    assert all(math.isfinite(value) for value in (result.epochs[0].loss, *result.epochs[0].ndcg10))
