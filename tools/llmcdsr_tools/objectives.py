@@ -11,7 +11,9 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.losses import (
+from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_tools.batches import same_domain_negatives, shared_negatives
+from llmcdsr_tools.reference.losses import (
     LossGradients,
     RowArray,
     binary_cross_entropy,
@@ -19,8 +21,6 @@ from llmcdsr_lite.reference.losses import (
     sampled_softmax,
     sampled_softmax_tangent,
 )
-from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.batches import same_domain_negatives, shared_negatives
 
 Loss = Literal["bce", "sampled-softmax"]
 

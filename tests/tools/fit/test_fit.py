@@ -20,6 +20,7 @@ from tiny_encoder import make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import load_dataset
@@ -225,6 +226,78 @@ def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path)
         name for name in STAGES if name not in ("names", "embed-names", "pretrain")
     ]
     assert not list(result.bundle.glob("recall*"))
+
+
+def with_domains(world: Path, folder: Path, domains: dict[str, str], text: str) -> Path:
+    """A copy of the world whose items are of other domains, by the end of their ids; none is configured."""
+    config = copy_of(world, folder)
+    with (config.parent / "items.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    with (config.parent / "items.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = [[item, next(d for end, d in domains.items() if item.endswith(end)), t] for item, _, t in rows]
+        csv.writer(file).writerows([header, *rows])
+    config.write_text(text.replace('domains = ["food", "kitchen"]\n', ""), encoding="utf-8")
+    return config
+
+
+def test_one_domain(world: Path, tmp_path: Path) -> None:
+    text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "")
+    config = with_domains(world, tmp_path, {"": "shop"}, text)
+    result = fit(config)
+    # with nothing to recall for, nothing is pre-trained for a recall network
+    assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names", "pretrain")]
+    assert ran(fit(config)) == []
+    assert not list(result.bundle.glob("recall*"))
+    recommender = Recommender.load(result.bundle, backend="numpy")
+    assert recommender.domains == ("shop",)
+    assert len(recommender.recommend(["f0", "k3"], k=5)) == 5
+    run = next(stage.output for stage in result.stages if stage.name == "train")
+    assert {p.name for p in run.glob("best*")} == {"best.npz", "best_1.npz"}
+    assert {m.domain for m in result.measures.test} == {"shop"}
+    config.write_text(config.read_text(encoding="utf-8").replace('generator = "none"', NAMES), "utf-8")
+    with pytest.raises(DataError, match=r"fit\.toml \[names\]: .* one domain alone; set generator = 'none'"):
+        fit(config)
+
+
+def test_three_domains(world: Path, tmp_path: Path) -> None:
+    ends = {**{str(n): "garden" for n in (1, 4, 7)}, **{str(n): "food" for n in (0, 2, 5)}, "": "kitchen"}
+    config = with_domains(world, tmp_path, ends, CONFIG + "[export]\nbest_for = 'garden'\n")
+    result = fit(config)
+    assert ran(result) == STAGES
+    by_name = {stage.name: stage.output for stage in result.stages}
+    data = load_dataset(by_name["ingest"])
+    assert [d.name for d in data.catalogue.domains] == ["food", "garden", "kitchen"]  # f0, f1, f3
+    assert {p.name for p in by_name["train"].glob("best*")} == {"best.npz", *(f"best_{n}.npz" for n in "123")}
+    lacks = {
+        (user, domain.name)
+        for user, rows in zip(data.train.users, data.train, strict=True)
+        for domain in data.catalogue.domains
+        if not any(domain.start <= row < domain.stop for row in rows.tolist())
+    }
+    found = [(record.user, record.domain) for record in read_names(by_name["names"])]
+    assert len(set(found)) == len(found) > 0
+    assert set(found) <= lacks
+    assert {m.domain for m in result.measures.test} == {"food", "garden", "kitchen"}
+    recommender = Recommender.load(result.bundle, backend="numpy")
+    assert recommender.domains == ("food", "garden", "kitchen")
+    catalogue = recommender.items
+    for domain in recommender.domains:
+        of_domain = {catalogue.ids[row - 1] for row in range(*domain_rows(catalogue, domain))}
+        ids = [item.id for item in recommender.recommend(["f0", "f2"], domain=domain, k=4)]
+        assert len(set(ids)) == 4
+        assert set(ids) <= of_domain
+    together = recommender.recommend(["f0", "f2"], domain=["kitchen", "garden"], k=6)
+    assert {item.domain for item in together} <= {"kitchen", "garden"}
+    assert (result.bundle / "recall_items.npy").exists()
+    training = read_bundle(result.bundle).training
+    epochs = [json.loads(line) for line in (by_name["train"] / "metrics.jsonl").read_text().splitlines()]
+    of_garden = [epoch["ndcg10"][1] for epoch in epochs]
+    assert training["epoch"] == 1 + of_garden.index(max(of_garden))
+
+
+def domain_rows(catalogue: Catalogue, name: str) -> tuple[int, int]:
+    domain = catalogue.domain(name)
+    return domain.start, domain.stop
 
 
 def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def test_whole_domains_are_told(tmp_path: Path) -> None:
         assert f"<!-- {text} -->" in content
 
 
+def test_every_domain_has_a_curve(tmp_path: Path) -> None:
+    domains = (*DOMAINS, Domain("garden", 2000, 2010))
+    for n in (1, 2, 3):
+        epochs = [EpochMetrics(e, 1 / e, 0.1, (0.1 * e,) * n, (0.05,) * n) for e in (1, 2)]
+        plot_curves(tmp_path / "c.svg", epochs, domains[:n])
+        content = (tmp_path / "c.svg").read_text()
+        names = ("food, all 415 items", "tools, all 1,584 items", "garden, all 10 items")
+        assert [f"<!-- {name} -->" in content for name in names] == [i < n for i in range(3)]
+
+
 def test_the_curve_follows_the_numbers(tmp_path: Path) -> None:
     plot_curves(tmp_path / "a.svg", EPOCHS, DOMAINS)
     other = [*EPOCHS[:2], replace(EPOCHS[2], hr10=(0.3, 0.2))]

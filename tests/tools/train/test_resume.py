@@ -264,7 +264,7 @@ def test_the_checkpoint_before_it_is_kept(
             if metrics.epoch == 2:
                 monkeypatch.setattr("llmcdsr_tools.objectives.sampled_softmax", spoiled)
 
-    from llmcdsr_lite.reference import losses
+    from llmcdsr_tools.reference import losses
 
     whole = losses.sampled_softmax
 

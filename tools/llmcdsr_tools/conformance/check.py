@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.reference import losses, sasrec
-from llmcdsr_lite.reference.contrastive import nt_xent
+from llmcdsr_lite.reference import sasrec
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.conformance.case import Array, Case, pack_padded, parameters_of
 from llmcdsr_tools.conformance.meta import check_meta, check_meta_sgd, check_meta_warm, check_recall
+from llmcdsr_tools.reference import losses
+from llmcdsr_tools.reference.contrastive import nt_xent
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference import losses, sasrec
-from llmcdsr_lite.reference.contrastive import nt_xent
+from llmcdsr_lite.reference import sasrec
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, epoch_batches
@@ -24,6 +23,8 @@ from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, ranks
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.reference import losses
+from llmcdsr_tools.reference.contrastive import nt_xent
 from llmcdsr_tools.text_initialization import initialize_from_text
 
 N_ALIGNED = 500  # items whose titles are ranked after every epoch, where none are held out

@@ -25,7 +25,7 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Do
         Written atomically; the same numbers give the same bytes.
     epochs : sequence of EpochMetrics
     domains : sequence of Domain
-        A and B; the legend says what their items are ranked among.
+        The targets; the legend says what their items are ranked among.
 
     Raises
     ------
@@ -42,8 +42,8 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Do
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [e.loss for e in epochs], color="tab:gray", marker=".")
     left.set(xlabel="epoch", ylabel="training loss")
-    for i, letter in enumerate("AB"):
-        right.plot(numbers, [e.merits[i] for e in epochs], marker=".", label=letter)
+    for i in range(len(domains)):
+        right.plot(numbers, [e.merits[i] for e in epochs], marker=".", label=str(i))
     sampled = epochs[-1].criterion == "sampled-hr"
     right.set(xlabel="epoch", ylabel=f"validation {epochs[-1].merit_name}")
     legend = right.legend(title="target domain")

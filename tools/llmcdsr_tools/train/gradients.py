@@ -9,11 +9,11 @@ import numpy as np
 
 from llmcdsr_lite.reference import sasrec
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.losses import RowArray
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.reference.sasrec import ForwardCache, RowGradient
 from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.objectives import Objective
+from llmcdsr_tools.reference.losses import RowArray
 
 
 @dataclass(frozen=True)

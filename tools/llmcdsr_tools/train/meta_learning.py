@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.losses import RowArray
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingSequences
 from llmcdsr_tools.dataset import Dataset
@@ -17,6 +16,7 @@ from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.objectives import Objective
 from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.reference.losses import RowArray
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate

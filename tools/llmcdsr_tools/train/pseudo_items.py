@@ -8,12 +8,12 @@ import numpy as np
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.losses import RowArray
 from llmcdsr_lite.reference.packing import token_indices
 from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, recall, unit_rows
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.reference.losses import RowArray
 
 
 @dataclass(frozen=True)

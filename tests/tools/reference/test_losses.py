@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_lite.reference.losses import LossGradients, binary_cross_entropy, sampled_softmax
+from llmcdsr_tools.reference.losses import LossGradients, binary_cross_entropy, sampled_softmax
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_lite.reference.parameters import BlockParameters, SASRecParameters
 from llmcdsr_lite.reference.sasrec import BlockCache, FeedForwardCache, ForwardCache
-from llmcdsr_lite.reference.tangents import (
+from llmcdsr_tools.reference.tangents import (
     AttentionTangent,
     LayerNormTangent,
     causal_attention_backward_tangent,

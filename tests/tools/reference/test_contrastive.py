@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_lite.reference.contrastive import nt_xent
+from llmcdsr_tools.reference.contrastive import nt_xent
 
 Array = npt.NDArray[np.float64]
-OFFICIAL = Path(__file__).parents[3] / "shared" / "conformance"
+OFFICIAL = Path(__file__).parents[4] / "shared" / "conformance"
 
 
 def views(n_items: int = 5, hidden: int = 3) -> tuple[Array, Array]:
