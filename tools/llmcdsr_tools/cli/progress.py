@@ -62,11 +62,11 @@ def member_progress(member: int) -> Observer:
                 click.echo(f"\repoch {epoch} [{bar:<30}] loss {loss:.4f} ", nl=False, err=True)
 
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
-            a, b = metrics.merits
+            merits = " / ".join(f"{merit:.4f}" for merit in metrics.merits)  # in the order of the domains
             start = f"member {member}, " if member else "\r\033[K" if sys.stderr.isatty() else ""
             click.echo(
                 f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.merit_name} "
-                f"{a:.4f} (A) {b:.4f} (B), {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
+                f"{merits}, {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
                 err=True,
             )
 

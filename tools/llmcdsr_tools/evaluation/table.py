@@ -23,13 +23,13 @@ COLUMNS = (
 
 
 def format_measures(measures: Sequence[Measure], *, every_group: bool = False) -> str:
-    """One line a scorer, for the groups *all* and *cold* of each domain, or for every group.
+    """One line a scorer, for the groups *all* and, if anybody is, *cold* of each domain, or for every group.
 
     In the whole domain but for ``HR@10/999``, which is the expectation among 999 negatives; *unseen*: with
     the items of the history left out, *unseen/999* among 999 negatives that are not in it; ±: standard error
     of NDCG@10.
     """
-    shown = [m for m in measures if every_group or m.group in ("all", "cold")]
+    shown = [m for m in measures if every_group or m.group == "all" or (m.group == "cold" and m.n_targets)]
     width = max([len(m.scorer) for m in shown] + [6])
     lines = [
         f"{'domain':<16}{'users':<15}{'n':>6}  {'scorer':<{width}}" + "".join(f"{c:>12}" for c in COLUMNS)

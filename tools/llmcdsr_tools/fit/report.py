@@ -196,6 +196,8 @@ def _measure_table(measures: Sequence[Measure]) -> str:
     heads += ["coverage", "popularity"]
     rows = []
     for m in measures:
+        if m.group == "cold" and not m.n_targets:
+            continue
         numbers = (m.hr10, m.ndcg10, m.ndcg10_error, m.mrr, m.expected_hr10, m.ndcg10_unseen)
         rows.append(
             (
