@@ -38,7 +38,7 @@ check: $(VENV)/.development
 
 # kernels that all x86-64 processors of today have: the bundle does not depend on the machine's own
 demo-model: $(VENV)/.development
-	OPENBLAS_CORETYPE=Haswell $(BIN)/python -m llmcdsr_tools.demo models --overwrite
+	OPENBLAS_CORETYPE=Haswell PYTHONPATH=examples $(BIN)/python -m demo_world models --overwrite
 
 test-wheel: $(VENV)/.development
 	LLMCDSR_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_wheel.py

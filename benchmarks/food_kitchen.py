@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--encoder", type=Path, required=True, help="see llmcdsr_tools.encoder_folder")
+    parser.add_argument("--encoder", type=Path, required=True, help="see encoder_folder")
     parser.add_argument(
         "--language-model-names", type=Path, help="names file of `generate`, see benchmarks/local_llm.sh"
     )

@@ -1,7 +1,7 @@
 """Exact and approximate search as the catalogue grows, and loading a bundle of a million items.
 
 Makes large catalogues of a smaller one: every item of a bundle (``--like``; without it a random one of
-36,298 items, `llmcdsr_tools.random_bundle`) comes in many variants, whose vectors have a cosine of about 0.84
+36,298 items, `random_bundle`) comes in many variants, whose vectors have a cosine of about 0.84
 with each other; half of the items are in each domain, and the model stays as it is. Then it builds the graphs
 (`llmcdsr_tools.index`) and prints for each size the median of a request, the recall@10 against exact search,
 the time of `Recommender.load` and the resident memory::
@@ -36,7 +36,7 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, graph_fault
 from llmcdsr_tools.export.onnx_graph import build_onnx
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
-from llmcdsr_tools.random_bundle import write_random_bundle
+from random_bundle import write_random_bundle
 
 N_USERS = 300
 HISTORY = 20

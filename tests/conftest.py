@@ -126,6 +126,17 @@ def naive_representation(bundle_data: Bundle) -> Callable[[list[int]], npt.NDArr
 
 
 @pytest.fixture(scope="session")
+def script() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run a script of benchmarks/ in a process."""
+
+    def run(name: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, Path(__file__).parents[1] / "benchmarks" / name, *arguments]
+        return subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def llmcdsr() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run the installed console command in a process of its own."""
     command = Path(sys.executable).with_name("llmcdsr")

@@ -328,7 +328,7 @@ print(json.dumps([before, loaded, status("VmRSS"), mapped, len(maps())]))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_closing_frees_memory_and_files(tmp_path: Path, backend: str) -> None:
-    from llmcdsr_tools.random_bundle import write_random_bundle
+    from random_bundle import write_random_bundle
 
     folder = tmp_path / "large"
     write_random_bundle(folder, (60_000, 30_000))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcdsr_tools.demo.world import write_demo_world
+from demo_world.world import write_demo_world
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.search.hnsw_graph import GraphSettings
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
-from llmcdsr_tools.random_bundle import write_random_bundle
 from llmcdsr_tools.search_widths import Measure
+from random_bundle import write_random_bundle
 
 pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
 

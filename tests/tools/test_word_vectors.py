@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from demo_world.items import load_demo_items
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError
-from llmcdsr_tools.demo.items import load_demo_items
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.word_vectors import N_BUCKETS, _leading_directions, title_vectors, word_vectors
 

@@ -59,6 +59,26 @@ def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("domains", "expected"),
+    [
+        ("", ["food", "tools"]),  # all of the file, in order of appearance
+        ("--domain tools --domain food", ["tools", "food"]),
+    ],
+)
+def test_domains_are_those_of_the_file_unless_named(place: Path, domains: str, expected: list[str]) -> None:
+    line = f"interactions.csv --items items.csv -o dataset --core 1 {domains}"
+    assert [d["name"] for d in json.loads(ingest(f"{line} --json").stdout)["domains"]] == expected
+    for named, message in (
+        ("--domain food", "items.csv:4: domain 'tools', expected 'food'"),
+        ("--domain food --domain tools --domain garden", "items.csv: no item of domain 'garden'"),
+    ):
+        refused = ingest(f"interactions.csv --items items.csv -o other {named}")
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+        assert not Path("other").exists()
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         (". -o dataset --core 5", "--core: of no effect, as . is a folder, which must be filtered and split"),
@@ -66,6 +86,7 @@ def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
         (f"{FILES} --split leave-one-out --test-share 0.1", "--test-share: of no effect, as leave-one-out"),
         (". -o ../dataset --items items.csv", "is a folder, which has its own items"),
         ("interactions.csv -o dataset", "an interactions file needs an items file"),
+        ("interactions.csv --items items.csv -o dataset --domain a --domain a", "1 to 64 different names"),
         (f"{FILES} --user-column item", "one name stands for two columns"),
         (f"{FILES} --valid-share 0.6 --test-share 0.6", "at most 1 together"),
     ],

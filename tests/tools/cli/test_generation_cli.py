@@ -135,14 +135,16 @@ def test_the_shipped_prompts_are_shown(llmcdsr: Command) -> None:
     assert ok(llmcdsr("generate", "--show-prompts")) == shipped_templates()
 
 
-def test_evaluate_generator(folder: Path, llmcdsr: Command, server: FakeServer, tmp_path: Path) -> None:
+def test_evaluate_generator(
+    folder: Path, llmcdsr: Command, script: Command, server: FakeServer, tmp_path: Path
+) -> None:
     names = tmp_path / "names.jsonl"
     ok(llmcdsr(
         *("generate", "dataset", "--base-url", server.url, "--model", "m", "-o", names, "--split", "valid"),
         cwd=folder,
     ))  # fmt: skip
     call = (
-        "evaluate-generator",
+        "evaluate_generator.py",
         "dataset",
         "--titles",
         "titles.npy",
@@ -151,13 +153,13 @@ def test_evaluate_generator(folder: Path, llmcdsr: Command, server: FakeServer, 
         "--encoder",
         "encoder",
     )
-    results = json.loads(ok(llmcdsr(*call, "--json", cwd=folder)))
+    results = json.loads(ok(script(*call, "--json", cwd=folder)))
     generators = ["random", "popular", "centroid", "neighbours, 100 titles", "neighbours", "m"]
     assert [(r["domain"], r["generator"]) for r in results] == [
         (domain, generator) for domain in ("food", "kitchen") for generator in generators
     ]
     assert all(r["n_users"] == 4 and 0 <= r["recall100"] <= 1 for r in results)
-    table = ok(llmcdsr(*call, cwd=folder)).splitlines()
+    table = ok(script(*call, cwd=folder)).splitlines()
     assert len(table) == 13
     assert f"{results[-1]['recall100']:.4f}" in table[-1]
 

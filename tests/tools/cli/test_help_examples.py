@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_encoder import E, make_tiny_model, write_encoder
 
+from demo_world.world import write_demo_world
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.demo.world import write_demo_world
 
 ROOT = Path(__file__).parents[3]
 ORDER = (
@@ -31,14 +31,12 @@ ORDER = (
         "neighbours",
         "embed-names",
     ),
-    *("evaluate-generator", "generate", "pretrain", "train", "evaluate", "export", "add-items", "index"),
-    *("random-bundle", "bench", "fit"),
+    *("generate", "pretrain", "train", "evaluate", "export", "add-items", "index"),
+    "fit",
 )
 SHORTER = {
     "train": "--epochs 1",
     "pretrain": "--epochs 1",
-    "bench": "--requests 1 --soak 0",
-    "random-bundle": "--hidden 8",
 }  # what an example takes by default is too long for a test
 
 

@@ -53,7 +53,6 @@ def run(line: str) -> Result:
         ("train dataset -o run --pretrained-items", "pretrained_items needs the file of pre-training"),
         ("pretrain dataset -o p.npz --text-embeddings matrix.npy --temperature 0", "is not in the range x>0"),
         ("pretrain dataset -o p.npz --text-embeddings matrix.npy --heads 3", "n_heads must divide hidden"),
-        ("random-bundle random --items 99999999999 1", "is not in the range 1<=x<=10000000"),
         ("generate dataset -o n --model m --dry-run --temperature nan", "'nan' is not a finite number"),
         ("generate dataset -o n --model m --dry-run --price-in nan", "'nan' is not a finite number"),
         ("index bundle --recall nan", "'nan' is not a finite number"),
@@ -80,7 +79,6 @@ def test_usage_ends_with_status_2(place: Path, line: str, message: str) -> None:
         ("neighbours dataset -o names.jsonl", "names.jsonl: exists already"),
         ("embed-names names.jsonl dataset -o matrix.npy", "matrix.npy: exists already"),
         ("generate dataset -o names.jsonl --model m --base-url http://127.0.0.1:1", "jsonl: exists already"),
-        ("bench --model dataset -o matrix.npy", "matrix.npy: exists already"),
         (
             "train dataset -o run --pretrained text.npz --pretrained-items",
             "text.npz: not a file of",
@@ -144,7 +142,8 @@ def test_the_example_of_a_configuration_needs_no_extra(bare: dict[str, str]) -> 
 
 
 def test_the_demo_says_what_brings_a_missing_package(bare: dict[str, str], tmp_path: Path) -> None:
-    done = bare_run(bare, "llmcdsr_tools.demo", str(tmp_path / "models"))
+    path = f"{bare['PYTHONPATH']}{os.pathsep}{Path(__file__).parents[3] / 'examples'}"
+    done = bare_run({**bare, "PYTHONPATH": path}, "demo_world", str(tmp_path / "models"))
     assert (done.returncode, done.stdout) == (1, "")
     hint = r"Error: this command needs \w+: pip install '.\[train\]' in a checkout, .*\n"
     assert re.fullmatch(hint, done.stderr)
@@ -161,11 +160,3 @@ def test_the_index_is_told_once_and_as_json(bundle_folder: Path, tmp_path: Path)
     assert [(m["part"], m["domain"], m["reached"]) for m in measures] == [
         ("items", searched_domains, True) for searched_domains in searched
     ]
-
-
-def test_the_benchmark_prints_json_and_writes_it(bundle_folder: Path, tmp_path: Path) -> None:
-    line = f"bench --model {bundle_folder} --quick --requests 1 --soak 0 --only onnx-exact-1"
-    printed = run(f"{line} --json -o {tmp_path / 'figures.json'}")
-    assert printed.exit_code == 0
-    assert (tmp_path / "figures.json").read_text() == printed.stdout
-    assert json.loads(printed.stdout)["domains"] == ["food", "kitchen"]

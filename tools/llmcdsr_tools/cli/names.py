@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli import FilePath, cli, example
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, threads_option
 from llmcdsr_tools.cli.progress import counter
 
@@ -172,50 +170,3 @@ def embed_names(
         f"{result.n_names:,} names of {result.n_users:,} users embedded, {result.n_distinct:,} distinct, "
         f"{result.n_encoded:,} of them no titles"
     )
-
-
-@cli.command("evaluate-generator")
-@click.argument("dataset", type=FilePath)
-@click.option("--titles", required=True, type=FilePath, help=".npy matrix of `llmcdsr embed`.")
-@click.option("--split", type=click.Choice(["valid", "test"]), default="valid", show_default=True)
-@click.option("--names", type=FilePath, help="Names file of `generate --split`, measured beside the others.")
-@encoder_option
-@n_neighbors_option
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random items.")
-@threads_option("Of the encoder")
-@json_option
-@example("llmcdsr evaluate-generator dataset --titles titles.npy")
-@needs_train_extra
-def evaluate_generator(
-    dataset: Path,
-    titles: Path,
-    split: Literal["valid", "test"],
-    names: Path | None,
-    encoder: Path | None,
-    n_neighbors: int,
-    seed: int,
-    threads: int,
-    as_json: bool,
-) -> None:
-    """Measure how much of a hidden domain the names of a generator recall.
-
-    Compared on held-out users of DATASET with one domain hidden: random items, popular ones, the items
-    most similar to the user's own titles, the names of `neighbours` and, if given, those of a file.
-    """
-    from llmcdsr_tools import evaluate_generator as stage
-    from llmcdsr_tools.fit.measures import without_nan
-
-    results = stage.evaluate_generator(
-        dataset,
-        titles,
-        split=split,
-        names=names,
-        encoder=encoder,
-        n_neighbors=n_neighbors,
-        seed=seed,
-        threads=threads,
-    )
-    if as_json:
-        click.echo(json.dumps(without_nan([asdict(result) for result in results]), ensure_ascii=False))
-    else:
-        click.echo(stage.format_generator_results(results))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import llmcdsr_lite.new_items_cli  # noqa: F401  these modules add their commands
-import llmcdsr_tools.cli.bench
 import llmcdsr_tools.cli.data
 import llmcdsr_tools.cli.generation
 import llmcdsr_tools.cli.index

@@ -81,14 +81,13 @@ def fit_title_map(
         Of the tenths.
     """
     components = principal_components(text)
-    start = TitleMap(components, np.zeros((1, 1), np.int8), (Weighing(*DEFAULT), Weighing(*DEFAULT)))
+    domains = data.catalogue.domains
+    start = TitleMap(components, np.zeros((1, 1), np.int8), (Weighing(*DEFAULT),) * len(domains))
     placed = start.directions_of(text)
     directions = stored(np.concatenate([np.zeros_like(placed[:1]), placed]))
     rng = np.random.default_rng([seed, 6])
-    a, b = (
-        choose_weighing(data, directions, backend, table, domain, rng) for domain in data.catalogue.domains
-    )
-    return TitleMap(components, directions, (a, b), N_NEIGHBOURS)
+    weighings = tuple(choose_weighing(data, directions, backend, table, domain, rng) for domain in domains)
+    return TitleMap(components, directions, weighings, N_NEIGHBOURS)
 
 
 def principal_components(text: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
