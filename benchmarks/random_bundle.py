@@ -30,6 +30,9 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.cli import FilePath, example
 from llmcdsr_lite.cli_errors import Command
 from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.mix.experts import NextCounts
+from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.cli.options import model_size_options, overwrite_option
 from llmcdsr_tools.export.onnx_graph import build_onnx
@@ -43,6 +46,7 @@ MEDIAN_NORM, NORM_DEVIATION, NORM_SKEW = 0.53, 0.13, 0.03
 NORM_SHARES = (0.35, 0.25, 0.40)
 USER_SCALE = 3.5  # weights of the last layer norm
 _NPY_HEADER = 128  # bytes before the data in a file of `numpy.save`
+N_NEXT = 50
 MAX_ITEMS = 10_000_000  # of a domain: gigabytes of vectors
 _CHUNK = 1 << 16  # rows drawn at a time: float64 on the way, float32 in the end
 
@@ -55,6 +59,8 @@ def write_random_bundle(
     n_blocks: int = 2,
     n_heads: int = 1,
     max_length: int = 50,
+    members: int = 1,
+    mix: bool = False,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -66,6 +72,10 @@ def write_random_bundle(
     n_items : sequence of int
         Items of each domain; the domains are named "a", "b" and so on, their items ``a0``, ``a1``, ...
     hidden, n_blocks, n_heads, max_length : int
+    members : int
+        Models in it; the others have the vectors of the first one, turned.
+    mix : bool
+        Whether it weighs next-item counts, repeats and recent items: of 50 random items after each one.
     seed : int
     overwrite : bool
         Replace a bundle that is there; no other folder is, unless it is empty.
@@ -94,12 +104,24 @@ def write_random_bundle(
         block.outer_weight[:] *= 0.7
         block.outer_bias[:] = 0
     vectors, popularity = draw_items(n_items, hidden, rng)
-    parameters = SASRecParameters(config, vectors, small.dense)
+    parameters: Model = SASRecParameters(config, vectors, small.dense)
+    if members > 1:
+        turns = [np.linalg.qr(rng.normal(size=(hidden, hidden)))[0] for _ in range(members - 1)]
+        turned = [(vectors @ turn).astype(np.float32) for turn in turns]
+        parameters = SASRecEnsemble.of([SASRecParameters(config, v, small.dense) for v in (vectors, *turned)])
     counts = np.zeros(config.n_items + 1, dtype=np.int64)
     counts[1:] = 1 + MEDIAN_COUNT * np.exp(COUNT_DEVIATION * popularity)
     ids = [f"{name}{n}" for name, size in zip(names, n_items, strict=True) for n in range(size)]
     catalogue = Catalogue.from_sizes(ids, [f"Item {item_id}" for item_id in ids], list(names), n_items)
-    bundle = Bundle(catalogue, parameters, counts, {"random": True, "seed": seed})
+    weights = ExpertWeights(next=1.0, repeat=0.5, recent=0.5)
+    bundle = Bundle(
+        catalogue,
+        parameters,
+        counts,
+        {"random": True, "seed": seed},
+        mix=(DomainMix(weights, weights),) * len(n_items) if mix else (),
+        next_counts=draw_counts(catalogue, counts, rng) if mix else None,
+    )
     write_bundle(
         bundle,
         folder,
@@ -107,6 +129,21 @@ def write_random_bundle(
         model_card=f"# A random bundle\n\n{len(ids):,} items, seed {seed}: for benchmarks, knows nothing.\n",
         overwrite=overwrite,
     )
+
+
+def draw_counts(catalogue: Catalogue, counts: npt.NDArray[np.int64], rng: np.random.Generator) -> NextCounts:
+    """Up to `N_NEXT` items of each domain after every item, the popular ones more often."""
+    cumulated = np.cumsum(counts)
+    lengths, rows = [], []
+    for domain in catalogue.domains:
+        low, high = cumulated[domain.start - 1], cumulated[domain.stop - 1]
+        drawn = np.searchsorted(cumulated, rng.integers(low, high, (len(catalogue), N_NEXT)), side="right")
+        drawn.sort(axis=1)
+        kept = np.concatenate([np.ones((len(drawn), 1), bool), drawn[:, 1:] != drawn[:, :-1]], axis=1)
+        lengths += [0, *kept.sum(axis=1).tolist()]  # nothing comes after padding
+        rows.append(drawn[kept].astype(np.int32))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return NextCounts(starts, np.concatenate(rows), rng.uniform(0.01, 1, starts[-1]).astype(np.float32))
 
 
 def draw_items(
@@ -183,15 +220,25 @@ def draw_clusters(
     help="Items of a domain; give one number for each.",
 )
 @model_size_options
+@click.option("--members", type=click.IntRange(1, 64), default=1, show_default=True, help="Models in it.")
+@click.option("--mix", is_flag=True, help="Weigh next-item counts, repeats and recent items, too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @overwrite_option
 @example("python benchmarks/random_bundle.py random --items 29207 --items 7091")
-def main(output: Path, n_items: tuple[int, ...], seed: int, overwrite: bool, **sizes: int) -> None:
+def main(
+    output: Path,
+    n_items: tuple[int, ...],
+    members: int,
+    mix: bool,
+    seed: int,
+    overwrite: bool,
+    **sizes: int,
+) -> None:
     """Write a bundle of random vectors to OUTPUT, for benchmarks.
 
     Its vectors lie as trained ones do: in clusters, with skewed norms. It knows nothing of any item.
     """
-    write_random_bundle(output, n_items, **sizes, seed=seed, overwrite=overwrite)
+    write_random_bundle(output, n_items, **sizes, members=members, mix=mix, seed=seed, overwrite=overwrite)
 
 
 if __name__ == "__main__":

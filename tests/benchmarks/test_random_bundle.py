@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, UsageError
 from random_bundle import write_random_bundle
 
@@ -82,6 +83,19 @@ def test_sizes_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "there" / "file").write_text("mine")
     with pytest.raises(DataError, match="exists already"):
         write_random_bundle(tmp_path / "there", (2, 3))
+
+
+@pytest.mark.parametrize("sizes", [(30,), (30, 20, 25)])
+def test_members_and_a_mix(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    write_random_bundle(tmp_path / "made", sizes, hidden=8, n_heads=2, max_length=5, members=3, mix=True)
+    bundle = read_bundle(tmp_path / "made")
+    assert bundle.item_vectors.shape == (sum(sizes) + 1, 24)
+    recommender = Recommender.load(tmp_path / "made")
+    answer = recommender.recommend(["a3", "a4"], k=5, explain=True)
+    assert answer.explanation is not None
+    assert {"model", "next"} <= set(answer.explanation.shares)
+    naive = Recommender.load(tmp_path / "made", backend="numpy")
+    assert [item.id for item in naive.recommend(["a3", "a4"], k=5)] == [item.id for item in answer]
 
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
