@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmcdsr_tools
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import (
@@ -292,3 +293,11 @@ def test_every_refusal_names_its_file(
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.json: cannot be read"):
         load_dataset(tmp_path)
+
+
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    save_dataset(small(), str(tmp_path / "small"))
+    assert llmcdsr_tools.load_dataset(str(tmp_path / "small")).catalogue == small().catalogue
+    assert llmcdsr_tools.Dataset is Dataset
+    with pytest.raises(AttributeError, match="no attribute 'Datset'"):
+        _ = llmcdsr_tools.Datset  # type: ignore[attr-defined]

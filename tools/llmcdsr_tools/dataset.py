@@ -178,7 +178,7 @@ def density(dataset: Dataset) -> float:
 
 
 def save_dataset(
-    dataset: Dataset, folder: Path, *, source: dict[str, Any] | None = None, overwrite: bool = False
+    dataset: Dataset, folder: str | Path, *, source: dict[str, Any] | None = None, overwrite: bool = False
 ) -> None:
     """Write a data set folder atomically.
 
@@ -186,7 +186,7 @@ def save_dataset(
     ----------
     dataset : Dataset
         What to write.
-    folder : Path
+    folder : str or Path
         Where; it must not exist, or be empty, unless `overwrite` is true.
     source : dict, optional
         JSON-able description of where the data came from, kept for the reader.
@@ -198,6 +198,7 @@ def save_dataset(
     DataError
         If the folder exists and must not be overwritten.
     """
+    folder = Path(folder)
     catalogue = dataset.catalogue
     header = {
         "format": FORMAT,
@@ -219,7 +220,7 @@ def save_dataset(
         (out / HEADER).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: str | Path) -> Dataset:
     """Read a data set folder, checking that its parts fit together.
 
     Raises
@@ -227,6 +228,7 @@ def load_dataset(folder: Path) -> Dataset:
     DataError
         If a file is missing, of a newer format, or does not fit the others; the message names it.
     """
+    folder = Path(folder)
     header = _read_json(folder / HEADER)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(f"{folder / 'dataset.json'}: not a {FORMAT} file")
@@ -254,7 +256,7 @@ def load_dataset(folder: Path) -> Dataset:
     return Dataset(catalogue, **splits)
 
 
-def write_histories(dataset: Dataset, split: Split, output: Path) -> None:
+def write_histories(dataset: Dataset, split: Split, output: str | Path) -> None:
     """Write the histories of a split as JSON Lines that ``llmcdsr score`` reads.
 
     Parameters
@@ -262,9 +264,10 @@ def write_histories(dataset: Dataset, split: Split, output: Path) -> None:
     dataset : Dataset
     split : {"train", "valid", "test"}
         Of the held-out splits, the targets are left out.
-    output : Path
+    output : str or Path
         Written atomically; ``-`` is standard output.
     """
+    output = Path(output)
     ids = dataset.catalogue.ids
     held_out = split != "train"
     histories = dataset.split(split)

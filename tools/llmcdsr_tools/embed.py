@@ -96,9 +96,9 @@ class _Progress:
 
 
 def embed(
-    dataset: Path | Dataset,
-    encoder: Path,
-    output: Path,
+    dataset: str | Path | Dataset,
+    encoder: str | Path,
+    output: str | Path,
     *,
     threads: int = 1,
     batch_size: int = DEFAULT_BATCH_SIZE,
@@ -114,11 +114,11 @@ def embed(
 
     Parameters
     ----------
-    dataset : Path or Dataset
+    dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    encoder : Path
+    encoder : str or Path
         An encoder folder, see `llmcdsr_lite.encoder_config`.
-    output : Path
+    output : str or Path
         The matrix.
     threads : int
         Threads of the encoder.
@@ -149,6 +149,9 @@ def embed(
     MissingDependencyError
         If onnxruntime or tokenizers is not installed.
     """
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    encoder = Path(encoder)
+    output = Path(output)
     if output.is_dir():
         raise DataError(f"{output}: is a folder, expected the name of a .npy file")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset

@@ -80,12 +80,12 @@ class EmbedNamesResult:
 
 
 def embed_names(
-    names: Path,
-    dataset: Path | Dataset,
-    output: Path,
+    names: str | Path,
+    dataset: str | Path | Dataset,
+    output: str | Path,
     *,
-    encoder: Path | None = None,
-    titles: Path | None = None,
+    encoder: str | Path | None = None,
+    titles: str | Path | None = None,
     threads: int = 1,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -94,15 +94,15 @@ def embed_names(
 
     Parameters
     ----------
-    names : Path
+    names : str or Path
         The names file.
-    dataset : Path or Dataset
+    dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    output : Path
+    output : str or Path
         The file to write.
-    encoder : Path, optional
+    encoder : str or Path, optional
         Encoder folder, needed only if there are names that `titles` does not give.
-    titles : Path, optional
+    titles : str or Path, optional
         Matrix of the stage `embed`, from the same encoder: a name that equals a title of the
         catalogue is looked up there.
     threads : int
@@ -124,6 +124,11 @@ def embed_names(
     UsageError
         If an encoder is needed and none is given.
     """
+    names = Path(names)
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    output = Path(output)
+    encoder = None if encoder is None else Path(encoder)
+    titles = None if titles is None else Path(titles)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset

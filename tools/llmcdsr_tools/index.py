@@ -47,11 +47,11 @@ class IndexSettings:
 
 
 def index(
-    bundle: Path,
-    output: Path | None = None,
+    bundle: str | Path,
+    output: str | Path | None = None,
     *,
     settings: IndexSettings | None = None,
-    histories: Path | None = None,
+    histories: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     observer: Observer | None = None,
@@ -64,11 +64,11 @@ def index(
 
     Parameters
     ----------
-    bundle : Path
-    output : Path, optional
+    bundle : str or Path
+    output : str or Path, optional
         The bundle to write; `bundle` is replaced if it is not given.
     settings : IndexSettings, optional
-    histories : Path, optional
+    histories : str or Path, optional
         History file to measure on. If it is not given, histories are drawn (`draw_histories`).
     overwrite : bool
         Replace `output` if it is there.
@@ -89,6 +89,9 @@ def index(
     DataError
         If the history file has no known item, or the output is there and must not be overwritten.
     """
+    bundle = Path(bundle)
+    output = None if output is None else Path(output)
+    histories = None if histories is None else Path(histories)
     import_hnswlib()
     settings = settings or IndexSettings()
     target, overwrite = (bundle, True) if output is None else (output, overwrite)

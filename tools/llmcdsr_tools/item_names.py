@@ -30,12 +30,12 @@ FORMAT_VERSION = 1
 
 
 def embed_item_names(
-    names: Path,
-    dataset: Path | Dataset,
-    output: Path,
+    names: str | Path,
+    dataset: str | Path | Dataset,
+    output: str | Path,
     *,
-    encoder: Path | None = None,
-    titles: Path | None = None,
+    encoder: str | Path | None = None,
+    titles: str | Path | None = None,
     threads: int = 1,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -57,6 +57,11 @@ def embed_item_names(
     DataError, UsageError
         As `embed_names`.
     """
+    names = Path(names)
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    output = Path(output)
+    encoder = None if encoder is None else Path(encoder)
+    titles = None if titles is None else Path(titles)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
@@ -89,7 +94,7 @@ def embed_item_names(
     return int(np.count_nonzero(vectors.any(axis=(0, 2)))), len(distinct)
 
 
-def load_item_names(path: Path, data: Dataset) -> npt.NDArray[np.float32]:
+def load_item_names(path: str | Path, data: Dataset) -> npt.NDArray[np.float32]:
     """Vectors (domains - 1, items + 1, E) that `embed_item_names` wrote.
 
     Raises
@@ -97,6 +102,7 @@ def load_item_names(path: Path, data: Dataset) -> npt.NDArray[np.float32]:
     DataError
         If the file cannot be read, or is of other items.
     """
+    path = Path(path)
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
             vectors: npt.NDArray[Any] = archive["vectors"]

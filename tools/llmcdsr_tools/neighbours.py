@@ -56,8 +56,8 @@ class NeighboursResult:
 
 
 def neighbours(
-    dataset: Path | Dataset,
-    output: Path,
+    dataset: str | Path | Dataset,
+    output: str | Path,
     *,
     n_neighbors: int = N_NEIGHBORS,
     n_names: int = N_NAMES,
@@ -68,9 +68,9 @@ def neighbours(
 
     Parameters
     ----------
-    dataset : Path or Dataset
+    dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    output : Path
+    output : str or Path
         The names file.
     n_neighbors : int
         Neighbours of a user, at most.
@@ -92,6 +92,8 @@ def neighbours(
     UsageError
         If `n_neighbors` or `n_names` is less than 1.
     """
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    output = Path(output)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset

@@ -55,15 +55,15 @@ class WordVectorsResult:
 
 
 def word_vectors(
-    dataset: Path | Dataset, output: Path, *, dimension: int = DIMENSION, overwrite: bool = False
+    dataset: str | Path | Dataset, output: str | Path, *, dimension: int = DIMENSION, overwrite: bool = False
 ) -> WordVectorsResult:
     """Write a matrix like that of `embed` for the titles of a data set.
 
     Parameters
     ----------
-    dataset : Path or Dataset
+    dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    output : Path
+    output : str or Path
         Float32 ``.npy`` matrix (items, E): item row r of the catalogue is at index r - 1.
     dimension : int
         E at most; there are no more than titles.
@@ -79,6 +79,8 @@ def word_vectors(
     MissingDependencyError
         If scipy is not installed.
     """
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    output = Path(output)
     if output.is_dir() or (output.exists() and not overwrite):
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset

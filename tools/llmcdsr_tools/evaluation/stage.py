@@ -20,8 +20,8 @@ BASELINES = ("popularity", "next5", "repeat+pop", "item cosine")
 
 
 def evaluate(
-    models: Sequence[Path],
-    dataset: Path,
+    models: Sequence[str | Path],
+    dataset: str | Path,
     split: Split = "test",
     positions: Positions | None = None,
     *,
@@ -32,9 +32,9 @@ def evaluate(
 
     Parameters
     ----------
-    models : sequence of Path
+    models : sequence of str or Path
         Folders of bundles or of training runs. One is called "model"; several go by their folders' names.
-    dataset : Path
+    dataset : str or Path
         Data set folder.
     split : {"valid", "test"}
     positions : {"last", "every"}, optional
@@ -55,14 +55,16 @@ def evaluate(
     UsageError
         If there is no model, or two folders have one name.
     """
-    names = [model.resolve().name for model in models]
+    folders = list(map(Path, models))
+    dataset = Path(dataset)
+    names = [folder.resolve().name for folder in folders]
     if not names or len(set(names)) != len(names):
         raise UsageError(f"models: expected folders of different names, found {', '.join(names) or 'none'}")
     data = load_dataset(dataset)
     scorers: list[Scorer] = []
-    for model, name in zip(models, names, strict=True):
-        found = open_scorers(model, data, best_for=best_for, folder=dataset, pseudo=pseudo)
-        scorers += found if len(models) == 1 else [Named(name, found[0])]
+    for folder, name in zip(folders, names, strict=True):
+        found = open_scorers(folder, data, best_for=best_for, folder=dataset, pseudo=pseudo)
+        scorers += found if len(folders) == 1 else [Named(name, found[0])]
     wanted = positions or ("every" if split == "valid" else "last")
     return measure([*scorers, *baselines(data)], data, split, wanted)
 

@@ -37,16 +37,16 @@ AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative 
 
 
 def export(
-    run: Path,
-    output: Path,
+    run: str | Path,
+    output: str | Path,
     *,
-    dataset: Path | None = None,
+    dataset: str | Path | None = None,
     best_for: str = MEAN,
     seed: int = 0,
     overwrite: bool = False,
-    pretrained: Path | None = None,
-    text_embeddings: Path | None = None,
-    item_names: Path | None = None,
+    pretrained: str | Path | None = None,
+    text_embeddings: str | Path | None = None,
+    item_names: str | Path | None = None,
 ) -> Measured:
     """Write the bundle of a run; the mix of experts is learned on validation (`learn_mix`).
 
@@ -55,11 +55,11 @@ def export(
 
     Parameters
     ----------
-    run : Path
+    run : str or Path
         Folder of a training run.
-    output : Path
+    output : str or Path
         Folder of the bundle.
-    dataset : Path, optional
+    dataset : str or Path, optional
         The run's data set, if it is not where it was.
     best_for : str
         The model that was best on validation on the mean of all domains ("mean"), or for the domain of that
@@ -68,11 +68,11 @@ def export(
         Of what is drawn to learn the mix.
     overwrite : bool
         Replace a bundle that is there; no other folder is, unless it is empty.
-    pretrained : Path, optional
+    pretrained : str or Path, optional
         What `pretrain` wrote. If the run was trained with pseudo items, the same file.
-    text_embeddings : Path, optional
+    text_embeddings : str or Path, optional
         ``.npy`` matrix (items, E), the one that pre-training was done with.
-    item_names : Path, optional
+    item_names : str or Path, optional
         What `embed_item_names` wrote for the items: with `pretrained`, one more thing that they can say.
 
     Returns
@@ -87,6 +87,12 @@ def export(
     DataError
         If the folder is there and must not be overwritten, or what recall needs does not fit.
     """
+    run = Path(run)
+    output = Path(output)
+    dataset = None if dataset is None else Path(dataset)
+    pretrained = None if pretrained is None else Path(pretrained)
+    text_embeddings = None if text_embeddings is None else Path(text_embeddings)
+    item_names = None if item_names is None else Path(item_names)
     check_folder(output, BUNDLE, overwrite=overwrite)  # before anything takes long
     runs = member_runs(run)
     header = read_run(runs[0], dataset)

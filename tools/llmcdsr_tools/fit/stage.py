@@ -43,12 +43,12 @@ class FitResult:
     measures: Measures
 
 
-def fit(config: Path | FitConfig, *, observer: FitObserver | None = None) -> FitResult:
+def fit(config: str | Path | FitConfig, *, observer: FitObserver | None = None) -> FitResult:
     """Run the pipeline.
 
     Parameters
     ----------
-    config : Path or FitConfig
+    config : str or Path or FitConfig
         The configuration, or the file that has it.
     observer : FitObserver, optional
 
@@ -61,6 +61,7 @@ def fit(config: Path | FitConfig, *, observer: FitObserver | None = None) -> Fit
     LlmcdsrError
         What a stage raises; the stages before it stay done.
     """
+    config = config if isinstance(config, FitConfig) else Path(config)
     config = load_config(config) if isinstance(config, Path) else config
     observer = observer or FitObserver()
     outcomes: list[StageOutcome] = []

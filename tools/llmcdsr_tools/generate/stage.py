@@ -78,13 +78,13 @@ class GenerateResult:
 
 
 def generate(
-    dataset: Path | Dataset,
-    output: Path,
+    dataset: str | Path | Dataset,
+    output: str | Path,
     server: ServerSettings,
     settings: GenerateSettings | None = None,
     *,
-    answers: Path | None = None,
-    prompts: Path | None = None,
+    answers: str | Path | None = None,
+    prompts: str | Path | None = None,
     split: Whom = "train",
     users: Collection[str] | None = None,
     limit: int | None = None,
@@ -96,16 +96,16 @@ def generate(
 
     Parameters
     ----------
-    dataset : Path or Dataset
+    dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    output : Path
+    output : str or Path
         The names file; one that an earlier call wrote is replaced, which is told by its answers file.
     server : ServerSettings
         Where the model is. Nothing is sent anywhere else.
     settings : GenerateSettings, optional
-    answers : Path, optional
+    answers : str or Path, optional
         The answers file; the output's name with ``.answers`` behind it if not given.
-    prompts : Path, optional
+    prompts : str or Path, optional
         A TOML file in place of the shipped prompts, whole or in part.
     split : {"train", "valid", "test", "items"}
         train: users without an item of a domain. valid, test: each user with every domain hidden in turn.
@@ -132,6 +132,10 @@ def generate(
         answers file is of another run. What was answered until then is kept.
     DataError, UsageError, MissingDependencyError
     """
+    dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
+    output = Path(output)
+    answers = None if answers is None else Path(answers)
+    prompts = None if prompts is None else Path(prompts)
     settings = settings or GenerateSettings()
     templates = load_templates(prompts)
     wanted = select(dataset, server, settings, templates, split=split, users=users, limit=limit)

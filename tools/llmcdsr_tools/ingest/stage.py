@@ -109,10 +109,10 @@ class IngestResult:
 
 
 def ingest(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
-    items: Path | None = None,
+    items: str | Path | None = None,
     settings: IngestSettings | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -121,11 +121,11 @@ def ingest(
 
     Parameters
     ----------
-    source : Path
+    source : str or Path
         A folder in the official layout, or an interactions file.
-    output : Path
+    output : str or Path
         The data set folder to write.
-    items : Path, optional
+    items : str or Path, optional
         Items file; needed with an interactions file, and only there.
     settings : IngestSettings, optional
         How to read and split; the defaults if None.
@@ -156,6 +156,9 @@ def ingest(
     ...     settings=IngestSettings(domains=("Food", "Kitchen")),
     ... )
     """
+    source = Path(source)
+    output = Path(output)
+    items = None if items is None else Path(items)
     settings = settings or IngestSettings()
     _check_output(output, overwrite, [source] if items is None else [source, items])
     if source.is_dir():

@@ -98,9 +98,9 @@ class PretrainObserver:
 
 
 def pretrain(
-    dataset: Path,
-    text_embeddings: Path,
-    output: Path,
+    dataset: str | Path,
+    text_embeddings: str | Path,
+    output: str | Path,
     settings: PretrainSettings | None = None,
     *,
     threads: int = 1,
@@ -111,11 +111,11 @@ def pretrain(
 
     Parameters
     ----------
-    dataset : Path
+    dataset : str or Path
         Data set folder.
-    text_embeddings : Path
+    text_embeddings : str or Path
         ``.npy`` matrix (items, E).
-    output : Path
+    output : str or Path
         The ``.npz`` file to write, see `Pretrained`.
     settings : PretrainSettings, optional
     threads : int
@@ -135,6 +135,9 @@ def pretrain(
     TrainingError
         If a domain has nothing to train or to validate on, or a loss is not finite.
     """
+    dataset = Path(dataset)
+    text_embeddings = Path(text_embeddings)
+    output = Path(output)
     settings = settings or PretrainSettings()
     observer = observer or PretrainObserver()
     data = load_dataset(dataset)
@@ -167,12 +170,12 @@ def pretrain(
     return PretrainResult(output, epochs, best_epoch, n_resumed, warnings)
 
 
-def load_pretrained(path: Path, dataset: Dataset | None = None) -> Pretrained:
+def load_pretrained(path: str | Path, dataset: Dataset | None = None) -> Pretrained:
     """Read what `pretrain` wrote.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
     dataset : Dataset, optional
         Check that it has as many items as this one.
 
@@ -181,6 +184,7 @@ def load_pretrained(path: Path, dataset: Dataset | None = None) -> Pretrained:
     DataError
         If the file is missing or damaged, or is not of the data set.
     """
+    path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected what `llmcdsr pretrain` writes")
     try:

@@ -24,12 +24,12 @@ def quiet(member: int) -> Observer:
 
 
 def train_members(
-    dataset: Path,
-    run: Path,
+    dataset: str | Path,
+    run: str | Path,
     settings: TrainSettings,
     members: int,
     *,
-    text_embeddings: Path | None = None,
+    text_embeddings: str | Path | None = None,
     resume: bool = False,
     threads: int = 1,
     observers: Callable[[int], Observer] = quiet,
@@ -55,6 +55,9 @@ def train_members(
     DataError, TrainingError
         As `train`; the members that are done stay.
     """
+    dataset = Path(dataset)
+    run = Path(run)
+    text_embeddings = None if text_embeddings is None else Path(text_embeddings)
     if members < 1:
         raise SettingsError(f"members must be at least 1, found {members}")
     make = partial(_member, dataset, run, settings, text_embeddings, resume, observers)

@@ -55,13 +55,13 @@ class TrainResult:
 
 
 def train(
-    dataset: Path,
-    run: Path,
+    dataset: str | Path,
+    run: str | Path,
     settings: TrainSettings | None = None,
     *,
-    text_embeddings: Path | None = None,
-    names: Path | None = None,
-    pretrained: Path | None = None,
+    text_embeddings: str | Path | None = None,
+    names: str | Path | None = None,
+    pretrained: str | Path | None = None,
     resume: bool = False,
     threads: int = 1,
     observer: Observer | None = None,
@@ -70,18 +70,18 @@ def train(
 
     Parameters
     ----------
-    dataset : Path
+    dataset : str or Path
         Data set folder.
-    run : Path
+    run : str or Path
         Folder for the run; it must not hold one yet, unless `resume` is true.
     settings : TrainSettings, optional
-    text_embeddings : Path, optional
+    text_embeddings : str or Path, optional
         ``.npy`` matrix (items, E) that the item embeddings start from; without it, see
         `TrainSettings.item_start`.
-    names : Path, optional
+    names : str or Path, optional
         Embedded names (see `embed_names`): every step gets augmented sequences with pseudo items that
         are recalled for them. Needs `pretrained`.
-    pretrained : Path, optional
+    pretrained : str or Path, optional
         What `pretrain` wrote: projections and item vectors of the recall network, and where the item
         embeddings start if `pretrained_items` is set.
     resume : bool
@@ -102,6 +102,11 @@ def train(
     TrainingError
         If the folder holds another run, what is given does not fit together, or the loss is not finite.
     """
+    dataset = Path(dataset)
+    run = Path(run)
+    text_embeddings = None if text_embeddings is None else Path(text_embeddings)
+    names = None if names is None else Path(names)
+    pretrained = None if pretrained is None else Path(pretrained)
     observer = observer or Observer()
     data = load_dataset(dataset)
     settings = (settings or TrainSettings()).for_data(data)
