@@ -1,6 +1,6 @@
 """How much of a hidden domain the names of a generator recall.
 
-Held-out users have items of both domains. One domain is hidden, the generator sees the rest (never the
+Of held-out users with items of several domains one is hidden, the generator sees the rest (never the
 held-out last item), and its names are looked up: for each of the first ten names, the ten items of the
 hidden domain whose titles are most similar, by cosine of the text embeddings. Recall is the share of the
 user's hidden items among the items so found, at most 100. Items are taken in turns, the most similar of
@@ -128,6 +128,8 @@ def evaluate_generator(
     if split == "train":
         raise UsageError("split is 'train', expected 'valid' or 'test': no domain is hidden in train")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
+    if len(data.catalogue.domains) < 2:
+        raise UsageError("a domain is to be hidden, but the data set has one domain alone")
     text = unit_rows(load_text_embeddings(titles, len(data.catalogue)))  # (items, E)
     histories = cold_histories(data, split)
     generated = {} if names is None else _of_file(names, data, histories)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llmcdsr_lite.errors import DataError
 
 DOMAINS = ("groceries", "kitchenware")
-"""Names of domain A and domain B."""
+"""Names of the two domains."""
 
 _SOURCE = "items.toml"
 _FILLER = {"a", "and", "at", "for", "from", "in", "no", "of", "on", "the", "to", "with"}
@@ -99,7 +99,7 @@ class DemoCatalogue:
 
     @cached_property
     def n_groceries(self) -> int:
-        """Number of items in domain A, which are the first of `items`."""
+        """Number of items in the first domain, which are the first of `items`."""
         return sum(item.domain == DOMAINS[0] for item in self.items)
 
 

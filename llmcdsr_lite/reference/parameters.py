@@ -22,7 +22,7 @@ class SASRecConfig:
     Parameters
     ----------
     n_items : int
-        Items of both domains; the item embedding has one row more, row 0 for padding.
+        Items of all domains; the item embedding has one row more, row 0 for padding.
     hidden : int
         Hidden size H.
     n_blocks, n_heads : int

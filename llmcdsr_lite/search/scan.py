@@ -63,7 +63,7 @@ class Scan:
         self._longest = longest * (1 + _ROUNDING) / unit
         self._furthest = (furthest * (1 + _ROUNDING) + longest * _ROUNDING) / unit
         self._least_step = _SMALLEST / unit
-        # one for all items, too: it takes half as long as those of both domains and joining the scores
+        # one for all items, too: it takes half as long as those of each domain and joining the scores
         ranges = {(domain.start, domain.stop) for domain in domains} | {(start, stop)}
         self._sessions = {(a, b): _session(whole[a - start : b - start], threads) for a, b in ranges}
 

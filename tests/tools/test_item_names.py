@@ -140,8 +140,7 @@ def test_of_three_domains_each_item_may_say_something_of_each_other_one(
         write_names(names, [GeneratedNames("i20", domain, ("x",), "m")])
         with pytest.raises(DataError, match=f"item 'i20': names of '{domain}', expected 'food' or 'garden'"):
             embed_item_names(names, data, tmp_path / "w.npz", titles=tmp_path / "titles.npy")
-    message = r"shape \(2, 51, 4\), expected float32 \(1, 51, values\): other domains, items \+ 1"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match="made for other items than those of the data set"):
         load_item_names(tmp_path / "v.npz", dataset)
 
 

@@ -156,7 +156,9 @@ def test_of_three_domains_a_user_has_names_of_each_that_is_missing(tmp_path: Pat
     ]
     assert (result.n_users, result.n_without, result.n_names) == (5, 0, 6)
     one = Catalogue.from_sizes(data.catalogue.ids, data.catalogue.titles, ("all",), (N_A + N_B,))
-    assert neighbours(replace(data, catalogue=one), tmp_path / "none.jsonl").n_users == 0
+    with pytest.raises(UsageError, match="the data set has one domain alone"):
+        neighbours(replace(data, catalogue=one), tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_nothing_shared_is_no_names(tmp_path: Path) -> None:

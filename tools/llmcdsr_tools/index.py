@@ -59,7 +59,7 @@ def index(
     """Write a bundle with graphs of its item vectors, and of those of its recall network.
 
     For each the smallest search width is chosen that finds the wanted share of the ten best items, seen
-    items excluded, as requests have it. If even the largest width does not, it is taken. For both domains at
+    items excluded, as requests have it. If even the largest width does not, it is taken. For all domains at
     once another one is chosen, on the ten best items of both: fewer of each are among them.
 
     Parameters

@@ -127,4 +127,5 @@ def load_item_names(path: str | Path, data: Dataset) -> npt.NDArray[np.float32]:
 
 
 def _hash_items(data: Dataset) -> str:
-    return hashlib.sha256(json.dumps(list(data.catalogue.ids)).encode()).hexdigest()
+    domains = [[domain.name, domain.n_items] for domain in data.catalogue.domains]
+    return hashlib.sha256(json.dumps([domains, list(data.catalogue.ids)]).encode()).hexdigest()

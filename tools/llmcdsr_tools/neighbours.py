@@ -42,9 +42,9 @@ class NeighboursResult:
     output : Path
         The names file.
     n_users : int
-        Users with names.
+        Users with names; one who lacks several domains counts for each.
     n_without : int
-        Users that share no item with a possible neighbour, and so have none.
+        Likewise, those that share no item with a possible neighbour, and so have none.
     n_names : int
         Names of all users.
     """
@@ -90,13 +90,15 @@ def neighbours(
     DataError
         If the data set cannot be read, or the output exists and must not be overwritten.
     UsageError
-        If `n_neighbors` or `n_names` is less than 1.
+        If `n_neighbors` or `n_names` is less than 1, or there is one domain alone.
     """
     dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
     output = Path(output)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
+    if len(data.catalogue.domains) < 2:
+        raise UsageError("names are of a domain that a user lacks, but the data set has one domain alone")
     single = cold_histories(data, "train")
     names: dict[tuple[str, int], tuple[str, ...]] = {}
     for domain in range(len(data.catalogue.domains)):

@@ -5,8 +5,8 @@ file             content
 ================ ==============================================================================
 run.json         settings, and the hashes of the data set, text embeddings, names and pre-training
 checkpoint.npz   parameters, poolers, optimiser state and early-stopping state after the last full epoch
-best.npz         the model of the epoch with the best mean of both domains on validation
-best_a.npz       the model that was best for target domain A; best_b.npz, for B
+best.npz         the model of the epoch with the best mean of all domains on validation
+best_1.npz       the model that was best for the first domain; best_2.npz, for the second, and so on
 metrics.jsonl    one line an epoch
 curves.svg       losses and validation by epoch
 ================ ==============================================================================

@@ -123,7 +123,7 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Have a language model write names for the single-domain users of DATASET, or for its items.
+    """Have a language model write names for users of DATASET who lack a domain, or for its items.
 
     The model is behind any server that speaks the OpenAI protocol. Every answer is kept as it comes: the
     same command, given again, asks only for users without one.

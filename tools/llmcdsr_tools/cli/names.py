@@ -86,9 +86,9 @@ def embed(
 @example("llmcdsr neighbours dataset -o names.jsonl")
 @needs_train_extra
 def neighbours(dataset: Path, output: Path, n_neighbors: int, n_names: int, overwrite: bool) -> None:
-    """Write names for the single-domain users of DATASET without a language model.
+    """Write names for users of DATASET who lack a domain, without a language model.
 
-    They are the titles that the most similar users with both domains have in the other domain: a
+    They are the titles that the most similar users who have the domain have in it: a
     baseline, and what works offline.
     """
     from llmcdsr_tools import neighbours as stage
@@ -104,7 +104,7 @@ def neighbours(dataset: Path, output: Path, n_neighbors: int, n_names: int, over
         )
     click.echo(
         f"{result.n_names:,} names for {result.n_users:,} users; {result.n_without:,} users share no item "
-        "with anybody who has both domains, and have none"
+        "with anybody who has the domain that they lack, and have none"
     )
 
 

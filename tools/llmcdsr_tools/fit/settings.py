@@ -52,7 +52,7 @@ class EmbedTable:
 
 @dataclass(frozen=True)
 class NamesTable:
-    """``[names]``: where the names of single-domain users come from.
+    """``[names]``: where names come from, of items of domains that users lack.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Stage `ingest`: interactions of two domains become a data set folder."""
+"""Stage `ingest`: interactions become a data set folder."""
 
 from llmcdsr_tools.ingest.stage import IngestSettings, ingest
 

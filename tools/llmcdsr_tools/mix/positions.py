@@ -99,7 +99,7 @@ def collect(
     asked: Sequence[Asked] | None = None,
     popular: FloatArray | None = None,
 ) -> Positions:
-    """Candidates of the queries in domain `index`; where the target is of the other domain, none is it.
+    """Candidates of the queries in domain `index`; where the target is of another domain, none is it.
 
     With `popular`, the popularity of every item row, that expert takes part; with `pseudo`, those of pseudo
     items, recalled as `asked` has it for each query ("auto").

@@ -26,7 +26,7 @@ class DomainData:
     domain : Domain
         Starts at row 1.
     sequences : TrainingSequences
-        Of single-domain users, and the domain's part of overlapped users.
+        Of the domain's part of every history.
     valid : Queries
         The validation users whose target is in the domain, their history cut to the domain.
     text : float32 array (items, E)

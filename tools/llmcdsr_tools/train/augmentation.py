@@ -1,4 +1,4 @@
-"""Augmented sequences: histories with pseudo items of the other domain inserted.
+"""Augmented sequences: histories with pseudo items of a domain that they lack inserted.
 
 Every pseudo item stands before a real item, at a random place, so that the last item stays real; the loss
 counts only what comes before a real item.
