@@ -14,19 +14,11 @@ import { readFloat32, readInt64 } from "./npy.js";
 
 /** @typedef {import("./bundle_files.js").JsonObject} JsonObject */
 /** @typedef {import("./bundle_recall.js").Recall} Recall */
-
-/**
- * Items of rows `start <= row < stop`; row 0 is padding.
- *
- * @typedef {object} Domain
- * @property {string} name
- * @property {number} start
- * @property {number} stop
- */
+/** @typedef {import("./catalogue.js").Domain} Domain */
 
 /**
  * @typedef {object} Bundle
- * @property {readonly [Domain, Domain]} domains
+ * @property {readonly Domain[]} domains one or more
  * @property {readonly string[]} ids of items, row 1 first
  * @property {readonly string[]} titles in the same order
  * @property {ReadonlyMap<string, number>} rowOfId
@@ -52,6 +44,7 @@ const MAX_ITEMS = 1 << 24; // more would not fit a browser's memory anyway
 const MAX_HIDDEN = 1 << 14;
 const MAX_LENGTH = 1 << 16;
 const MAX_MEMBERS = 64;
+const MAX_DOMAINS = 64;
 
 /**
  * Read a bundle, checking everything before any of it is used.
@@ -76,7 +69,7 @@ export async function readBundle(folder) {
   const files = await fetchFiles(folder, config, [...NEEDED, ...recallFiles, ...mixFiles]);
   /** @type {(name: string) => Uint8Array} */
   const file = (name) => /** @type {Uint8Array} */ (files.get(name));
-  const nRows = domains[1].stop;
+  const nRows = domains[domains.length - 1].stop;
   const ids = readStrings(file(ITEM_IDS), ITEM_IDS, nRows - 1);
   const itemVectors = readFloat32(file(ITEM_VECTORS), ITEM_VECTORS, [nRows, hidden]);
   if (itemVectors.subarray(0, hidden).some(Boolean)) {
@@ -84,7 +77,7 @@ export async function readBundle(folder) {
   }
   const itemCounts = readInt64(file(ITEM_COUNTS), ITEM_COUNTS, [nRows]);
   if (itemCounts.some((count) => count < 0)) throw new BundleError(`${ITEM_COUNTS}: holds a negative count`);
-  const recall = readRecall(config, files, nRows);
+  const recall = readRecall(config, files, nRows, domains.length);
   return {
     domains,
     ids,
@@ -99,17 +92,6 @@ export async function readBundle(folder) {
     onnx: file(ONNX),
     itemVectorsFile: file(ITEM_VECTORS),
   };
-}
-
-/**
- * Index, 0 or 1, of the domain of an item row.
- *
- * @param {Bundle} bundle
- * @param {number} row
- * @returns {0 | 1}
- */
-export function domainIndex(bundle, row) {
-  return row >= bundle.domains[1].start ? 1 : 0;
 }
 
 /** @param {JsonObject} config */
@@ -129,25 +111,27 @@ function checkFormat(config) {
 
 /**
  * @param {JsonObject} config
- * @returns {readonly [Domain, Domain]}
+ * @returns {Domain[]}
  */
 function readDomains(config) {
   const domains = config.domains;
-  if (!Array.isArray(domains) || domains.length !== 2) {
-    throw new BundleError(`${CONFIG}: field 'domains' must list two domains`);
+  if (!Array.isArray(domains) || !domains.length || domains.length > MAX_DOMAINS) {
+    throw new BundleError(`${CONFIG}: field 'domains' must list 1 to ${MAX_DOMAINS} domains`);
   }
   let start = 1;
-  const [a, b] = domains.map((domain) => {
+  const names = new Set();
+  return domains.map((domain) => {
     if (!isObject(domain) || typeof domain.name !== "string" || !domain.name) {
       throw new BundleError(`${CONFIG}: each of 'domains' needs a name`);
     }
+    const { name } = domain;
+    if (names.has(name)) throw new BundleError(`${CONFIG}: two of 'domains' are named '${name}'`);
+    names.add(name);
     const stop = start + readSize(domain, "items", MAX_ITEMS);
-    const read = { name: domain.name, start, stop };
+    const read = { name, start, stop };
     start = stop;
     return read;
   });
-  if (a.name === b.name) throw new BundleError(`${CONFIG}: both of 'domains' are named '${a.name}'`);
-  return [a, b];
 }
 
 /**

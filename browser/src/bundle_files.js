@@ -81,7 +81,7 @@ export function readStrings(bytes, file, n) {
     throw new BundleError(`${file}: must be a JSON array of strings`);
   }
   if (strings.length !== n) {
-    throw new BundleError(`${file}: ${strings.length} strings, expected ${n} (the items of both domains)`);
+    throw new BundleError(`${file}: ${strings.length} strings, expected ${n} (the items of all domains)`);
   }
   return strings;
 }

@@ -5,6 +5,7 @@ import { BundleError } from "./errors.js";
 import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
 
 /** @typedef {import("./bundle_files.js").JsonObject} JsonObject */
+/** @typedef {import("./catalogue.js").Domain} Domain */
 
 /**
  * Weight of every expert, see llmcdsr_lite/mix/settings.py.
@@ -27,7 +28,7 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * @property {ExpertWeights} named of pseudo items for names that a caller gives, in place of those of `cold`
  * @property {"titles" | "companions" | "both" | "names"} source what the items of a history say
  * @property {number} nRecalled how many pseudo items are recalled
- * @property {number} offset added to the domain's scores where both domains are asked for
+ * @property {number} offset added to the domain's scores where several domains are asked for
  * @property {number} offsetLast added besides where the last item of the history is of the domain
  * @property {boolean} excludeSeen whether items of the history are left out by default
  */
@@ -36,14 +37,14 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * Which items come next: the sparse row `d * nRows + j` is of domain d, after the item of row j.
  *
  * @typedef {object} NextCounts
- * @property {Float64Array} starts (2 nRows + 1,)
+ * @property {Float64Array} starts (domains * nRows + 1,)
  * @property {Int32Array} rows (n,), item rows
  * @property {Float32Array} weights (n,)
  */
 
 /**
  * @typedef {object} Mix
- * @property {readonly [DomainMix, DomainMix]} domains
+ * @property {readonly DomainMix[]} domains for each target domain
  * @property {NextCounts | null} counts
  */
 
@@ -84,7 +85,7 @@ const NO_MIX = {
  *
  * @param {JsonObject} config
  * @param {Map<string, Uint8Array>} files those of `MIX_FILES` that are listed, checked
- * @param {readonly {start: number, stop: number}[]} domains
+ * @param {readonly Domain[]} domains
  * @param {boolean} withRecall whether there is a recall network
  * @returns {Mix}
  */
@@ -94,26 +95,28 @@ export function readMix(config, files, domains, withRecall) {
   if (described === undefined || described === null) {
     if (listed.length) throw new BundleError(`${CONFIG}: lists ${listed[0]}, but has no field 'mix'`);
     if (withRecall) throw new BundleError(`${CONFIG}: has a recall network, but no field 'mix'`);
-    return { domains: [NO_MIX, NO_MIX], counts: null };
+    return { domains: domains.map(() => NO_MIX), counts: null };
   }
-  if (!Array.isArray(described) || described.length !== 2) {
-    throw new BundleError(`${CONFIG}: field 'mix' must list two domains`);
+  if (!Array.isArray(described) || described.length !== domains.length) {
+    throw new BundleError(
+      `${CONFIG}: field 'mix' must list ${domains.length} domains, as 'domains' does`,
+    );
   }
-  const [first, second] = described.map(readDomain);
-  if (!withRecall && [first, second].some((mix) => recalls(mix.cold))) {
+  const mixes = described.map(readDomain);
+  if (!withRecall && mixes.some((mix) => recalls(mix.cold))) {
     throw new BundleError(`${CONFIG}: field 'mix' weighs pseudo items, but there is no recall network`);
   }
   if (!listed.length) {
-    if ([first, second].some((mix) => mix.warm.next || mix.cold.next)) {
+    if (mixes.some((mix) => mix.warm.next || mix.cold.next)) {
       throw new BundleError(
         `${CONFIG}: field 'mix' weighs next-item counts, but 'files' does not list ${STARTS}`,
       );
     }
-    return { domains: [first, second], counts: null };
+    return { domains: mixes, counts: null };
   }
   const missing = MIX_FILES.find((name) => !files.has(name));
   if (missing) throw new BundleError(`${CONFIG}: field 'files' lists ${listed[0]}, but not ${missing}`);
-  return { domains: [first, second], counts: readCounts(files, domains) };
+  return { domains: mixes, counts: readCounts(files, domains) };
 }
 
 /**
@@ -210,18 +213,19 @@ function readNumber(holder, name, least) {
 
 /**
  * @param {Map<string, Uint8Array>} files with all of `MIX_FILES`
- * @param {readonly {start: number, stop: number}[]} domains
+ * @param {readonly Domain[]} domains
  * @returns {NextCounts}
  */
 function readCounts(files, domains) {
   /** @type {(name: string) => Uint8Array} */
   const file = (name) => /** @type {Uint8Array} */ (files.get(name));
-  const nRows = domains[1].stop;
-  const starts = readInt64(file(STARTS), STARTS, [2 * nRows + 1]);
+  const nRows = domains[domains.length - 1].stop;
+  const nPlaces = domains.length * nRows;
+  const starts = readInt64(file(STARTS), STARTS, [nPlaces + 1]);
   if (starts[0] !== 0 || starts.some((start, i) => i > 0 && start < starts[i - 1])) {
     throw new BundleError(`${STARTS}: must rise from 0`);
   }
-  const n = starts[2 * nRows];
+  const n = starts[nPlaces];
   if (n < 1) throw new BundleError(`${STARTS}: ends at ${n}, expected at least 1`);
   if (n !== readHeader(file(ROWS), ROWS).shape[0]) {
     throw new BundleError(`${STARTS}: ends at ${n}, not at the number of ${ROWS}`);
@@ -231,13 +235,14 @@ function readCounts(files, domains) {
   if (weights.some((weight) => !(weight > 0))) {
     throw new BundleError(`${WEIGHTS}: holds what is not above 0`);
   }
-  domains.forEach((domain, index) => {
+  domains.forEach(({ name, start, stop }, index) => {
     const part = rows.subarray(starts[index * nRows], starts[(index + 1) * nRows]);
-    if (part.some((row) => row < domain.start || row >= domain.stop)) {
-      throw new BundleError(`${ROWS}: holds rows of the other domain`);
+    const row = part.find((one) => one < start || one >= stop);
+    if (row !== undefined) {
+      throw new BundleError(`${ROWS}: row ${row} for '${name}', expected ${start} to ${stop - 1}`);
     }
   });
-  for (let place = 0; place < 2 * nRows; place++) {
+  for (let place = 0; place < nPlaces; place++) {
     for (let i = starts[place] + 1; i < starts[place + 1]; i++) {
       if (rows[i] <= rows[i - 1]) throw new BundleError(`${ROWS}: rows must rise within a sparse row`);
     }

@@ -9,10 +9,11 @@ import { readFloat32 } from "./npy.js";
 /**
  * @typedef {object} Recall
  * @property {number} hidden H'
- * @property {Float32Array} names (items + 1, H'), what every item says in the space of the other domain
+ * @property {Float32Array} names (domains - 1, items + 1, H'), what every item says in the space of each domain that it
+ *   is not of, in the order of the domains
  * @property {Float32Array} items (items + 1, H'), of length 1 or zero
- * @property {Float32Array} poolers (2, H')
- * @property {readonly [number, number]} titleLengths mean length of projected titles
+ * @property {Float32Array} poolers (domains, H')
+ * @property {readonly number[]} titleLengths mean length of projected titles in the space of each domain
  */
 
 const NAMES = "recall_names.npy";
@@ -28,9 +29,10 @@ const LENGTH_TOLERANCE = 1e-3;
  * @param {JsonObject} config
  * @param {Map<string, Uint8Array>} files those of `RECALL_FILES` that are listed, checked
  * @param {number} nRows items + 1
+ * @param {number} nDomains
  * @returns {Recall | null}
  */
-export function readRecall(config, files, nRows) {
+export function readRecall(config, files, nRows, nDomains) {
   const described = config.recall;
   const listed = RECALL_FILES.filter((name) => files.has(name));
   if (described === undefined || described === null) {
@@ -38,30 +40,43 @@ export function readRecall(config, files, nRows) {
     return null;
   }
   if (!isObject(described)) throw new BundleError(`${CONFIG}: field 'recall' must be an object`);
+  const missing = RECALL_FILES.find((name) => !files.has(name));
+  if (missing) throw new BundleError(`${CONFIG}: field 'files' does not list ${missing}, which 'recall' needs`);
+  if (nDomains < 2) {
+    throw new BundleError(
+      `${CONFIG}: has field 'recall', but one domain alone: there is nothing to recall for`,
+    );
+  }
   const hidden = readSize(described, "hidden", MAX_HIDDEN);
   /** @type {(name: string, shape: number[]) => Float32Array} */
-  const array = (name, shape) => {
-    const bytes = files.get(name);
-    if (bytes) return readFloat32(bytes, name, shape);
-    throw new BundleError(`${CONFIG}: field 'files' does not list ${name}, which 'recall' needs`);
-  };
-  const names = array(NAMES, [nRows, hidden]);
+  const array = (name, shape) =>
+    readFloat32(/** @type {Uint8Array} */ (files.get(name)), name, shape);
+  const names = array(NAMES, [nDomains - 1, nRows, hidden]);
   const items = array(ITEMS, [nRows, hidden]);
-  if (names.subarray(0, hidden).some(Boolean) || items.subarray(0, hidden).some(Boolean)) {
-    throw new BundleError(`${NAMES} and ${ITEMS}: row 0 is padding and must be zero`);
+  for (let start = 0; start < names.length; start += items.length) {
+    checkPadding(NAMES, names.subarray(start, start + hidden));
   }
+  checkPadding(ITEMS, items.subarray(0, hidden));
   checkLengths(items, hidden);
   const lengths = described.title_lengths;
-  if (!Array.isArray(lengths) || lengths.length !== 2 || !lengths.every((x) => Number.isFinite(x) && x > 0)) {
-    throw new BundleError(`${CONFIG}: field 'recall.title_lengths' must be two lengths`);
+  if (
+    !Array.isArray(lengths) ||
+    lengths.length !== nDomains ||
+    !lengths.every((x) => Number.isFinite(x) && x > 0)
+  ) {
+    throw new BundleError(
+      `${CONFIG}: field 'recall.title_lengths' is ${JSON.stringify(lengths)}, expected ${nDomains} lengths`,
+    );
   }
-  return {
-    hidden,
-    names,
-    items,
-    poolers: array(POOLERS, [2, hidden]),
-    titleLengths: [lengths[0], lengths[1]],
-  };
+  return { hidden, names, items, poolers: array(POOLERS, [nDomains, hidden]), titleLengths: lengths };
+}
+
+/**
+ * @param {string} file
+ * @param {Float32Array} padding
+ */
+function checkPadding(file, padding) {
+  if (padding.some(Boolean)) throw new BundleError(`${file}: row 0 is padding and must be zero`);
 }
 
 /**

@@ -1,5 +1,7 @@
 /** What the experts of the mix that need no pseudo items add to scores; see llmcdsr_lite/mix. */
 
+import { domainIndex } from "./catalogue.js";
+
 const NEXT_SCALE = 20;
 const NEXT_ITEMS = 20;
 const NEXT_DECAY = 0.8;
@@ -21,12 +23,12 @@ const RECENT_DECAY = 0.9;
  *
  * @param {Bundle} bundle
  * @param {readonly number[]} history item rows, oldest first
- * @param {0 | 1} index of the domain
+ * @param {number} index of the domain
  * @returns {Map<number, Experts>} by item row
  */
 export function experts(bundle, history, index) {
   const { start, stop } = bundle.domains[index];
-  const nRows = bundle.domains[1].stop;
+  const nRows = bundle.ids.length + 1;
   /** @type {Map<number, Experts>} */
   const found = new Map();
   /** @type {(row: number) => Experts} */
@@ -62,46 +64,45 @@ export function experts(bundle, history, index) {
 }
 
 /**
- * Add what these experts and offsets give to the scores of the rows `start <= row < stop`, in place.
- *
- * Where both domains are asked for, the scores of the second are shifted by how much its offset is above that
- * of the first.
+ * Add what these experts and offsets give to the scores of rows of one domain, in place.
  *
  * @param {Bundle} bundle
  * @param {readonly number[]} history
- * @param {Float32Array} scores (stop - start,)
+ * @param {Float32Array} scores (n,), of the rows `start <= row < start + n`
  * @param {number} start
- * @param {number} stop
- * @param {boolean} both whether both domains are asked for
+ * @param {number} index of their domain
+ * @param {number} first index of the first domain asked for: scores are shifted by how much the offset of
+ *   their domain is above its offset
  */
-export function addMix(bundle, history, scores, start, stop, both) {
-  const { domains, mix } = bundle;
-  for (const index of /** @type {const} */ ([0, 1])) {
-    const domain = domains[index];
-    if (start >= domain.stop || stop <= domain.start) continue;
-    const own = history.some((row) => domain.start <= row && row < domain.stop);
-    const weights = own ? mix.domains[index].warm : mix.domains[index].cold;
-    if (weights.popular) {
-      for (let row = Math.max(start, domain.start); row < Math.min(stop, domain.stop); row++) {
-        scores[row - start] += weights.popular * Math.log1p(bundle.itemCounts[row]);
-      }
-    }
-    if (!weights.next && !weights.repeat && !weights.recent) continue;
-    for (const [row, value] of experts(bundle, history, index)) {
-      if (row < start || row >= stop) continue;
-      scores[row - start] +=
-        weights.next * value.next + weights.repeat * value.repeat + weights.recent * value.recent;
-    }
+export function addMix(bundle, history, scores, start, index, first) {
+  const { warm, cold } = bundle.mix.domains[index];
+  const isWarm = history.some((row) => domainIndex(bundle, row) === index);
+  const { next, repeat, recent, popular } = isWarm ? warm : cold;
+  const shift = offset(bundle, history, index) - offset(bundle, history, first);
+  if (popular || shift) {
+    scores.forEach((_, i) => {
+      scores[i] += popular * Math.log1p(bundle.itemCounts[start + i]) + shift;
+    });
   }
-  if (!both) return;
-  const last = history.at(-1) ?? 0;
-  const [first, second] = mix.domains.map(
-    ({ offset, offsetLast }, i) =>
-      offset + (domains[i].start <= last && last < domains[i].stop ? offsetLast : 0),
-  );
-  const shift = second - first;
-  if (!shift) return;
-  for (let row = Math.max(start, domains[1].start); row < stop; row++) scores[row - start] += shift;
+  if (!next && !repeat && !recent) return;
+  for (const [row, value] of experts(bundle, history, index)) {
+    if (row < start || row >= start + scores.length) continue;
+    scores[row - start] += next * value.next + repeat * value.repeat + recent * value.recent;
+  }
+}
+
+/**
+ * Offset of a domain after a history.
+ *
+ * @param {Bundle} bundle
+ * @param {readonly number[]} history
+ * @param {number} index of the domain
+ * @returns {number}
+ */
+function offset(bundle, history, index) {
+  const mix = bundle.mix.domains[index];
+  const isLast = history.length > 0 && domainIndex(bundle, history[history.length - 1]) === index;
+  return mix.offset + (isLast ? mix.offsetLast : 0);
 }
 
 /**
@@ -113,5 +114,5 @@ export function addMix(bundle, history, scores, start, stop, both) {
  * @returns {boolean}
  */
 export function isLeftOut(bundle, row, excludeSeen) {
-  return excludeSeen ?? bundle.mix.domains[row >= bundle.domains[1].start ? 1 : 0].excludeSeen;
+  return excludeSeen ?? bundle.mix.domains[domainIndex(bundle, row)].excludeSeen;
 }

@@ -29,61 +29,71 @@ export class PseudoRecall {
   }
 
   /**
-   * Pseudo items for a history, null where it gets none.
+   * Pseudo items for a history, at most those of each domain that is asked for.
    *
-   * `auto` gives some to a history that has items, but none of the domain. Without a domain they are of the
-   * domain that a history has no item of, and nothing is inserted: it would change the scores of the other
-   * domain, too.
+   * `auto` gives some to a history that has items, but none of a domain that is asked for. Where several are,
+   * nothing is inserted: it would change the scores of the others, too.
    *
    * @param {readonly number[]} history item rows
-   * @param {0 | 1 | null} domain that is asked for
+   * @param {readonly number[]} domains indices of those that are asked for
    * @param {Asked} asked
    * @param {boolean} rowsAlways recall items even where only the direction is needed
-   * @returns {PseudoItems | null}
+   * @returns {PseudoItems[]}
+   * @throws {UsageError} if there are names and not one domain alone, or no recall network
    */
-  recall(history, domain, asked, rowsAlways = false) {
-    const { recall, mix } = this.bundle;
+  recall(history, domains, asked, rowsAlways = false) {
+    const { bundle, names } = this;
+    const { recall } = bundle;
     const auto = typeof asked === "string";
-    if (!recall || !this.names) {
-      if (auto) return null;
+    if (!recall || !names) {
+      if (auto) return [];
       throw new UsageError("pseudo: this bundle has no recall network, so names cannot be used");
     }
-    const index = auto ? this.#missingDomain(history, domain, asked) : domain;
-    if (index === null) {
-      if (auto) return null;
-      throw new UsageError("pseudo: names need the domain that is asked for");
-    }
-    const { cold, named, source, nRecalled } = mix.domains[index];
-    const weights = auto ? { ...cold, inserted: domain === null ? 0 : cold.inserted } : named;
-    if (!recalls(weights)) return null;
-    const newest = history.slice(-this.bundle.maxLength);
-    const vectors = auto ? said(recall, newest) : this.names.vectors(asked, index);
-    if (!vectors.length) return null;
-    const pooled = direction(recall, vectors, index, !auto || source === "titles");
-    const found =
-      rowsAlways || weights.inserted
-        ? nearest(recall, pooled, this.bundle.domains[index], nRecalled)
-        : { rows: [], similarities: [] };
-    return { domain: index, weights, direction: pooled, ...found };
-  }
-
-  /**
-   * The domain that a history has no item of: the one asked for, or any.
-   *
-   * @param {readonly number[]} history
-   * @param {0 | 1 | null} domain
-   * @param {"auto" | "off"} asked
-   * @returns {0 | 1 | null}
-   */
-  #missingDomain(history, domain, asked) {
-    if (asked === "off" || !history.length) return null;
-    const seen = new Set(history.map((row) => domainIndex(this.bundle, row)));
-    if (seen.size === 2) return null;
-    const missing = seen.has(0) ? 1 : 0;
-    return domain === null || domain === missing ? missing : null;
+    const found = auto
+      ? asked === "off"
+        ? []
+        : namesOf(bundle, recall, history, domains)
+      : namesGiven(bundle, names, domains, asked);
+    return found.map(({ index, weights, vectors }) => {
+      const { source, nRecalled } = bundle.mix.domains[index];
+      const pooled = direction(recall, vectors, index, !auto || source === "titles");
+      const nearby =
+        rowsAlways || weights.inserted
+          ? nearest(recall, pooled, bundle.domains[index], nRecalled)
+          : { rows: [], similarities: [] };
+      return { domain: index, weights, direction: pooled, ...nearby };
+    });
   }
 }
 
+/**
+ * What is recalled for.
+ *
+ * @typedef {object} Names
+ * @property {number} index of the domain
+ * @property {PseudoItems["weights"]} weights
+ * @property {Float32Array[]} vectors m of (H',), at least one
+ */
+
+/**
+ * What the items of a history say, for each domain asked for that it lacks.
+ *
+ * @param {Bundle} bundle
+ * @param {import("./bundle_recall.js").Recall} recall its own
+ * @param {readonly number[]} history
+ * @param {readonly number[]} domains
+ * @returns {Names[]}
+ */
+function namesOf(bundle, recall, history, domains) {
+  const hasItemsOf = new Set(history.map((row) => domainIndex(bundle, row)));
+  const newest = history.slice(-bundle.maxLength);
+  return domains
+    .filter((index) => !hasItemsOf.has(index))
+    .map((index) => ({ index, weights: coldWeights(bundle, index, domains.length) }))
+    .filter(({ weights }) => recalls(weights))
+    .map(({ index, weights }) => ({ index, weights, vectors: said(bundle, recall, newest, index) }))
+    .filter(({ vectors }) => vectors.length);
+}
 /**
  * The history with pseudo items before it, the least similar first, cut to the newest.
  *

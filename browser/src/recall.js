@@ -1,5 +1,6 @@
 /** The recall network at request time; see llmcdsr_lite/recall.py. */
 
+import { domainIndex } from "./catalogue.js";
 import { UsageError } from "./errors.js";
 import { dot, topK, unit } from "./vectors.js";
 
@@ -7,16 +8,16 @@ import { dot, topK, unit } from "./vectors.js";
 /** @typedef {import("./bundle_recall.js").Recall} Recall */
 
 /**
- * Vectors of the items of a history that say something.
+ * What items of other domains say in the space of a domain, those that say something.
  *
- * @param {Recall} recall
+ * @param {Bundle} bundle
+ * @param {Recall} recall its own
  * @param {readonly number[]} rows
+ * @param {number} domain
  * @returns {Float32Array[]} m of (H',)
  */
-export function said(recall, rows) {
-  return rows
-    .map((row) => vectorOf(recall.names, row, recall.hidden))
-    .filter((vector) => vector.some(Boolean));
+export function said(bundle, recall, rows, domain) {
+  return rows.map((row) => says(bundle, recall, row, domain)).filter((vector) => vector.some(Boolean));
 }
 
 /**
@@ -24,7 +25,7 @@ export function said(recall, rows) {
  *
  * @param {Recall} recall
  * @param {readonly Float32Array[]} names m of (H',), at least one
- * @param {0 | 1} domain whose items are wanted
+ * @param {number} domain whose items are wanted
  * @param {boolean} weigh use the pooler; if not, it is the mean
  * @returns {Float32Array} (H',)
  */
@@ -62,7 +63,7 @@ export function cosines(recall, of, start, stop) {
  *
  * @param {Recall} recall
  * @param {Float32Array} of (H',), of length 1
- * @param {import("./bundle.js").Domain} domain
+ * @param {import("./catalogue.js").Domain} domain
  * @param {number} k
  * @returns {{rows: number[], similarities: number[]}} (k,) each, most similar first
  */
@@ -77,8 +78,8 @@ export function nearest(recall, of, domain, k) {
 
 /** Vectors of names that a caller gives: ids or titles of items. There is no encoder for other text. */
 export class NameVectors {
-  /** @type {[Map<number, Float32Array>, Map<number, Float32Array>]} by row, for each domain */
-  #known = [new Map(), new Map()];
+  /** @type {Map<number, Float32Array>[]} by row, for each domain */
+  #known;
 
   /**
    * @param {Bundle} bundle
@@ -87,6 +88,7 @@ export class NameVectors {
   constructor(bundle, recall) {
     this.bundle = bundle;
     this.recall = recall;
+    this.#known = bundle.domains.map(() => new Map());
     this.rowsOfTitles = bundle.domains.map((domain) => {
       const rows = new Map();
       for (let row = domain.start; row < domain.stop; row++) {
@@ -100,11 +102,11 @@ export class NameVectors {
   /**
    * Vectors in the space of a domain; a name that says nothing has none.
    *
-   * An item of the domain itself stands for its item vector, one of the other domain for what it says, both
+   * An item of the domain itself stands for its item vector, one of another domain for what it says, both
    * made as long as a projected title is on average.
    *
    * @param {readonly string[]} names
-   * @param {0 | 1} domain
+   * @param {number} domain
    * @returns {Float32Array[]} m of (H',)
    * @throws {UsageError} if one is neither the id nor the title of an item
    */
@@ -116,16 +118,16 @@ export class NameVectors {
    * What an item says in the space of a domain; an explanation asks for the same items many times.
    *
    * @param {number} row
-   * @param {0 | 1} domain
+   * @param {number} domain
    * @returns {Float32Array} (H',)
    */
   #vector(row, domain) {
     const known = this.#known[domain].get(row);
     if (known) return known;
-    const { names, items, hidden, titleLengths } = this.recall;
-    const { start, stop } = this.bundle.domains[domain];
-    const direction = unit(vectorOf(start <= row && row < stop ? items : names, row, hidden));
-    const vector = direction.map((value) => value * titleLengths[domain]);
+    const { bundle, recall } = this;
+    const isOwn = domainIndex(bundle, row) === domain;
+    const said = isOwn ? vectorOf(recall.items, row, recall.hidden) : says(bundle, recall, row, domain);
+    const vector = unit(said).map((value) => value * recall.titleLengths[domain]);
     this.#known[domain].set(row, vector);
     return vector;
   }
@@ -134,12 +136,13 @@ export class NameVectors {
    * Row of the item with that id, or else that title, preferably one of the domain.
    *
    * @param {string} name
-   * @param {0 | 1} domain
+   * @param {number} domain
    * @returns {number}
    */
   #row(name, domain) {
     const titles = this.rowsOfTitles;
-    const row = this.bundle.rowOfId.get(name) ?? titles[domain].get(name) ?? titles[1 - domain].get(name);
+    const ofTitle = titles[domain].get(name) ?? titles.find((ofDomain) => ofDomain.has(name))?.get(name);
+    const row = this.bundle.rowOfId.get(name) ?? ofTitle;
     if (row === undefined) {
       throw new UsageError(
         `pseudo: '${name}' is neither the id nor the title of an item, and there is no encoder for free text`,
@@ -147,6 +150,31 @@ export class NameVectors {
     }
     return row;
   }
+}
+
+/**
+ * What an item says in the space of a domain that it is not of.
+ *
+ * @param {Bundle} bundle
+ * @param {Recall} recall its own
+ * @param {number} row
+ * @param {number} domain
+ * @returns {Float32Array} (H',), a view
+ */
+function says(bundle, { names, hidden }, row, domain) {
+  const nRows = bundle.ids.length + 1;
+  return vectorOf(names, slot(domainIndex(bundle, row), domain) * nRows + row, hidden);
+}
+
+/**
+ * Place in `Recall.names` of what items of a domain say of another one, both by index.
+ *
+ * @param {number} domain
+ * @param {number} target
+ * @returns {number}
+ */
+function slot(domain, target) {
+  return target > domain ? target - 1 : target;
 }
 
 /**
