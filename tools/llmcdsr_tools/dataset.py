@@ -53,7 +53,7 @@ FILES = (
 DATASET = FolderKind("a data set", marker=HEADER, files=frozenset(FILES))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Histories:
     """The histories of one split, packed.
 
@@ -78,6 +78,9 @@ class Histories:
         np.cumsum([len(h) for h in histories], out=offsets[1:])
         rows = np.fromiter((row for h in histories for row in h), dtype=np.int32, count=int(offsets[-1]))
         return cls(rows, offsets, list(users))
+
+    def __repr__(self) -> str:
+        return f"<Histories: {len(self):,} users, {len(self.rows):,} interactions>"
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -112,7 +115,7 @@ class Histories:
         return np.flatnonzero(self.has_domains(catalogue).sum(axis=1) > 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A catalogue and the histories of the three splits."""
 
@@ -120,6 +123,10 @@ class Dataset:
     train: Histories
     valid: Histories
     test: Histories
+
+    def __repr__(self) -> str:
+        users = ", ".join(f"{len(self.split(split)):,} {split}" for split in SPLITS)
+        return f"<Dataset: {self.catalogue!r}, users: {users}>"
 
     def split(self, name: Split) -> Histories:
         """Histories of a split by name."""
