@@ -58,6 +58,13 @@ pseudo_option = click.option(
     show_default=True,
     help="Pseudo items for histories without an item of the wanted domain: as the bundle has it, or never.",
 )
+domains_option = click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="NAME",
+    help="Of this domain; give several for items of each.  [default: all]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -138,7 +145,8 @@ def score(
     if processes > 1 and threads > 1:
         raise click.UsageError("--threads is for one process: with --processes each has one thread")
     recommender = Recommender.load(model, backend=backend, threads=threads)
-    check_domain(recommender, domain)
+    if domain is not None:
+        recommender.items.domain(domain)  # refuses one that is not there, before any file is opened
     settings = ScoreSettings(
         k,
         domain,
@@ -178,7 +186,7 @@ def score(
     "--title", "titles", multiple=True, metavar="TEXT", help="Add the item with these words in its title."
 )
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
-@click.option("--domain", help="Recommend from this domain; from both by default.")
+@domains_option
 @pseudo_option
 @click.option(
     "--name",
@@ -197,7 +205,7 @@ def recommend(
     model: Path,
     titles: tuple[str, ...],
     k: int,
-    domain: str | None,
+    domains: tuple[str, ...],
     pseudo: Literal["auto", "off"],
     names: tuple[str, ...],
     encoder: Path | None,
@@ -207,13 +215,12 @@ def recommend(
 ) -> None:
     """Recommend what follows a history: ITEMS are item ids, oldest first."""
     recommender = Recommender.load(model, backend=backend, encoder=encoder)
-    check_domain(recommender, domain)
     found = [_find_title(recommender, text) for text in titles]
     history = [*items, *found]
     if not history:
         raise click.UsageError("name at least one item, or --title TEXT")
     answer = recommender.recommend(
-        history, k=k, domain=domain, unknown="error", pseudo=names or pseudo, explain=explain
+        history, k=k, domain=domains or None, unknown="error", pseudo=names or pseudo, explain=explain
     )
     if as_json:
         described: dict[str, Any] = {"history": history, "recommendations": [vars(item) for item in answer]}
@@ -228,17 +235,16 @@ def recommend(
 
 
 @cli.command()
-@click.argument("item")
+@click.argument("items", nargs=-1, required=True)
 @model_option
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many items.")
-@click.option("--domain", help="Items of this domain; of both by default.")
+@domains_option
 @json_option
 @example("llmcdsr similar k-coffee-gooseneck-pour-over-kettle --model models/demo")
-def similar(item: str, model: Path, k: int, domain: str | None, as_json: bool) -> None:
-    """Show the items most similar to ITEM, by the cosine of their vectors."""
+def similar(items: tuple[str, ...], model: Path, k: int, domains: tuple[str, ...], as_json: bool) -> None:
+    """Show the items most similar to ITEMS, one or several, by the cosine of their vectors."""
     recommender = Recommender.load(model, backend="numpy")
-    check_domain(recommender, domain)
-    answer = recommender.similar(item, k, domain=domain)
+    answer = recommender.similar(items, k, domain=domains or None)
     if as_json:
         click.echo(json.dumps([vars(found) for found in answer], ensure_ascii=False))
         return
@@ -259,12 +265,6 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(json.dumps({"verified": True, **description}, ensure_ascii=False))
         return
     click.echo(bundle_text(bundle, contents, description))
-
-
-def check_domain(recommender: Recommender, domain: str | None) -> None:
-    """Refuse an option --domain that names no domain of the bundle, as any option's value that cannot be."""
-    if domain is not None:
-        recommender.items.domain(domain)
 
 
 def _find_title(recommender: Recommender, text: str) -> str:

@@ -240,7 +240,6 @@ BAD_USAGE = [
     ["score", "in.jsonl", "--model", M, "--domain", "books"],
     ["similar", "f1", "--model", M, "--domain", "books"],
     ["similar", "--model", M],
-    ["similar", "f1", "f2", "--model", M],
     ["inspect"],
     ["ingest"],
     ["train", "x"],
@@ -390,3 +389,13 @@ def test_the_runtime_works_without_the_training_extra(
 
 def test_every_command_is_a_click_command() -> None:
     assert all(isinstance(command, click.Command) for command in cli.commands.values())
+
+
+def test_several_domains_and_several_items(place: Path) -> None:
+    both = run("recommend", "f1", "--model", str(place), "--domain", "kitchen", "--domain", "food", "--json")
+    every = run("recommend", "f1", "--model", str(place), "--json")
+    assert (both.exit_code, both.stdout) == (0, every.stdout)
+    found = json.loads(run("similar", "f1", "f2", "--model", str(place), "--domain", "food", "--json").stdout)
+    assert {item["id"] for item in found} == {f"f{n}" for n in range(12) if n not in (1, 2)}
+    wrong = run("similar", "f1", "--model", str(place), "--domain", "foods")
+    assert (wrong.exit_code, "did you mean 'food'" in wrong.stderr) == (2, True)
