@@ -97,6 +97,8 @@ def print_table(name: str, measured: Sequence[Measured], dataset: Path) -> None:
     for group in ("all", "cold"):
         for domain in domains:
             first = [m for m in measured[0].measures if (m.group, m.domain) == (group, domain.name)]
+            if not any(m.n_targets for m in first):
+                continue  # nobody is without the only domain
             best = max((m for m in first if m.scorer in BASELINES), key=lambda m: m.ndcg10).scorer
             for scorer in ("model", "model alone", best):
                 cells = _cells(measured, scorer, group, domain.name)
