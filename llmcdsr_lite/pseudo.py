@@ -133,7 +133,8 @@ class PseudoRecall:
             for index, weights, vectors in self._names_of(history, indices, what):
                 weigh = not isinstance(what, str) or self._mixes[index].source == "titles"
                 wanted.setdefault((index, weights, weigh), []).append((i, vectors))
-        for (index, weights, weigh), users in wanted.items():
+        # by domain, so that a user's do not depend on who else is asked for
+        for (index, weights, weigh), users in sorted(wanted.items(), key=lambda one: one[0][0]):
             of = self._catalogue.domains[index]
             directions = self.network.directions([vectors for _, vectors in users], index, weigh=weigh)
             rows, similarities = np.zeros((len(users), 0), np.int64), np.zeros((len(users), 0), np.float32)

@@ -78,7 +78,7 @@ class Ranking:
         self._max_length = bundle.parameters.config.max_length
         self.mixture = Mixture(bundle.catalogue, bundle.mix, bundle.next_counts)
         self._popularity = popularity(bundle.item_counts if self.mixture.has_popular else np.zeros(0))
-        self._popular_searches: dict[Ranges, ExactSearch] = {}  # by the rows asked for
+        self._popular_search: ExactSearch | None = None
 
     def rank(
         self, histories: Sequence[Rows], pseudo: Sequence[Recalled], k: int, filters: Filters
@@ -231,18 +231,17 @@ class Ranking:
 
     def _popular(self, k: int, filters: Filters) -> tuple[Rows, Scores]:
         """Most popular items, scored by their share of the interactions of the rows asked for."""
-        search = self._popular_searches.get(filters.ranges)
-        if search is None:  # two threads may both do this: they do the same
-            counts = self._bundle.item_counts.astype(np.float32)[:, None]
-            total = sum(float(counts[start:stop].sum()) for start, stop in filters.ranges)
-            search = ExactSearch(counts / max(1.0, total))
-        self._popular_searches[filters.ranges] = search
-        one = np.ones((1, 1), dtype=np.float32)
+        counts = self._bundle.item_counts
+        if self._popular_search is None:  # two threads may both do this: they do the same
+            self._popular_search = ExactSearch(counts.astype(np.float32)[:, None])
+        search, one = self._popular_search, np.ones((1, 1), dtype=np.float32)
         found = [
             search.search(one, k, start, stop, [filters.excluded], filters.allowed)
             for start, stop in filters.ranges
         ]
-        return best_of_ranges(found, k)
+        rows, scores = best_of_ranges(found, k)
+        total = sum(int(counts[start:stop].sum()) for start, stop in filters.ranges)
+        return rows, scores / np.float32(max(1, total))
 
 
 def best_of_ranges(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:

@@ -231,6 +231,19 @@ def test_explanations_add_up(folder: Path, naive: Naive) -> None:
                 assert len(answer.explanation.pseudo) == 2 * len(lacks)
 
 
+def test_a_users_answer_does_not_depend_on_the_others(folder: Path, naive: Naive) -> None:
+    recommender = Recommender.load(folder)
+    ids = [[naive.bundle.catalogue.ids[r - 1] for r in history] for history in histories(naive)]
+    batch = recommender.recommend_batch(ids, k=4, explain=True)
+    assert batch.explanations is not None
+    for history, rows, explanation in zip(ids, batch.rows.tolist(), batch.explanations, strict=True):
+        alone = recommender.recommend_batch([history], k=4, explain=True)
+        assert alone.rows.tolist() == [rows]
+        assert alone.explanations is not None
+        assert alone.explanations[0].setting == explanation.setting
+        assert [p.id for p in alone.explanations[0].pseudo] == [p.id for p in explanation.pseudo]
+
+
 def test_fallback_filters_and_arguments(folder: Path, naive: Naive) -> None:
     recommender = Recommender.load(folder)
     counts, n = naive.bundle.item_counts, len(naive.domains)

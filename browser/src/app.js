@@ -81,7 +81,9 @@ class App {
       byId("influences", HTMLElement).replaceChildren(...influenceList(answer));
       const none = whyNoPseudoItems(this.bundle, history, options);
       if (answer.explanation) {
-        byId("pseudo-items", HTMLElement).replaceChildren(...pseudoItems(answer.explanation, none));
+        byId("pseudo-items", HTMLElement).replaceChildren(
+          ...pseudoItems(this.bundle, answer.explanation, !options.domain, none),
+        );
       }
       byId("python", HTMLElement).textContent = pythonCall(history, options);
       document.documentElement.dataset.ready = "true"; // for those who wait for the answer: tests
@@ -184,17 +186,22 @@ class App {
 
   #makeDomainChoice() {
     const names = this.bundle.domains.map((domain) => domain.name);
-    const choices = [...names.map((name) => [name, name]), ["", "both"]].map(([value, label], i) =>
+    const choices = [...names.map((name) => [name, name]), ["", "all"]].map(([value, label], i) =>
       element(
         "label",
         {},
-        element("input", { type: "radio", name: "domain", value, checked: i === 1 }),
+        element("input", {
+          type: "radio",
+          name: "domain",
+          value,
+          checked: i === Math.min(1, names.length - 1),
+        }),
         element("span", {}, label),
       ),
     );
-    byId("domains", HTMLElement)
-      .querySelector(".segments")
-      ?.replaceChildren(...choices);
+    const root = byId("domains", HTMLElement);
+    root.hidden = names.length === 1; // the one that is checked
+    root.querySelector(".segments")?.replaceChildren(...choices);
   }
 
   /** @param {string} name @returns {string} value of the radio button that is chosen */

@@ -19,6 +19,8 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
  * @property {number} inserted
  */
 
+/** @typedef {Pick<ExpertWeights, "similar" | "inserted">} PseudoWeights of the experts that need pseudo items */
+
 /**
  * The mix for one target domain.
  *
@@ -98,9 +100,7 @@ export function readMix(config, files, domains, withRecall) {
     return { domains: domains.map(() => NO_MIX), counts: null };
   }
   if (!Array.isArray(described) || described.length !== domains.length) {
-    throw new BundleError(
-      `${CONFIG}: field 'mix' must list ${domains.length} domains, as 'domains' does`,
-    );
+    throw new BundleError(`${CONFIG}: field 'mix' must list ${domains.length} domains, as 'domains' does`);
   }
   const mixes = described.map(readDomain);
   if (!withRecall && mixes.some((mix) => recalls(mix.cold))) {
@@ -163,7 +163,7 @@ function readDomain(entry) {
 /**
  * Whether experts are weighed that need pseudo items.
  *
- * @param {ExpertWeights} weights
+ * @param {PseudoWeights} weights
  * @returns {boolean}
  */
 export function recalls(weights) {

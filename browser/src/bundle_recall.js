@@ -41,7 +41,8 @@ export function readRecall(config, files, nRows, nDomains) {
   }
   if (!isObject(described)) throw new BundleError(`${CONFIG}: field 'recall' must be an object`);
   const missing = RECALL_FILES.find((name) => !files.has(name));
-  if (missing) throw new BundleError(`${CONFIG}: field 'files' does not list ${missing}, which 'recall' needs`);
+  if (missing)
+    throw new BundleError(`${CONFIG}: field 'files' does not list ${missing}, which 'recall' needs`);
   if (nDomains < 2) {
     throw new BundleError(
       `${CONFIG}: has field 'recall', but one domain alone: there is nothing to recall for`,
@@ -49,8 +50,7 @@ export function readRecall(config, files, nRows, nDomains) {
   }
   const hidden = readSize(described, "hidden", MAX_HIDDEN);
   /** @type {(name: string, shape: number[]) => Float32Array} */
-  const array = (name, shape) =>
-    readFloat32(/** @type {Uint8Array} */ (files.get(name)), name, shape);
+  const array = (name, shape) => readFloat32(/** @type {Uint8Array} */ (files.get(name)), name, shape);
   const names = array(NAMES, [nDomains - 1, nRows, hidden]);
   const items = array(ITEMS, [nRows, hidden]);
   for (let start = 0; start < names.length; start += items.length) {

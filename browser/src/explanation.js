@@ -26,8 +26,9 @@ import { inWords, nSeen } from "./pseudo.js";
 
 /**
  * @typedef {object} Explanation
- * @property {string} setting what was done with pseudo items, in words
- * @property {PseudoItem[]} pseudo most similar first
+ * @property {string} setting what was done with pseudo items, in words; where several domains were asked for,
+ *   with the name of each
+ * @property {PseudoItem[]} pseudo domain after domain, most similar first
  * @property {Influence[]} history oldest first; empty without a recommendation, or for the most popular
  */
 
@@ -37,13 +38,13 @@ import { inWords, nSeen } from "./pseudo.js";
  * @param {import("./bundle.js").Bundle} bundle
  * @param {import("./ranking.js").Ranking} ranking
  * @param {import("./pseudo.js").PseudoRecall} recaller
- * @param {{history: readonly number[], domain: 0 | 1 | null, asked: import("./pseudo.js").Asked}} request
- * @param {PseudoItems | null} pseudo those of the answer
+ * @param {{history: readonly number[], domains: readonly number[], asked: import("./pseudo.js").Asked}} request
+ * @param {readonly PseudoItems[]} pseudo those of the answer
  * @param {number} top row of the first recommendation, 0 if the history had no part in it
  * @returns {Promise<Explanation>}
  */
 export async function explain(bundle, ranking, recaller, request, pseudo, top) {
-  const { history, domain, asked } = request;
+  const { history, domains, asked } = request;
   const { maxLength } = bundle;
   /** @type {(row: number) => {id: string, title: string}} */
   const item = (row) => ({ id: bundle.ids[row - 1], title: bundle.titles[row - 1] });
@@ -52,25 +53,30 @@ export async function explain(bundle, ranking, recaller, request, pseudo, top) {
   if (top) {
     const nOld = Math.max(0, history.length - maxLength);
     const without = history.slice(nOld).map((_, i) => history.filter((_, j) => j !== nOld + i));
-    const recalled = without.map((rows) => recaller.recall(rows, domain, asked));
+    const recalled = without.map((rows) => recaller.recall(rows, domains, asked));
     const [whole, ...scores] = await ranking.scores(
       top,
       [history, ...without],
       [pseudo, ...recalled],
-      domain === null,
+      domains[0],
     );
     influences = history.map((row, i) => {
       const n = i - nOld;
       if (n < 0) return { ...item(row), change: 0 };
-      return { ...item(row), change: without[n].length || recalled[n] ? whole - scores[n] : null };
+      return { ...item(row), change: without[n].length || recalled[n].length ? whole - scores[n] : null };
     });
   }
-  if (!pseudo) return { setting: "off", pseudo: [], history: influences };
-  const seen = pseudo.weights.inserted ? nSeen(history.length, pseudo, maxLength) : 0;
-  const described = pseudo.rows.map((row, i) => ({
-    ...item(row),
-    similarity: pseudo.similarities[i],
-    inserted: i < seen,
-  }));
-  return { setting: inWords(pseudo), pseudo: described, history: influences };
+  const settings = pseudo.map((items) => {
+    const name = domains.length === 1 ? "" : `${bundle.domains[items.domain].name}: `;
+    return name + inWords(items);
+  });
+  const described = pseudo.flatMap((items) => {
+    const seen = items.weights.inserted ? nSeen(history.length, items, maxLength) : 0;
+    return items.rows.map((row, i) => ({
+      ...item(row),
+      similarity: items.similarities[i],
+      inserted: i < seen,
+    }));
+  });
+  return { setting: settings.join("; ") || "off", pseudo: described, history: influences };
 }

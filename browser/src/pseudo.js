@@ -1,20 +1,20 @@
 /** Pseudo items at request time: for whom, and which; see llmcdsr_lite/pseudo.py. */
 
-import { domainIndex } from "./bundle.js";
 import { recalls } from "./bundle_mix.js";
+import { domainIndex } from "./catalogue.js";
 import { UsageError } from "./errors.js";
 import { direction, NameVectors, nearest, said } from "./recall.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
-/** @typedef {import("./bundle_mix.js").ExpertWeights} ExpertWeights */
+/** @typedef {import("./bundle_mix.js").PseudoWeights} PseudoWeights */
 /** @typedef {"auto" | "off" | readonly string[]} Asked what a caller may ask for */
 
 /**
  * Pseudo items for one history.
  *
  * @typedef {object} PseudoItems
- * @property {0 | 1} domain index of the domain that they are of
- * @property {Pick<ExpertWeights, "similar" | "inserted">} weights
+ * @property {number} domain index of the domain that they are of
+ * @property {PseudoWeights} weights
  * @property {Float32Array} direction (H',), the pooled names, of length 1
  * @property {number[]} rows (k,), most similar first; empty where nobody asked for them
  * @property {number[]} similarities (k,), cosines
@@ -49,51 +49,48 @@ export class PseudoRecall {
       if (auto) return [];
       throw new UsageError("pseudo: this bundle has no recall network, so names cannot be used");
     }
-    const found = auto
-      ? asked === "off"
-        ? []
-        : namesOf(bundle, recall, history, domains)
-      : namesGiven(bundle, names, domains, asked);
-    return found.map(({ index, weights, vectors }) => {
+    return this.#namesOf(history, domains, asked, recall, names).map(({ index, weights, vectors }) => {
       const { source, nRecalled } = bundle.mix.domains[index];
       const pooled = direction(recall, vectors, index, !auto || source === "titles");
-      const nearby =
+      const found =
         rowsAlways || weights.inserted
           ? nearest(recall, pooled, bundle.domains[index], nRecalled)
           : { rows: [], similarities: [] };
-      return { domain: index, weights, direction: pooled, ...nearby };
+      return { domain: index, weights, direction: pooled, ...found };
+    });
+  }
+
+  /**
+   * What is recalled for: index of the domain, weights and names (m, H'), at least one.
+   *
+   * @param {readonly number[]} history
+   * @param {readonly number[]} domains
+   * @param {Asked} asked
+   * @param {import("./bundle_recall.js").Recall} recall
+   * @param {NameVectors} names
+   * @returns {{index: number, weights: PseudoWeights, vectors: Float32Array[]}[]}
+   */
+  #namesOf(history, domains, asked, recall, names) {
+    const { bundle } = this;
+    if (typeof asked !== "string") {
+      if (domains.length !== 1) throw new UsageError("pseudo: names need the one domain that is asked for");
+      const [index] = domains;
+      const vectors = names.vectors(asked, index);
+      return vectors.length ? [{ index, weights: bundle.mix.domains[index].named, vectors }] : [];
+    }
+    if (asked === "off") return [];
+    const hasItemsOf = new Set(history.map((row) => domainIndex(bundle, row)));
+    const newest = history.slice(-bundle.maxLength);
+    return domains.flatMap((index) => {
+      const { similar, inserted } = bundle.mix.domains[index].cold;
+      const weights = { similar, inserted: domains.length === 1 ? inserted : 0 };
+      if (hasItemsOf.has(index) || !recalls(weights)) return [];
+      const vectors = said(bundle, recall, newest, index);
+      return vectors.length ? [{ index, weights, vectors }] : [];
     });
   }
 }
 
-/**
- * What is recalled for.
- *
- * @typedef {object} Names
- * @property {number} index of the domain
- * @property {PseudoItems["weights"]} weights
- * @property {Float32Array[]} vectors m of (H',), at least one
- */
-
-/**
- * What the items of a history say, for each domain asked for that it lacks.
- *
- * @param {Bundle} bundle
- * @param {import("./bundle_recall.js").Recall} recall its own
- * @param {readonly number[]} history
- * @param {readonly number[]} domains
- * @returns {Names[]}
- */
-function namesOf(bundle, recall, history, domains) {
-  const hasItemsOf = new Set(history.map((row) => domainIndex(bundle, row)));
-  const newest = history.slice(-bundle.maxLength);
-  return domains
-    .filter((index) => !hasItemsOf.has(index))
-    .map((index) => ({ index, weights: coldWeights(bundle, index, domains.length) }))
-    .filter(({ weights }) => recalls(weights))
-    .map(({ index, weights }) => ({ index, weights, vectors: said(bundle, recall, newest, index) }))
-    .filter(({ vectors }) => vectors.length);
-}
 /**
  * The history with pseudo items before it, the least similar first, cut to the newest.
  *

@@ -1,11 +1,13 @@
 /** From histories and pseudo items to ranked item rows; see llmcdsr_lite/ranking.py. */
 
+import { domainIndex } from "./catalogue.js";
 import { addMix, isLeftOut } from "./mixture.js";
 import { sequence } from "./pseudo.js";
 import { cosines } from "./recall.js";
 import { dot, topK } from "./vectors.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
+/** @typedef {import("./catalogue.js").Domain} Domain */
 /** @typedef {import("./pseudo.js").PseudoItems} PseudoItems */
 
 /**
@@ -27,22 +29,25 @@ export class Ranking {
   }
 
   /**
-   * The best items of the rows `start <= row < stop`, the most popular ones where there is nothing to go by.
+   * The best items of some domains, the most popular ones where there is nothing to go by.
    *
    * @param {readonly number[]} history
-   * @param {PseudoItems | null} pseudo
+   * @param {readonly PseudoItems[]} pseudo
    * @param {number} k
-   * @param {number} start
-   * @param {number} stop
+   * @param {readonly number[]} domains indices of those that are asked for, in order
    * @param {boolean | null} excludeSeen leave out the items of the history; null does as the bundle has it
    * @returns {Promise<Ranked>}
    */
-  async rank(history, pseudo, k, start, stop, excludeSeen) {
-    const fallback = !history.length && !pseudo;
-    const scores = fallback
-      ? this.#popularity(start, stop)
-      : this.#scores(await this.represent([history], [pseudo]), pseudo, start, stop); // (stop - start,)
-    if (!fallback) addMix(this.bundle, history, scores, start, stop, this.#both(start, stop));
+  async rank(history, pseudo, k, domains, excludeSeen) {
+    const fallback = !history.length && !pseudo.length;
+    const user = await this.represent([history], [pseudo]);
+    const asked = domains.map((index) => this.bundle.domains[index]);
+    const [{ start }, { stop }] = [asked[0], asked[asked.length - 1]];
+    const scores = new Float32Array(stop - start).fill(-Infinity); // so it stays between domains asked for
+    const ofEach = fallback
+      ? this.#popularity(asked)
+      : asked.map((one) => this.#scores(user, history, pseudo, one.start, one.stop, domains[0]));
+    asked.forEach((domain, i) => scores.set(ofEach[i], domain.start - start));
     for (const row of history) {
       if (start <= row && row < stop && isLeftOut(this.bundle, row, excludeSeen)) {
         scores[row - start] = -Infinity;
@@ -61,43 +66,32 @@ export class Ranking {
    *
    * @param {number} row
    * @param {readonly (readonly number[])[]} histories n
-   * @param {readonly (PseudoItems | null)[]} pseudo n
-   * @param {boolean} both whether both domains are asked for
+   * @param {readonly (readonly PseudoItems[])[]} pseudo n
+   * @param {number} first index of the first domain that is asked for
    * @returns {Promise<number[]>} (n,)
    */
-  async scores(row, histories, pseudo, both) {
+  async scores(row, histories, pseudo, first) {
     const users = await this.represent(histories, pseudo);
     const { hidden } = this.bundle;
-    return pseudo.map((items, i) => {
-      const scores = this.#scores(users.subarray(i * hidden, (i + 1) * hidden), items, row, row + 1);
-      addMix(this.bundle, histories[i], scores, row, row + 1, both);
-      return scores[0];
+    return histories.map((history, i) => {
+      const user = users.subarray(i * hidden, (i + 1) * hidden);
+      return this.#scores(user, history, pseudo[i], row, row + 1, first)[0];
     });
-  }
-
-  /**
-   * Whether the rows `start <= row < stop` are of both domains.
-   *
-   * @param {number} start
-   * @param {number} stop
-   * @returns {boolean}
-   */
-  #both(start, stop) {
-    const boundary = this.bundle.domains[1].start;
-    return start < boundary && boundary < stop;
   }
 
   /**
    * User representations, moved by what is inserted; zero where there is nothing.
    *
    * @param {readonly (readonly number[])[]} histories n
-   * @param {readonly (PseudoItems | null)[]} pseudo n
+   * @param {readonly (readonly PseudoItems[])[]} pseudo n
    * @returns {Promise<Float32Array>} (n, H)
    */
   async represent(histories, pseudo) {
     const { hidden, maxLength } = this.bundle;
     const users = await this.#represent(histories);
-    const inserted = pseudo.flatMap((items, i) => (items?.weights.inserted ? [{ items, i }] : []));
+    const inserted = pseudo.flatMap((recalled, i) =>
+      recalled.filter((items) => items.weights.inserted).map((items) => ({ items, i })),
+    );
     if (!inserted.length) return users;
     const moved = await this.#represent(
       inserted.map(({ items, i }) => sequence(histories[i], items, maxLength)),
@@ -127,42 +121,42 @@ export class Ranking {
   }
 
   /**
-   * Scores of the rows `start <= row < stop`, with what pseudo items add to them.
+   * Scores of the rows `start <= row < stop` of one domain, with all that is added to them.
    *
    * @param {Float32Array} user (H,)
-   * @param {PseudoItems | null} pseudo
+   * @param {readonly number[]} history
+   * @param {readonly PseudoItems[]} pseudo
    * @param {number} start
    * @param {number} stop
+   * @param {number} first index of the first domain that is asked for
    * @returns {Float32Array} (stop - start,)
    */
-  #scores(user, pseudo, start, stop) {
-    const { itemVectors, hidden, recall, domains } = this.bundle;
+  #scores(user, history, pseudo, start, stop, first) {
+    const { itemVectors, hidden, recall } = this.bundle;
+    const index = domainIndex(this.bundle, start);
     const scores = new Float32Array(stop - start);
     for (let row = start; row < stop; row++) {
       scores[row - start] = dot(user, 0, itemVectors, row * hidden, hidden);
     }
-    if (!recall || !pseudo?.weights.similar) return scores;
-    const domain = domains[pseudo.domain];
-    const [first, last] = [Math.max(start, domain.start), Math.min(stop, domain.stop)];
-    cosines(recall, pseudo.direction, first, last).forEach((cosine, i) => {
-      scores[first - start + i] += pseudo.weights.similar * cosine;
-    });
+    for (const { domain, weights, direction } of pseudo) {
+      if (!recall || domain !== index || !weights.similar) continue;
+      cosines(recall, direction, start, stop).forEach((cosine, i) => {
+        scores[i] += weights.similar * cosine;
+      });
+    }
+    addMix(this.bundle, history, scores, start, index, first);
     return scores;
   }
 
   /**
-   * Share of the training interactions of the rows asked for.
+   * Share of the training interactions of the domains asked for, of the items of each.
    *
-   * @param {number} start
-   * @param {number} stop
-   * @returns {Float32Array} (stop - start,)
+   * @param {readonly Domain[]} domains
+   * @returns {Float32Array[]}
    */
-  #popularity(start, stop) {
-    const counts = this.bundle.itemCounts.subarray(start, stop);
-    const total = Math.max(
-      1,
-      counts.reduce((sum, count) => sum + count, 0),
-    );
-    return Float32Array.from(counts, (count) => count / total);
+  #popularity(domains) {
+    const counts = domains.map(({ start, stop }) => this.bundle.itemCounts.subarray(start, stop));
+    const total = counts.reduce((sum, some) => some.reduce((a, b) => a + b, sum), 0);
+    return counts.map((some) => Float32Array.from(some, (count) => count / Math.max(1, total)));
   }
 }

@@ -1,6 +1,7 @@
 /** The class that a page uses; it answers as `llmcdsr_lite.Recommender` does. */
 
-import { domainIndex, readBundle } from "./bundle.js";
+import { readBundle } from "./bundle.js";
+import { domainIndex, wantedDomains } from "./catalogue.js";
 import { Encoder, loadRuntime } from "./encoder.js";
 import { UsageError } from "./errors.js";
 import { explain } from "./explanation.js";
@@ -32,16 +33,17 @@ import { Ranking } from "./ranking.js";
 
 /**
  * @typedef {object} Options
- * @property {string | null} [domain] recommend items of this domain alone
+ * @property {string | readonly string[] | null} [domain] recommend items of this domain, or of these, alone;
+ *   null, the default, of all
  * @property {number} [k] how many items; fewer come back where the filters leave fewer
  * @property {boolean | null} [excludeSeen] leave out the items of the history (all of it, before any cut);
  *   null, the default, does as the bundle has it for each domain
- * @property {Asked} [pseudo] "auto": as the bundle's mix weighs them for a history without an item of the
- *   domain; "off"; or names (ids or titles of items) to recall pseudo items for
+ * @property {Asked} [pseudo] "auto": as the bundle's mix weighs them for a history without an item of a domain
+ *   that is asked for; "off"; or names (ids or titles of items) to recall pseudo items of the one domain for
  * @property {boolean} [explain] explain the first recommendation
  */
 
-/** Recommends the next items for a history of items of two domains. */
+/** Recommends the next items for a history of items of one or more domains. */
 export class Recommender {
   /**
    * @param {Bundle} bundle
@@ -74,7 +76,7 @@ export class Recommender {
    * @param {readonly string[]} history item ids, oldest first; unknown ones are skipped
    * @param {Options} options
    * @returns {Promise<Recommendations>}
-   * @throws {UsageError} if there is no such domain, k is below 1, or names are given without a domain, to a
+   * @throws {UsageError} if there is no such domain, k is below 1, or names are given without one domain, to a
    *   bundle without a recall network, or that are no item's
    */
   async recommend(history, options = {}) {
@@ -83,13 +85,11 @@ export class Recommender {
     const { bundle } = this;
     const rows = history.flatMap((id) => bundle.rowOfId.get(id) ?? []);
     const unknownItems = history.filter((id) => !bundle.rowOfId.has(id));
-    const index = domain === null ? null : this.#domain(domain);
-    const [start, stop] =
-      index === null ? [1, bundle.ids.length + 1] : [bundle.domains[index].start, bundle.domains[index].stop];
-    const pseudo = this.recaller.recall(rows, index, asked, options.explain);
-    const ranked = await this.ranking.rank(rows, pseudo, k, start, stop, excludeSeen);
+    const domains = wantedDomains(bundle, domain);
+    const pseudo = this.recaller.recall(rows, domains, asked, options.explain);
+    const ranked = await this.ranking.rank(rows, pseudo, k, domains, excludeSeen);
     const top = ranked.fallback ? 0 : (ranked.rows[0] ?? 0);
-    const request = { history: rows, domain: index, asked };
+    const request = { history: rows, domains, asked };
     return {
       items: ranked.rows.map((row, i) => ({
         id: bundle.ids[row - 1],
@@ -108,18 +108,5 @@ export class Recommender {
   /** Free the model's memory; nothing can be recommended afterwards. */
   async close() {
     await this.encoder.release();
-  }
-
-  /**
-   * @param {string} name
-   * @returns {0 | 1}
-   */
-  #domain(name) {
-    const { domains } = this.bundle;
-    if (name === domains[0].name) return 0;
-    if (name === domains[1].name) return 1;
-    throw new UsageError(
-      `no domain is named '${name}': this catalogue has '${domains[0].name}' and '${domains[1].name}'`,
-    );
   }
 }

@@ -1,13 +1,15 @@
 /** What the page shows of an answer. */
 
-import { domainIndex } from "./bundle.js";
 import { recalls } from "./bundle_mix.js";
+import { domainIndex, wantedDomains } from "./catalogue.js";
 import { element } from "./elements.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
 /** @typedef {import("./recommender.js").Recommendations} Recommendations */
 /** @typedef {import("./recommender.js").Options} Options */
 /** @typedef {import("./explanation.js").Explanation} Explanation */
+
+const N_COLOURS = 4; // of domains in controls.css
 
 /**
  * Name of the domain of an item row.
@@ -18,7 +20,7 @@ import { element } from "./elements.js";
  */
 export function domainTag(bundle, row) {
   const index = domainIndex(bundle, row);
-  return element("span", { class: `tag domain-${index}` }, bundle.domains[index].name);
+  return element("span", { class: `tag domain-${index % N_COLOURS}` }, bundle.domains[index].name);
 }
 
 /**
@@ -113,31 +115,32 @@ export function influenceList(answer) {
 /**
  * The pseudo items of an answer, or why there are none.
  *
+ * @param {Bundle} bundle
  * @param {Explanation} explanation
+ * @param {boolean} tagged whether the domains are shown
  * @param {string} none why there are none
  * @returns {HTMLElement[]}
  */
-export function pseudoItems(explanation, none) {
+export function pseudoItems(bundle, explanation, tagged, none) {
   const heading = element("h3", {}, "Pseudo items");
   if (!explanation.pseudo.length) return [heading, element("p", { class: "note" }, none)];
   const rows = explanation.pseudo.map((item) =>
     element(
       "tr",
       { "data-id": item.id },
-      element("th", { scope: "row" }, item.title || item.id),
+      element("th", { scope: "row" }, what(bundle, bundle.rowOfId.get(item.id) ?? 0, tagged)),
       element("td", { class: "number" }, fixed(item.similarity)),
       element("td", {}, item.inserted ? "yes" : ""),
     ),
   );
-  const setting = explanation.setting[0].toUpperCase() + explanation.setting.slice(1);
   const columns = ["Item", "Similarity", "Inserted"].map((name) => element("th", { scope: "col" }, name));
   return [
     heading,
     element(
       "p",
       { class: "note" },
-      "Real items that stand in for a history there. ",
-      element("b", {}, setting),
+      "Real items that stand in for a history there: ",
+      element("b", {}, explanation.setting),
       ".",
     ),
     element("table", {}, element("thead", {}, element("tr", {}, ...columns)), element("tbody", {}, ...rows)),
@@ -153,26 +156,23 @@ export function pseudoItems(explanation, none) {
  * @returns {string}
  */
 export function whyNoPseudoItems(bundle, history, options) {
-  const { recall, mix, domains } = bundle;
+  const { recall, mix } = bundle;
   const pseudo = options.pseudo ?? "auto";
   if (!recall) return "None: this bundle has no recall network.";
   if (pseudo === "off") return "None: they are off.";
   if (pseudo !== "auto")
     return pseudo.length ? "None: the names say nothing." : "None: no names are given yet.";
   if (!history.length) return "None: the history is empty.";
-  const has = [0, 1].map((index) =>
-    history.some((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0) === index),
-  );
-  const wanted = options.domain
-    ? domains.findIndex((domain) => domain.name === options.domain)
-    : has.indexOf(false);
-  if (wanted < 0) return "None: the history has items of both catalogues.";
-  const { name } = domains[wanted];
-  if (has[wanted]) return `None are needed: the history has items of ${name}.`;
-  if (!recalls(mix.domains[wanted].cold)) {
-    return `None: for ${name} they have no weight in this bundle, as their gain on validation was not sure. Try “by history”.`;
+  const wanted = wantedDomains(bundle, options.domain ?? null);
+  const has = new Set(history.map((id) => domainIndex(bundle, bundle.rowOfId.get(id) ?? 0)));
+  const lacking = wanted.filter((index) => !has.has(index));
+  /** @type {(indices: readonly number[]) => string} */
+  const names = (indices) => indices.map((index) => bundle.domains[index].name).join(", ");
+  if (!lacking.length) return `None are needed: the history has items of ${names(wanted)}.`;
+  if (!lacking.some((index) => recalls(mix.domains[index].cold))) {
+    return `None: for ${names(lacking)} they have no weight in this bundle, as their gain on validation was not sure. Try “by history”.`;
   }
-  return `None: nothing is inserted where both catalogues are asked for, or the items say nothing.`;
+  return "None: nothing is inserted where several catalogues are asked for, or the items say nothing.";
 }
 
 /**

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
+from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
@@ -44,36 +46,52 @@ RECALLED = {
 }
 TIE = 1e-6
 N_CASES = {"demo": 60, "plain": 20, "inserted": 40, "similar": 40, "crowded": 20, "small": 60, "grown": 30}
-N_CASES |= {"mixed": 60, "members": 20}
+N_CASES |= {"mixed": 60, "members": 20, "one": 40, "three": 150}
 MIXES = (
     DomainMix(ExpertWeights(2.0, 1.0, 0.5), POPULAR, SIMILAR, exclude_seen=False, offset=0.3),
     DomainMix(ExpertWeights(1.5, 0.0, 1.0), replace(SIMILAR, next=0.5), BOTH, offset=-0.5, offset_last=1.5),
 )
+THIRD = DomainMix(
+    ExpertWeights(repeat=2.0),
+    ExpertWeights(next=1.0, popular=0.3, similar=1.5),
+    source="companions",
+    n_recalled=3,
+    offset=0.8,
+    offset_last=-0.4,
+)
+ALONE = DomainMix(MIXES[0].warm, ExpertWeights(next=1.0, popular=0.6), exclude_seen=False, offset=0.3)
 
 
-def small_bundle() -> Bundle:
+def small_bundle(sizes: Mapping[str, int]) -> Bundle:
     """Random weights, histories up to 6, two heads, items without a title or a vector, titles twice."""
-    n_food, n_kitchen = 12, 18
     rng = np.random.default_rng(7)
-    config = SASRecConfig(n_food + n_kitchen, hidden=8, n_blocks=2, n_heads=2, max_length=6, dropout=0.0)
+    config = SASRecConfig(sum(sizes.values()), hidden=8, n_blocks=2, n_heads=2, max_length=6, dropout=0.0)
     parameters = SASRecParameters.initial(config, rng)
     parameters.dense += rng.normal(0, 0.3, parameters.dense.shape).astype(np.float32)
     parameters.item_embedding[1:] = rng.normal(size=(config.n_items, config.hidden))
-    ids = [f"f{n}" for n in range(n_food)] + [f"k{n}" for n in range(n_kitchen)]
-    titles = [f"Café beans No. {n}" for n in range(n_food)] + [f"Pan {n // 2}" for n in range(n_kitchen)]
-    titles[0] = titles[n_food] = ""
-    titles[n_food + 8 :] = titles[1:11]  # the same titles in both domains
-    catalogue = Catalogue.from_sizes(ids, titles, ("food", "kitchen"), (n_food, n_kitchen))
+    ids = [f"{name[0]}{n}" for name, size in sizes.items() for n in range(size)]
+    titles = [f"Café {name} No. {n // 2}" for name, size in sizes.items() for n in range(size)]
+    catalogue = Catalogue.from_sizes(ids, titles, tuple(sizes), tuple(sizes.values()))
+    firsts = [domain.start for domain in catalogue.domains]
     counts = np.concatenate([[0], rng.integers(0, 9, config.n_items)])  # with ties
-    counts[n_food + 1 :] = 0
+    for domain in catalogue.domains[1:]:
+        titles[domain.stop - 5 : domain.stop - 1] = titles[1:5]  # the same titles in all domains
+        titles[domain.start + 2] = "Twice"  # and in all but the first
+    for row in firsts:
+        titles[row - 1] = ""
+    for domain in catalogue.domains[1:2]:
+        counts[domain.start : domain.stop] = 0
     counts[-1] = 3
-    names, items = rng.normal(size=(2, config.n_items + 1, 5)).astype(np.float32)
-    names[[0, 1, n_food + 1]] = 0
-    items /= np.linalg.norm(items, axis=1, keepdims=True)
-    items[[0, n_food + 2]] = 0
-    poolers = rng.normal(size=(2, 5)).astype(np.float32)
-    network = RecallNetwork(names, items, poolers, None, (1.5, 2.5))
-    return Bundle(catalogue, parameters, counts, {}, recall=network, mix=RECALLED["inserted"])
+    bundle = Bundle(catalogue, parameters, counts, {})
+    if len(sizes) == 1:
+        return bundle
+    names = rng.normal(size=(len(sizes) - 1, config.n_items + 1, 5)).astype(np.float32)
+    names[:, [0, *firsts]] = 0
+    items = unit_rows(rng.normal(size=(config.n_items + 1, 5)).astype(np.float32))
+    items[[0, firsts[1] + 1]] = 0
+    poolers = rng.normal(size=(len(sizes), 5)).astype(np.float32)
+    network = RecallNetwork(names, items, poolers, None, (1.5, 2.5, 2.0)[: len(sizes)])
+    return replace(bundle, recall=network, mix=(*RECALLED["inserted"], THIRD)[: len(sizes)])
 
 
 def write_grown(demo: Bundle, folder: Path, onnx_model: bytes) -> None:
@@ -108,7 +126,7 @@ def some_counts(catalogue: Catalogue) -> NextCounts:
 
 
 def write_bundles(models: Path, out: Path) -> dict[str, Path]:
-    """The shipped bundle, and others: without recall, other mixes, added items, a small one, members."""
+    """The shipped bundle, and others: without recall, other mixes, added items, small ones, members."""
     demo = read_bundle(models / "demo")
     onnx_model = (models / "demo" / ONNX).read_bytes()
     bundles = {"plain": replace(demo, recall=None, mix=(), next_counts=None)}
@@ -119,36 +137,50 @@ def write_bundles(models: Path, out: Path) -> dict[str, Path]:
         write_bundle(bundle, folders[name], onnx_model=onnx_model, model_card="", overwrite=True)
     folders["grown"] = out / "grown"
     write_grown(demo, folders["grown"], onnx_model)
-    small = small_bundle()
-    folders["small"] = out / "small"
-    small_model = build_onnx(small.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
-    write_bundle(small, folders["small"], onnx_model=small_model, model_card="", overwrite=True)
     mixed = replace(demo, mix=MIXES, next_counts=some_counts(demo.catalogue))
     folders["mixed"] = out / "mixed"
     write_bundle(mixed, folders["mixed"], onnx_model=onnx_model, model_card="", overwrite=True)
+    small = small_bundle({"food": 12, "kitchen": 18})
     others = [SASRecParameters.initial(small.parameters.config, np.random.default_rng(n)) for n in (1, 2)]
     ensemble = SASRecEnsemble.of([*small.parameters.members, *others])
-    members = replace(small, parameters=ensemble, mix=MIXES, next_counts=some_counts(small.catalogue))
-    folders["members"] = out / "members"
-    onnx_members = build_onnx(ensemble, ITEM_VECTORS, 128)
-    write_bundle(members, folders["members"], onnx_model=onnx_members, model_card="", overwrite=True)
+    made = {"small": small, "members": replace(with_mix(small, MIXES), parameters=ensemble)}
+    made["one"] = with_mix(small_bundle({"food": 20}), (ALONE,))
+    # of the second domain alone are items of the history ranked by default
+    three = small_bundle({"food": 12, "kitchen": 9, "garden": 14})
+    made["three"] = with_mix(three, (MIXES[1], MIXES[0], THIRD))
+    for name, bundle in made.items():
+        folders[name] = out / name
+        model = build_onnx(bundle.parameters, ITEM_VECTORS, 128)  # behind the header that np.save writes
+        write_bundle(bundle, folders[name], onnx_model=model, model_card="", overwrite=True)
     return folders
+
+
+def with_mix(bundle: Bundle, mix: Mixes) -> Bundle:
+    """The bundle with a mix and the counts that it weighs."""
+    return replace(bundle, mix=mix, next_counts=some_counts(bundle.catalogue))
 
 
 def request(recommender: Recommender, rng: np.random.Generator) -> dict[str, Any]:
     """A random request, as the page's `recommend` takes it."""
     ids = recommender.items.ids
-    n_first = recommender.items.domains[0].n_items
-    of = (ids[:n_first], ids[n_first:], ids)[rng.integers(3)]
+    domains = recommender.items.domains
+    chosen = rng.permutation(len(domains))[: rng.integers(1, len(domains) + 1)]
+    of = [item for n in chosen for item in ids[domains[n].start - 1 : domains[n].stop - 1]]
     length = int(rng.choice([0, 1, 2, *rng.integers(3, 61, 4)]))
     history = [str(item) for item in rng.choice(of, length)]
     if rng.random() < 0.2:  # perhaps the only one of its domain, and too old for the recommender
         history.insert(0, str(rng.choice(ids)))
     if rng.random() < 0.2:
         history.insert(int(rng.integers(len(history) + 1)), "no-such-item")
-    domain = [*recommender.domains, None][rng.choice(3, p=[0.4, 0.4, 0.2])]
+    domain: str | list[str] | None = str(rng.choice(recommender.domains))
+    kind = rng.choice(["one", "several", "all"], p=[0.7, 0.2, 0.1])
+    if kind == "several":
+        several = rng.permutation(recommender.domains)[: rng.integers(1, len(domains) + 1)]
+        domain = [str(name) for name in several]
+    elif kind == "all":
+        domain = None
     pseudo: str | list[str] = str(rng.choice(["auto", "off"], p=[0.75, 0.25]))
-    if domain is not None and recommender.bundle.recall is not None and rng.random() < 0.4:
+    if kind == "one" and recommender.bundle.recall is not None and rng.random() < 0.4:
         names = [*rng.choice(ids, 3), *rng.choice(recommender.items.titles, 3)]
         named = [str(name) for name in names if name][: int(rng.integers(7))]
         pseudo = named or history[-3:]

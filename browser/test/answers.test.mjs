@@ -22,6 +22,10 @@ describe("answers", { skip }, () => {
       "/": built.out,
       "/bundles/": bundles,
       "/bundles/demo/": path.join(modelsFolder, "demo"),
+      "/one/": built.out,
+      "/one/bundle/": path.join(bundles, "one"),
+      "/three/": built.out,
+      "/three/bundle/": path.join(bundles, "three"),
     });
     browser = await launch();
     page = await browser.newPage();
@@ -46,6 +50,23 @@ describe("answers", { skip }, () => {
     const settingsWith = (pattern) => explained.filter((one) => pattern.test(one.answer.explanation.setting));
     for (const pattern of [/^off$/, /^insert /, /^add /]) {
       assert.ok(settingsWith(pattern).length > 10, `${pattern} is rare`);
+    }
+    assert.ok(settingsWith(/^kitchen: add .*; garden: add /).length, "no history lacks two domains");
+    for (const wanted of ["food,kitchen", "food,garden"]) {
+      const several = cases.filter(
+        ({ bundle, options }) =>
+          bundle === "three" &&
+          []
+            .concat(options.domain ?? [])
+            .sort()
+            .join() === wanted.split(",").sort().join(),
+      );
+      const ofEach = several.map(({ answer }) => new Set(answer.items.map((item) => item.domain)).size);
+      assert.ok(ofEach.includes(2), `no answer has items of ${wanted}`);
+      assert.ok(
+        several.some(({ answer }) => answer.fallback),
+        `nobody gets the most popular of ${wanted}`,
+      );
     }
     assert.ok(cases.some((one) => one.answer.fallback));
     assert.ok(cases.some((one) => one.answer.unknownItems.length));
@@ -89,6 +110,48 @@ describe("answers", { skip }, () => {
       answer.history.forEach((item, i) => close(item.change, expected.history[i].change, where));
     });
   });
+
+  for (const [bundle, options, expected] of [
+    ["three", { domain: "cellar" }, /'cellar', expected 'food' or 'kitchen' or 'garden'/],
+    ["three", { domain: ["food", "cellar"] }, /no domain is named 'cellar'/],
+    ["three", { domain: [] }, /domain names no domain, expected one at least/],
+    ["three", { domain: ["food", "garden"], pseudo: ["f1"] }, /names need the one domain that is asked for/],
+    ["three", { pseudo: ["f1"] }, /names need the one domain that is asked for/],
+    ["one", { domain: "food", pseudo: ["f1"] }, /this bundle has no recall network/],
+  ]) {
+    test(`refused, of ${bundle}: ${JSON.stringify(options)}`, async () => {
+      await assert.rejects(page.evaluate(answerAll, [{ bundle, history: ["f2"], options }]), expected);
+    });
+  }
+
+  for (const [bundle, choices, tags] of [
+    ["one", [], ["food"]],
+    ["three", ["food", "kitchen", "garden", "all"], ["food", "garden", "kitchen"]],
+  ]) {
+    test(`the page of a bundle of ${bundle}`, async () => {
+      const visitor = await browser.newPage({ viewport: { width: 320, height: 800 } });
+      const ready = () => visitor.waitForFunction(() => document.documentElement.dataset.ready === "true");
+      await visitor.goto(`${server.url}${bundle}/`);
+      await ready();
+      const labels = visitor.locator("#domains label:visible");
+      assert.deepEqual(await labels.allInnerTexts(), choices);
+      if (choices.length) await visitor.getByRole("radio", { name: "all" }).check();
+      await visitor.getByRole("combobox", { name: "Add an item" }).fill("food No. 2");
+      await visitor.getByRole("option").first().click();
+      await ready();
+      assert.equal(await visitor.locator("#influences li").count(), 1);
+      const shown = await visitor
+        .locator("#recommendations [data-id]")
+        .evaluateAll((all) => all.map((one) => one.getAttribute("data-id")[0]));
+      assert.deepEqual(
+        [...new Set(shown)].sort(),
+        tags.map((name) => name[0]),
+      );
+      const over = await visitor.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      assert.ok(over <= 0, `${over} pixels too wide`);
+      await visitor.close();
+    });
+  }
 });
 
 /** In the page: answer every request, each bundle loaded once. */

@@ -45,6 +45,13 @@ const repeated = (bytes) => {
   const place = Number(starts[starts.findIndex((start, i) => starts[i + 1] - start > 1n)]);
   return int(place + 1, bytes.readInt32LE(128 + 4 * place))(bytes);
 };
+/** The second domain is two of them. */
+const threeDomains = (value) => {
+  value.domains[1].items = 400;
+  value.domains.push({ name: "linen", items: 16 });
+  value.mix.push(value.mix[1]);
+  value.recall.title_lengths.push(1);
+};
 const missing = () => {
   throw new Error("no such file");
 };
@@ -87,7 +94,45 @@ const CASES = {
     }),
     /weighs pseudo items, but there is no recall network/,
   ],
-  "a mix of one domain": [configured((value) => value.mix.pop()), /'mix' must list two domains/],
+  "a mix of one domain": [
+    configured((value) => value.mix.pop()),
+    /'mix' must list 2 domains, as 'domains' does/,
+  ],
+  "no domain": [configured((value) => (value.domains = [])), /'domains' must list 1 to 64 domains/],
+  "too many domains": [
+    configured(
+      (value) => (value.domains = Array.from({ length: 65 }, (_, i) => ({ name: `${i}`, items: 1 }))),
+    ),
+    /'domains' must list 1 to 64 domains/,
+  ],
+  "two domains of a name": [
+    configured((value) => (value.domains[1].name = "groceries")),
+    /two of 'domains' are named 'groceries'/,
+  ],
+  "recall for one domain": [
+    configured((value) => {
+      value.domains = [{ name: "all", items: 830 }];
+      value.mix.pop();
+    }),
+    /has field 'recall', but one domain alone: there is nothing to recall for/,
+  ],
+  "a length too few": [
+    configured((value) => value.recall.title_lengths.pop()),
+    /'recall\.title_lengths' is \[1\.\d+\], expected 2 lengths/,
+  ],
+  "names for a domain too few": [
+    configured(threeDomains),
+    /recall_names\.npy: <f4 array of shape \(1, 831, 32\) in C order, expected float32 \(2, 831, 32\)/,
+  ],
+  "counts for a domain too few": [
+    configured((value) => {
+      threeDomains(value);
+      for (const { cold } of value.mix) Object.assign(cold, { similar: 0, inserted: 0 });
+      delete value.recall;
+      for (const name of RECALL) delete value.files[name];
+    }),
+    /next_starts\.npy: <i8 array of shape \(1663\) in C order, expected int64 \(2494\)/,
+  ],
   "counts without a mix": [configured((value) => delete value.mix), /lists next_starts\.npy, but has no/],
   "a mix without its counts": [
     configured((value) => {
@@ -103,7 +148,7 @@ const CASES = {
   "counts out of order": [meant("next_rows.npy", repeated), /next_rows\.npy: rows must rise within a/],
   "counts of the other domain": [
     meant("next_rows.npy", int(0, 830)),
-    /next_rows\.npy: holds rows of the other/,
+    /next_rows\.npy: row 830 for 'groceries', expected 1 to 414/,
   ],
   "no counts": [
     meant("next_starts.npy", (bytes) => bytes.fill(0, 128)),
@@ -172,6 +217,10 @@ const CASES = {
     /item_vectors\.npy: holds values that are not finite/,
   ],
   padding: [meant("item_vectors.npy", float(3, 1)), /item_vectors\.npy: row 0 is padding/],
+  "padding that says something": [
+    meant("recall_names.npy", float(3, 1)),
+    /recall_names\.npy: row 0 is padding and must be zero/,
+  ],
   "too long": [meant("recall_items.npy", float(32, 5)), /recall_items\.npy: row 1 has length 5/],
   "an id twice": [
     meant("item_ids.json", (bytes) => {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
+import { readRecall } from "../src/bundle_recall.js";
 import { readFloat32, readHeader, readInt64 } from "../src/npy.js";
 import { inWords } from "../src/pseudo.js";
 import { plainSha256, sha256 } from "../src/sha256.js";
@@ -59,6 +60,19 @@ test("files that are cut off, or no arrays at all", () => {
     );
   }
   assert.throws(() => readFloat32(new TextEncoder().encode("PK\x03\x04 an archive"), "a.npy", [4]), /begin/);
+});
+
+test("what is said in the space of every domain has a row of padding", () => {
+  const of = { recall: { hidden: 2, title_lengths: [1, 1, 1] } };
+  const names = "np.indices((2, 4, 2), np.float32)[1]"; // rows 0, 1, 2, 3, twice
+  const files = new Map([
+    ["recall_names.npy", saved(names)],
+    ["recall_items.npy", saved("np.zeros((4, 2), np.float32)")],
+    ["recall_poolers.npy", saved("np.zeros((3, 2), np.float32)")],
+  ]);
+  assert.equal(readRecall(of, files, 4, 3)?.names.length, 16);
+  files.set("recall_names.npy", saved(`np.maximum(${names}, np.indices((2, 4, 2), np.float32)[0])`));
+  assert.throws(() => readRecall(of, files, 4, 3), /recall_names\.npy: row 0 is padding and must be zero/);
 });
 
 test("hashes of every length around a block, with and without the browser's help", async () => {

@@ -112,7 +112,7 @@ describe("the page", { skip }, () => {
     await settled();
     same(await shown("#recommendations"), ask(history, { domain: "groceries", k: 10 }).items);
     assert.match(await page.locator("#pseudo-items").innerText(), /has items of groceries/);
-    await page.getByRole("radio", { name: "both" }).check();
+    await page.getByRole("radio", { name: "all" }).check();
     await page.getByRole("spinbutton", { name: "How many" }).fill("25");
     await page.getByRole("checkbox", { name: /leave out/ }).uncheck();
     await settled();
