@@ -240,8 +240,8 @@ class Ranking:
             for start, stop in filters.ranges
         ]
         rows, scores = best_of_ranges(found, k)
-        total = sum(int(counts[start:stop].sum()) for start, stop in filters.ranges)
-        return rows, scores / np.float32(max(1, total))
+        total = sum(float(counts[start:stop].sum(dtype=np.float64)) for start, stop in filters.ranges)
+        return rows, scores / np.float32(max(1.0, total))
 
 
 def best_of_ranges(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
