@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +72,9 @@ def small_run(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory)
     """A finished run of the small world, never to be changed."""
     run = tmp_path_factory.mktemp("small_run") / "run"
     return train(small_world.folder, run, small_world.settings)
+
+
+@pytest.fixture
+def run(small_run: TrainResult, tmp_path: Path) -> Path:
+    """A copy of the small run that may be changed."""
+    return Path(shutil.copytree(small_run.run, tmp_path / "run"))
