@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fit_world import CONFIG, NAMES, STAGES, copy_of, ran, write_world
 from tiny_encoder import make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
@@ -30,65 +30,10 @@ from llmcdsr_tools.fit.stage_cache import Stage, tree_hash
 from llmcdsr_tools.generate.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
 
-STAGES = ["ingest", "embed", "names", "embed-names", "pretrain", "train", "export", "evaluate", "report"]
-NAMES = 'generator = "neighbours"\nn_names = 4'
-CONFIG = """
-[ingest]
-source = "interactions.csv"
-items = "items.csv"
-domains = ["food", "kitchen"]
-core = 2
-valid_share = 0.2
-test_share = 0.2
-
-[embed]
-dimension = 8
-
-[names]
-generator = "neighbours"
-n_names = 4
-
-[pretrain]
-n_blocks = 1
-max_length = 8
-n_epochs = 2
-batch_size = 32
-
-[train]
-loss = "sampled-softmax"
-n_negatives = 8
-n_blocks = 1
-max_length = 8
-hidden = 8
-n_epochs = 2
-batch_size = 32
-n_augmented = 8
-n_overlapped = 8
-recall_k = 2
-inner_optimizer = "sgd"
-"""
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Interactions, items and the configuration; users of food, of kitchenware and of both."""
-    folder = tmp_path_factory.mktemp("world")
-    rng = random.Random(4)
-    food, kitchen = [f"f{n}" for n in range(30)], [f"k{n}" for n in range(24)]
-    rows = [["user", "item", "timestamp"]]
-    for user in range(200):
-        domains = (food, kitchen, food + kitchen, food + kitchen)[user % 4]
-        liked = [item for item in domains if int(item[1:]) % 3 == user % 3]
-        rows += [[f"u{user}", rng.choice(liked), str(at)] for at in range(rng.randint(5, 12))]
-    tastes = ("sweet", "sour", "salt")
-    items = [["item", "domain", "title"]]
-    items += [[item, "food", f"{tastes[int(item[1:]) % 3]} <dish> {item}"] for item in food]
-    items += [[item, "kitchen", f"{tastes[int(item[1:]) % 3]} pan & lid {item}"] for item in kitchen]
-    for name, table in (("interactions", rows), ("items", items)):
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(table)
-    (folder / "fit.toml").write_text(CONFIG, encoding="utf-8")
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +42,8 @@ def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     return fit(copy_of(world, tmp_path_factory.mktemp("undisturbed")))
 
 
-def copy_of(world: Path, folder: Path, made: FitResult | None = None) -> Path:
-    """The configuration of a copy of the world, or of all that an undisturbed run left."""
-    source = world if made is None else made.bundle.parent
-    return Path(shutil.copytree(source, folder / "copy")) / "fit.toml"
-
-
 def bytes_of(bundle: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in bundle.iterdir()}
-
-
-def ran(result: FitResult) -> list[str]:
-    return [stage.name for stage in result.stages if not stage.cached]
 
 
 class Recorder(FitObserver):
@@ -225,72 +160,6 @@ def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path)
         name for name in STAGES if name not in ("names", "embed-names", "pretrain")
     ]
     assert not list(result.bundle.glob("recall*"))
-
-
-def with_domains(world: Path, folder: Path, domains: dict[str, str], text: str) -> Path:
-    """A copy of the world whose items are of other domains, by the end of their ids; none is configured."""
-    config = copy_of(world, folder)
-    with (config.parent / "items.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    with (config.parent / "items.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = [[item, next(d for end, d in domains.items() if item.endswith(end)), t] for item, _, t in rows]
-        csv.writer(file).writerows([header, *rows])
-    config.write_text(text.replace('domains = ["food", "kitchen"]\n', ""), encoding="utf-8")
-    return config
-
-
-def test_one_domain(world: Path, tmp_path: Path) -> None:
-    text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "")
-    config = with_domains(world, tmp_path, {"": "shop"}, text)
-    result = fit(config)
-    # with nothing to recall for, nothing is pre-trained for a recall network
-    assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names", "pretrain")]
-    assert ran(fit(config)) == []
-    assert not list(result.bundle.glob("recall*"))
-    recommender = Recommender.load(result.bundle, backend="numpy")
-    assert recommender.domains == ("shop",)
-    assert len(recommender.recommend(["f0", "k3"], k=5)) == 5
-    run = next(stage.output for stage in result.stages if stage.name == "train")
-    assert {p.name for p in run.glob("best*")} == {"best.npz", "best_1.npz"}
-    assert {m.domain for m in result.measures.test} == {"shop"}
-    config.write_text(config.read_text(encoding="utf-8").replace('generator = "none"', NAMES), "utf-8")
-    with pytest.raises(DataError, match=r"fit\.toml \[names\]: .* one domain alone; set generator = 'none'"):
-        fit(config)
-
-
-def test_three_domains(world: Path, tmp_path: Path) -> None:
-    ends = {**{str(n): "garden" for n in (1, 4, 7)}, **{str(n): "food" for n in (0, 2, 5)}, "": "kitchen"}
-    config = with_domains(world, tmp_path, ends, CONFIG + "[export]\nbest_for = 'garden'\n")
-    result = fit(config)
-    assert ran(result) == STAGES
-    by_name = {stage.name: stage.output for stage in result.stages}
-    data = load_dataset(by_name["ingest"])
-    assert [d.name for d in data.catalogue.domains] == ["food", "garden", "kitchen"]  # f0, f1, f3
-    assert {p.name for p in by_name["train"].glob("best*")} == {"best.npz", *(f"best_{n}.npz" for n in "123")}
-    lacks = {
-        (user, domain.name)
-        for user, rows in zip(data.train.users, data.train, strict=True)
-        for domain in data.catalogue.domains
-        if not any(domain.start <= row < domain.stop for row in rows.tolist())
-    }
-    found = [(record.user, record.domain) for record in read_names(by_name["names"])]
-    assert len(set(found)) == len(found) > 0
-    assert set(found) <= lacks
-    assert {m.domain for m in result.measures.test} == {"food", "garden", "kitchen"}
-    recommender = Recommender.load(result.bundle, backend="numpy")
-    assert recommender.domains == ("food", "garden", "kitchen")
-    for name in recommender.domains:
-        ids = [item.id for item in recommender.recommend(["f0", "f2"], domain=name, k=4)]
-        assert len(set(ids)) == 4
-        assert {next(d for end, d in ends.items() if i.endswith(end)) for i in ids} == {name}
-    together = recommender.recommend(["f0", "f2"], domain=["kitchen", "garden"], k=6)
-    assert {item.domain for item in together} <= {"kitchen", "garden"}
-    assert (result.bundle / "recall_items.npy").exists()
-    epochs = [json.loads(line) for line in (by_name["train"] / "metrics.jsonl").read_text().splitlines()]
-    of_garden = [epoch["ndcg10"][1] for epoch in epochs]
-    training = read_bundle(result.bundle).training
-    best = 1 + of_garden.index(max(of_garden))
-    assert (training["best_for"], training["epochs"]) == ("garden", [best])
 
 
 def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:
