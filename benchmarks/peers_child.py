@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 K = 1000
+BATCH = 1000  # histories at a time: implicit takes 23 GiB and more for some thousands
 FACTORS = 128  # of implicit's ALS, as in shared figures
 SASREC = {
     "n_blocks": 2,
@@ -41,8 +42,9 @@ def main() -> None:
     top = np.zeros((n, K), dtype=np.int64)
     for first, last in np.unique(np.stack([queries["start"], queries["stop"]], axis=1), axis=0):
         chosen = np.flatnonzero(queries["start"] == first)
-        histories = [queries["rows"][queries["offsets"][i] : queries["offsets"][i + 1]] for i in chosen]
-        top[chosen] = peer.recommend(histories, np.arange(first, last))
+        for part in np.array_split(chosen, -(-len(chosen) // BATCH)):
+            histories = [queries["rows"][queries["offsets"][i] : queries["offsets"][i + 1]] for i in part]
+            top[part] = peer.recommend(histories, np.arange(first, last))
     hits = top == queries["targets"][:, None]
     rank = np.where(hits.any(axis=1), hits.argmax(axis=1), K)
     one = queries["rows"][: queries["offsets"][1]]

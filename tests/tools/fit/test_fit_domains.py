@@ -11,9 +11,9 @@ from fit_world import CONFIG, NAMES, STAGES, copy_of, ran, write_world
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.dataset import load_dataset
-from llmcdsr_tools.fit.stage import fit
+from llmcdsr_tools.fit.stage import FitObserver, fit
 from llmcdsr_tools.names import read_names
 
 
@@ -86,3 +86,29 @@ def test_three_domains(world: Path, tmp_path: Path) -> None:
     training = read_bundle(result.bundle).training
     best = 1 + of_garden.index(max(of_garden))
     assert (training["best_for"], training["epochs"]) == ("garden", [best])
+
+
+def test_a_domain_that_cannot_be_pretrained(world: Path, tmp_path: Path) -> None:
+    """One that hardly anybody buys of twice: the bundle has no recall network, and the rest is as ever."""
+    ends = {"f28": "garden", **{str(n): "food" for n in range(5)}, "": "kitchen"}
+    text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "")
+    config = with_domains(world, tmp_path, ends, text)
+    warnings: list[str] = []
+
+    class Watching(FitObserver):
+        def warning(self, message: str) -> None:
+            warnings.append(message)
+
+    result = fit(config, observer=Watching())
+    assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names", "pretrain")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the bundle gets no recall network: no validation user has a target in ")
+    assert "'garden'" in warnings[0]
+    assert not list(result.bundle.glob("recall*"))
+    recommender = Recommender.load(result.bundle, backend="numpy")
+    assert [item.id for item in recommender.recommend(["f0", "k3"], domain="garden", k=3)] == ["f28"]
+    assert len(recommender.recommend(["f0"], domain="kitchen", k=5)) == 5
+    asked = config.read_text(encoding="utf-8").replace("[train]", "[train]\npretrained_items = true")
+    config.write_text(asked, encoding="utf-8")
+    with pytest.raises(TrainingError, match="no validation user has a target in domain 'garden'"):
+        fit(config)

@@ -109,4 +109,7 @@ def fit_progress() -> FitObserver:
             if sys.stderr.isatty():
                 click.echo(f"\r{done:,} of {of:,} ", nl=done == of, err=True)
 
+        def warning(self, message: str) -> None:
+            click.echo(f"warning: {message}", err=True)
+
     return Progress()

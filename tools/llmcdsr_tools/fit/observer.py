@@ -49,3 +49,6 @@ class FitObserver:
 
     def progress(self, done: int, of: int) -> None:
         """Take note of how far a stage is that counts texts or users."""
+
+    def warning(self, message: str) -> None:
+        """Take note of something asked for that cannot be had; the pipeline goes on without it."""

@@ -2,7 +2,7 @@
 
 ingest, embed, names, embed-names, pretrain, train, export, evaluate, report. Without a generator, names
 and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the recall
-network, which it cannot where there is one domain.
+network, which it cannot where there is one domain, or one that has nothing to train or validate on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmcdsr_lite.errors import DataError, GenerationError
+from llmcdsr_lite.errors import DataError, GenerationError, TrainingError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.dataset import load_dataset
+from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
@@ -29,6 +29,7 @@ from llmcdsr_tools.generate.stage import generate
 from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
+from llmcdsr_tools.pretrain.domain_data import check_domain
 from llmcdsr_tools.pretrain.stage import pretrain
 from llmcdsr_tools.train.members import train_members
 from llmcdsr_tools.train.stage import train
@@ -61,7 +62,8 @@ class _Plan:
     def stages(self) -> Iterator[Stage]:
         ingested = self._ingest()
         yield ingested
-        several = len(load_dataset(ingested.output).catalogue.domains) > 1
+        data = load_dataset(ingested.output)
+        several = len(data.catalogue.domains) > 1
         embedded = self._embed(ingested)
         yield embedded
         done = [ingested, embedded]
@@ -77,7 +79,7 @@ class _Plan:
             names = self._embed_names(ingested, embedded, written)
             yield names
             done += [written, names]
-        recalls = self.config.export.recall and several
+        recalls = self.config.export.recall and several and self._can_recall(data)
         if names or self.config.train.pretrained_items or recalls:
             pretrained = self._pretrain(ingested, embedded)
             yield pretrained
@@ -90,6 +92,16 @@ class _Plan:
         evaluated = self._evaluate(ingested, exported)
         yield evaluated
         yield self._report([*done, trained, exported, evaluated])
+
+    def _can_recall(self, data: Dataset) -> bool:
+        """Whether every domain can be pre-trained; tells the observer which cannot."""
+        try:
+            for domain in data.catalogue.domains:
+                check_domain(data, domain)
+        except TrainingError as error:
+            self.observer.warning(f"the bundle gets no recall network: {error}")
+            return False
+        return True
 
     def _stage(
         self,

@@ -49,17 +49,28 @@ class DomainData:
         TrainingError
             If the domain has no sequence to train on, or no validation user.
         """
+        check_domain(data, domain)
         sequences = TrainingSequences.from_histories(domain_histories(data.train, domain), max_length)
-        if not len(sequences):
-            raise TrainingError(f"domain {domain.name!r} has no training history of two of its items or more")
         valid = _domain_queries(data.valid, domain)
-        if not len(valid.targets):
-            raise TrainingError(
-                f"no validation user has a target in domain {domain.name!r} and an item of it before: "
-                "nothing to choose the best epoch on"
-            )
         own = Domain(domain.name, 1, domain.n_items + 1)
         return cls(own, sequences, valid, text[domain.start - 1 : domain.stop - 1])
+
+
+def check_domain(data: Dataset, domain: Domain) -> None:
+    """Refuse a domain that cannot be pre-trained.
+
+    Raises
+    ------
+    TrainingError
+        If the domain has no sequence to train on, or no validation user.
+    """
+    if not any(len(history) > 1 for history in domain_histories(data.train, domain)):
+        raise TrainingError(f"domain {domain.name!r} has no training history of two of its items or more")
+    if not len(_domain_queries(data.valid, domain).targets):
+        raise TrainingError(
+            f"no validation user has a target in domain {domain.name!r} and an item of it before: "
+            "nothing to choose the best epoch on"
+        )
 
 
 def domain_histories(histories: Histories, domain: Domain) -> Histories:
