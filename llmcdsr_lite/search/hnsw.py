@@ -47,8 +47,8 @@ class SearchGraph:
 class HnswSearch:
     """Approximate search in a graph of neighbours (hnswlib), one index a domain.
 
-    Searches with an allow list, those for a large part of a domain, those for rows that are not whole
-    domains, and those for which the graph finds too few items, are answered exactly.
+    Searches with an allow list, those for rows that are not whole domains, and those for which the graph
+    finds too few items, are answered exactly; so is the part of a domain that a large share is wanted of.
 
     Parameters
     ----------
@@ -111,16 +111,22 @@ class HnswSearch:
         """
         wanted = k + max(map(len, blocked), default=0)
         indexes = [one for one in self._indexes if start <= one[0].start and one[0].stop <= stop]
+        large = [2 * wanted <= _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes]
         if (
             allowed is not None
             or not len(users)
             or sum(domain.n_items for domain, _, _ in indexes) != stop - start
-            or any(2 * wanted > _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes)
+            or not any(large)
         ):
             return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
         found_rows, found_scores = [], []
         together = None if len(indexes) == 1 else self._width_together
-        for domain, width, index in indexes:
+        for (domain, width, index), by_graph in zip(indexes, large, strict=True):
+            if not by_graph:
+                whole = self._exact.search(users, k, domain.start, domain.stop, blocked, None)
+                found_rows.append(whole[0])
+                found_scores.append(whole[1])
+                continue
             width = min(width if together is None else min(width, together), domain.n_items)
             # of a narrow search, which is as wide as what is asked for, the best of twice as many
             n = wanted if width >= 2 * wanted else 2 * wanted

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, build_graph
 
@@ -202,3 +204,36 @@ def test_a_domain_of_fewer_items_than_the_width_is_searched_too(vectors: npt.NDA
     best = [best_rows(user, vectors, 5, 1, 2001) for user in users]
     found = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), best, strict=True))
     assert found > 95  # of 100
+
+
+def test_a_tiny_domain_leaves_the_graph_to_the_others(
+    vectors: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = (Domain("a", 1, 801), Domain("tiny", 801, 821), Domain("b", 821, 2001))
+    hnsw = HnswSearch(vectors, domains, 1)
+    asked: list[tuple[int, int]] = []
+    exact = hnsw._exact.search
+
+    def watched(users: Any, k: int, start: int, stop: int, *more: Any) -> Any:
+        asked.append((start, stop))
+        return exact(users, k, start, stop, *more)
+
+    monkeypatch.setattr(hnsw._exact, "search", watched)
+    users = np.random.default_rng(5).normal(size=(40, 16)).astype(np.float32)
+    users[:20] += 3 * vectors[801:821]  # the tiny domain is among the best of these
+    shift = SparseBonus(NONE, np.zeros(0, dtype=np.float32), ((801, 821, 4.0),))
+    for bonuses in (None, [shift] * 40):
+        scores = users.astype(np.float64) @ vectors.astype(np.float64).T
+        scores[:, 801:821] += 0 if bonuses is None else 4
+        blocked = [np.sort(1 + np.argsort(-scores[i, 1:])[: i % 5]) for i in range(40)]
+        rows, values = hnsw.search(users, 10, 1, 2001, blocked, None, bonuses)
+        hits = of_tiny = 0
+        for i in range(40):
+            scores[i, 0] = scores[i, blocked[i]] = -np.inf
+            best = np.argsort(-scores[i])[:10]
+            hits += len(np.intersect1d(rows[i], best))
+            of_tiny += int(((best >= 801) & (best < 821)).sum())
+            np.testing.assert_allclose(values[i], scores[i, rows[i]], rtol=1e-5, atol=1e-4)
+        assert hits >= 380
+        assert of_tiny >= 10
+    assert set(asked) == {(801, 821)}
