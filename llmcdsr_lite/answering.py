@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import Wanted
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.explanation import Explainer
 from llmcdsr_lite.pseudo import Asked, PseudoRecall, Recalled
@@ -92,7 +92,7 @@ class Answering:
 
 
 def make_recaller(
-    bundle: Bundle, encoder: TextEncoder | None, threads: int, *, graph: bool
+    bundle: Bundle, encoder: Encoder | None, threads: int, *, graph: bool
 ) -> PseudoRecall | None:
     """What recalls pseudo items, where the bundle has a recall network: by its graph, if wanted and there."""
     if encoder is not None and bundle.new_items is not None:

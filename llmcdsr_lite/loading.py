@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from llmcdsr_lite.any_encoder import Encoder, open_encoder
 from llmcdsr_lite.arguments import check_choice, checked_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.files import undisturbed
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.lifetime import Source
 from llmcdsr_lite.search.choice import SearchName, make_search
@@ -29,14 +29,14 @@ class Parts:
     ----------
     bundle : Bundle
     backend : Backend
-    encoder : TextEncoder or None
+    encoder : Encoder or None
     source : Source or None
         To load the same again; None where the encoder is not from a folder that is known.
     """
 
     bundle: Bundle
     backend: Backend
-    encoder: TextEncoder | None
+    encoder: Encoder | None
     source: Source | None
 
 
@@ -45,7 +45,7 @@ def load_parts(
     backend: BackendName,
     threads: int,
     search: SearchName,
-    encoder: str | Path | TextEncoder | None,
+    encoder: str | Path | Any | None,
     *,
     mmap: bool,
 ) -> Parts:
@@ -61,11 +61,10 @@ def load_parts(
 
     bundle, runs = undisturbed(path, read)
     source = None
-    if not isinstance(encoder, TextEncoder):
+    if encoder is None or isinstance(encoder, str | Path):
         encoder = None if encoder is None else Path(encoder).absolute()
         source = Source(path.absolute(), backend, threads, search, encoder, bundle.hashes, mmap)
-        encoder = None if encoder is None else TextEncoder.load(encoder, threads)
-    return Parts(bundle, runs, encoder, source)
+    return Parts(bundle, runs, None if encoder is None else open_encoder(encoder, threads), source)
 
 
 def search_of(bundle: Bundle, search: SearchName | Search, threads: int, *, scan: bool) -> Search:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import listed
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.recall import RecallNetwork
@@ -50,7 +50,7 @@ class NewItem:
 
 
 def add_to_bundle(
-    bundle: Bundle, items: Iterable[NewItem | Mapping[str, Any]], encoder: TextEncoder | None
+    bundle: Bundle, items: Iterable[NewItem | Mapping[str, Any]], encoder: Encoder | None
 ) -> Bundle:
     """The bundle with new items: the last ones of their domains, in the order that they come in.
 
@@ -58,7 +58,7 @@ def add_to_bundle(
     ----------
     bundle : Bundle
     items : iterable of NewItem, or of mappings with its fields
-    encoder : TextEncoder or None
+    encoder : Encoder or None
         For items without an embedding.
 
     Raises
@@ -201,7 +201,7 @@ def _check(items: list[NewItem], catalogue: Catalogue) -> None:
         seen[item.id] = item
 
 
-def _text(items: list[NewItem], titles: TitleMap, encoder: TextEncoder | None) -> npt.NDArray[np.float32]:
+def _text(items: list[NewItem], titles: TitleMap, encoder: Encoder | None) -> npt.NDArray[np.float32]:
     """Text embeddings (n, E), those that are given and those of titles."""
     text = np.zeros((len(items), titles.dimension), dtype=np.float32)
     to_encode = []

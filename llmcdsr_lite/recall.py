@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
@@ -113,7 +113,7 @@ class NameVectors:
     ----------
     catalogue : Catalogue
     network : RecallNetwork
-    encoder : TextEncoder, optional
+    encoder : Encoder, optional
         The one that the network was trained with.
 
     Raises
@@ -122,9 +122,7 @@ class NameVectors:
         If there is an encoder that the network cannot be used with.
     """
 
-    def __init__(
-        self, catalogue: Catalogue, network: RecallNetwork, encoder: TextEncoder | None = None
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, network: RecallNetwork, encoder: Encoder | None = None) -> None:
         if encoder is not None:
             if network.projections is None:
                 raise UsageError("encoder: this bundle has no projections, so text cannot be encoded for it")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.answering import Answering, make_recaller
+from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import (
     ItemFilter,
     UnknownPolicy,
@@ -24,7 +25,6 @@ from llmcdsr_lite.backend import Backend, BackendName
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back, still_open
 from llmcdsr_lite.loading import load_parts, reduced, search_of
 from llmcdsr_lite.mix.mixture import seen_rows
@@ -59,7 +59,7 @@ class Recommender:
         backend: Backend,
         search: SearchName | Search = "auto",
         threads: int = 1,
-        encoder: TextEncoder | None = None,
+        encoder: Encoder | None = None,
         card: str | None = None,
     ) -> None:
         self._made_with = (search, threads)
@@ -85,7 +85,7 @@ class Recommender:
         backend: BackendName = "onnx",
         threads: int = 1,
         search: SearchName = "auto",
-        encoder: str | Path | TextEncoder | None = None,
+        encoder: str | Path | Any | None = None,
         mmap: bool = True,
     ) -> Recommender:
         """Load a bundle, after checking every file in it.
@@ -102,9 +102,11 @@ class Recommender:
         search : {"auto", "exact", "hnsw"}
             ``auto`` is exact below 300,000 items, or where hnswlib is not installed. Approximate search uses
             the graph in the bundle (``llmcdsr index``), or else builds one now, which may take minutes.
-        encoder : str, Path or TextEncoder, optional
-            Encoder (folder) that the bundle was made with. Only free-text names in `recommend` and new
-            items without an embedding need it: the titles of the catalogue are in the bundle as vectors.
+        encoder : str, Path, TextEncoder or object, optional
+            Encoder that the bundle was made with: its folder, or an object of model2vec, fastembed,
+            sentence-transformers or your own with ``encode(texts) -> (n, E)``. Only free-text names in
+            `recommend` and new items without an embedding need it: the titles of the catalogue are in the
+            bundle as vectors. A recommender with an object cannot be pickled.
         mmap : bool
             Map the files instead of reading them into memory: processes share them, and loading is faster.
             A mapped file that is truncated in place ends the process that reads it; where a bundle is not

@@ -16,7 +16,7 @@ import pytest
 from tiny_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, write_encoder
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import BundleError, DataError
+from llmcdsr_lite.errors import BundleError, DataError, UsageError
 from llmcdsr_tools import embed as stage
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.embed import EmbedResult, embed
@@ -299,3 +299,16 @@ def test_errors_name_what_is_wrong(dataset: Dataset, encoder: Path, tmp_path: Pa
     broken = make_dataset([*make_texts(N_A + 9), "half a \ud83d"])
     with pytest.raises(DataError, match="item rows 33 to 40, counted from 0: text 7: is not valid Unicode"):
         embed(broken, encoder, tmp_path / "titles.npy")
+
+
+def test_an_object_that_encodes(dataset: Dataset, tmp_path: Path) -> None:
+    class Lengths:
+        def encode(self, texts: list[str]) -> list[list[float]]:
+            return [[len(text), 1] for text in texts]
+
+    result = embed(dataset, Lengths(), tmp_path / "titles.npy")
+    assert result.dimension == 2
+    expected = [[len(title), 1] if title else [0, 0] for title in dataset.catalogue.titles]
+    assert np.load(tmp_path / "titles.npy").tolist() == expected
+    with pytest.raises(UsageError, match="prompt and max_length are of an encoder folder"):
+        embed(dataset, Lengths(), tmp_path / "other.npy", prompt="query")

@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE, TextEncoder
+from llmcdsr_lite.any_encoder import Encoder, open_encoder
+from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import Dataset, load_dataset
@@ -97,7 +98,7 @@ class _Progress:
 
 def embed(
     dataset: str | Path | Dataset,
-    encoder: str | Path,
+    encoder: str | Path | Any,
     output: str | Path,
     *,
     threads: int = 1,
@@ -116,8 +117,8 @@ def embed(
     ----------
     dataset : str or Path or Dataset
         The data set folder, or what was read from it.
-    encoder : str or Path
-        An encoder folder, see `llmcdsr_lite.encoder_config`.
+    encoder : str, Path, TextEncoder or object
+        An encoder folder, see `llmcdsr_lite.encoder_config`, or an object with ``encode(texts) -> (n, E)``.
     output : str or Path
         The matrix.
     threads : int
@@ -150,13 +151,12 @@ def embed(
         If onnxruntime or tokenizers is not installed.
     """
     dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
-    encoder = Path(encoder)
     output = Path(output)
     if output.is_dir():
         raise DataError(f"{output}: is a folder, expected the name of a .npy file")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
     titles = data.catalogue.titles
-    model = TextEncoder.load(encoder, threads, prompt=prompt, max_length=max_length)
+    model = open_encoder(encoder, threads, prompt=prompt, max_length=max_length)
     wanted = _Progress(
         version=_FORMAT_VERSION,
         titles=_hash_strings(titles),
@@ -244,7 +244,7 @@ def _open(path: Path, done: _Progress) -> np.memmap[Any, np.dtype[np.float32]]:
 def _encode_blocks(
     files: _Files,
     done: _Progress,
-    model: TextEncoder,
+    model: Encoder,
     titles: Sequence[str],
     progress: Callable[[int, int], None] | None,
 ) -> None:

@@ -22,11 +22,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.any_encoder import open_encoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import Dataset, load_dataset
@@ -84,7 +85,7 @@ def embed_names(
     dataset: str | Path | Dataset,
     output: str | Path,
     *,
-    encoder: str | Path | None = None,
+    encoder: str | Path | Any | None = None,
     titles: str | Path | None = None,
     threads: int = 1,
     overwrite: bool = False,
@@ -100,8 +101,9 @@ def embed_names(
         The data set folder, or what was read from it.
     output : str or Path
         The file to write.
-    encoder : str or Path, optional
-        Encoder folder, needed only if there are names that `titles` does not give.
+    encoder : str, Path, TextEncoder or object, optional
+        Encoder folder, or object with ``encode(texts) -> (n, E)``, needed only if there are names that
+        `titles` does not give.
     titles : str or Path, optional
         Matrix of the stage `embed`, from the same encoder: a name that equals a title of the
         catalogue is looked up there.
@@ -127,7 +129,6 @@ def embed_names(
     names = Path(names)
     dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
     output = Path(output)
-    encoder = None if encoder is None else Path(encoder)
     titles = None if titles is None else Path(titles)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
@@ -151,7 +152,7 @@ def embed_texts(
     texts: Sequence[str],
     dataset: Dataset,
     *,
-    encoder: Path | None = None,
+    encoder: str | Path | Any | None = None,
     titles: Path | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -180,12 +181,12 @@ def embed_texts(
             f"{len(missing)} of {len(texts)} names are no title of the catalogue, such as "
             f"{texts[missing[0]]!r:.60}: name an encoder folder"
         )
-    model = TextEncoder.load(encoder, threads)
+    model = open_encoder(encoder, threads)
     vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
     if matrix is not None:
         if matrix.shape[1] != model.dimension:
             raise DataError(
-                f"{titles}: {matrix.shape[1]} values a title, but {encoder} gives {model.dimension}; "
+                f"{titles}: {matrix.shape[1]} values a title, but the encoder gives {model.dimension}; "
                 "embed the titles with the same encoder"
             )
         known = [i for i, text in enumerate(texts) if text in row_of_title]

@@ -34,7 +34,7 @@ def embed_item_names(
     dataset: str | Path | Dataset,
     output: str | Path,
     *,
-    encoder: str | Path | None = None,
+    encoder: str | Path | Any | None = None,
     titles: str | Path | None = None,
     threads: int = 1,
     overwrite: bool = False,
@@ -60,7 +60,6 @@ def embed_item_names(
     names = Path(names)
     dataset = dataset if isinstance(dataset, Dataset) else Path(dataset)
     output = Path(output)
-    encoder = None if encoder is None else Path(encoder)
     titles = None if titles is None else Path(titles)
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
