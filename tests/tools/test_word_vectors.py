@@ -17,7 +17,7 @@ from demo_world.items import load_demo_items
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError
 from llmcdsr_tools.text_initialization import load_text_embeddings
-from llmcdsr_tools.word_vectors import N_BUCKETS, _leading_directions, title_vectors, word_vectors
+from llmcdsr_tools.word_vectors import N_BUCKETS, WordEncoder, _leading_directions, word_vectors
 
 TITLES = [
     "Red coffee mug",
@@ -46,7 +46,7 @@ def dense_weighted(titles: list[str]) -> Any:
 
 
 def test_all_directions_keep_every_cosine() -> None:
-    vectors = title_vectors(TITLES, 100)
+    vectors = WordEncoder(TITLES, 100).encode(TITLES)
     assert vectors.dtype == np.float32
     assert vectors.shape == (9, 9)
     bag = dense_weighted(TITLES)
@@ -54,6 +54,24 @@ def test_all_directions_keep_every_cosine() -> None:
     assert not vectors[[5, 6]].any()
     assert vectors[0] @ vectors[8] == pytest.approx(1)  # word order and case do not matter
     assert vectors[0] @ vectors[1] > 0.1 > abs(vectors[0] @ vectors[3])
+
+
+def test_new_titles_by_the_words_that_they_share() -> None:
+    bag = dense_weighted(TITLES)
+    encoder = WordEncoder(TITLES, 100)
+    # in all directions a title's cosines are those of its known words, and unknown ones say nothing
+    known, more, nothing = encoder.encode(["rice mug", "Rice, mug unheard-of?", "unheard"])
+    titles = encoder.encode(TITLES)
+    assert not nothing.any()
+    np.testing.assert_allclose(known, more, atol=1e-6)
+    having = {word: sum(word in t.casefold() for t in TITLES) for word in ("rice", "mug")}
+    new = np.zeros(N_BUCKETS)
+    for word, n in having.items():
+        new[zlib.crc32(word.encode()) % N_BUCKETS] = math.log(len(TITLES) / n) + 1e-3
+    _, values, right = np.linalg.svd(bag, full_matrices=False)
+    seen = right[values > 1e-9] @ new  # only what titles span
+    cosines = (bag @ right[values > 1e-9].T) @ (seen / np.linalg.norm(seen))
+    np.testing.assert_allclose(titles @ known, cosines, atol=1e-5)
 
 
 def test_the_leading_directions_are_as_good_as_those_of_an_exact_svd() -> None:
@@ -89,12 +107,12 @@ def test_titles_without_a_word_are_counted(small_world: Any, tmp_path: Path) -> 
 
 
 def test_no_title_has_a_word() -> None:
-    assert not title_vectors(["", "-"], 2).any()
+    assert not WordEncoder(["", "-"], 2).encode(["", "new"]).any()
 
 
 def test_what_cannot_be_meant() -> None:
     with pytest.raises(UsageError, match="dimension must be at least 1"):
-        title_vectors(TITLES, 0)
+        WordEncoder(TITLES, 0)
 
 
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,4 +120,4 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "scipy.sparse", None)
     with pytest.raises(MissingDependencyError, match=r"llmcdsr-lite\[train\]"):
-        title_vectors(TITLES)
+        WordEncoder(TITLES)

@@ -84,7 +84,7 @@ def word_vectors(
     if output.is_dir() or (output.exists() and not overwrite):
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
-    vectors = title_vectors(data.catalogue.titles, dimension)
+    vectors = WordEncoder(data.catalogue.titles, dimension).encode(data.catalogue.titles)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)
@@ -92,20 +92,59 @@ def word_vectors(
     return WordVectorsResult(output, len(vectors), vectors.shape[1], n_wordless)
 
 
-def title_vectors(titles: Sequence[str], dimension: int = DIMENSION) -> npt.NDArray[np.float32]:
-    """Vectors of length 1 for titles, zeros for those without a word: float32 (titles, E)."""
-    if dimension < 1:
-        raise UsageError(f"dimension must be at least 1, found {dimension}")
-    counts = bag_of_words(titles)  # (titles, buckets)
-    n_titles, n_having = counts.shape[0], np.diff(counts.tocsc().indptr)
-    weights = np.log(n_titles / np.maximum(n_having, 1)) + 1e-3  # a word that all have is almost nothing
-    weighted = _unit_rows(counts.multiply(weights).tocsr())
-    reduced = weighted @ _leading_directions(weighted, min(dimension, *weighted.shape))  # (titles, E)
-    lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
-    vectors: npt.NDArray[np.float32] = (reduced / np.where(lengths > 1e-9, lengths, np.inf)).astype(
-        np.float32
-    )
-    return vectors
+class WordEncoder:
+    """The encoder behind `word_vectors`: for new titles and names, the words of a data set's titles.
+
+    Made of the same titles it gives the same vectors, so a bundle that `fit` made without an encoder takes
+    it: ``Recommender.load("bundle", encoder=WordEncoder.of_dataset("dataset"))``.
+
+    Parameters
+    ----------
+    titles : sequence of str
+    dimension : int
+        E at most; there are no more than titles.
+
+    Raises
+    ------
+    UsageError
+        If `dimension` is less than 1.
+    MissingDependencyError
+        If scipy is not installed.
+    """
+
+    def __init__(self, titles: Sequence[str], dimension: int = DIMENSION) -> None:
+        if dimension < 1:
+            raise UsageError(f"dimension must be at least 1, found {dimension}")
+        counts = bag_of_words(titles)  # (titles, buckets)
+        n_titles, n_having = counts.shape[0], np.diff(counts.tocsc().indptr)
+        # a word that all titles have is almost nothing
+        self._weights = np.log(n_titles / np.maximum(n_having, 1)) + 1e-3
+        weighted = self._weighted(counts)
+        self._directions = _leading_directions(weighted, min(dimension, *weighted.shape))  # (buckets, E)
+
+    @classmethod
+    def of_dataset(cls, dataset: str | Path | Dataset, dimension: int = DIMENSION) -> WordEncoder:
+        """Make the encoder of a data set's titles.
+
+        Raises
+        ------
+        DataError
+            If the data set cannot be read.
+        """
+        data = dataset if isinstance(dataset, Dataset) else load_dataset(Path(dataset))
+        return cls(data.catalogue.titles, dimension)
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of length 1, zeros for texts without a word that a title has: float32 (n, E)."""
+        reduced = self._weighted(bag_of_words(texts)) @ self._directions
+        lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
+        vectors: npt.NDArray[np.float32] = (reduced / np.where(lengths > 1e-9, lengths, np.inf)).astype(
+            np.float32
+        )
+        return vectors
+
+    def _weighted(self, counts: sp.csr_matrix) -> sp.csr_matrix:
+        return _unit_rows(counts.multiply(self._weights).tocsr())
 
 
 def bag_of_words(titles: Sequence[str]) -> sp.csr_matrix:
@@ -138,7 +177,8 @@ def _leading_directions(matrix: Any, n: int) -> npt.NDArray[np.float64]:
     for _ in range(_N_ITERATIONS):
         basis, _ = np.linalg.qr(matrix.T @ (matrix @ basis))
     image = matrix @ basis  # (rows, n + oversampling)
-    _, vectors = np.linalg.eigh(image.T @ image)  # eigenvalues rise
+    values, vectors = np.linalg.eigh(image.T @ image)  # eigenvalues rise
+    vectors = vectors * (values > 1e-12 * values[-1])  # beyond the rank they are arbitrary
     directions = basis @ vectors[:, ::-1][:, :n]
     # a singular vector's sign is arbitrary: fix it, so that every machine gets the same
     signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(n)])

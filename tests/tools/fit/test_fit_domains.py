@@ -15,6 +15,7 @@ from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.fit.stage import FitObserver, fit
 from llmcdsr_tools.names import read_names
+from llmcdsr_tools.word_vectors import WordEncoder
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,16 @@ def test_one_domain(world: Path, tmp_path: Path) -> None:
     recommender = Recommender.load(result.bundle, backend="numpy")
     assert recommender.domains == ("shop",)
     assert len(recommender.recommend(["f0", "k3"], k=5)) == 5
-    run = next(stage.output for stage in result.stages if stage.name == "train")
-    assert {p.name for p in run.glob("best*")} == {"best.npz", "best_1.npz"}
+    by_name = {stage.name: stage.output for stage in result.stages}
+    assert {p.name for p in by_name["train"].glob("best*")} == {"best.npz", "best_1.npz"}
+    # new items by title, though there was no encoder: the words of the titles are one
+    encoder = WordEncoder.of_dataset(by_name["ingest"], 8)
+    grown = Recommender.load(result.bundle, backend="numpy", encoder=encoder).add_items(
+        [{"id": "new", "domain": "shop", "title": "a sour pan"}]
+    )
+    titles = [item.title for item in grown.similar("new", k=5)]
+    assert len(titles) == 5
+    assert sum(title.startswith("sour") for title in titles) >= 3
     assert {m.domain for m in result.measures.test} == {"shop"}
     config.write_text(config.read_text(encoding="utf-8").replace('generator = "none"', NAMES), "utf-8")
     with pytest.raises(DataError, match=r"fit\.toml \[names\]: .* one domain alone; set generator = 'none'"):

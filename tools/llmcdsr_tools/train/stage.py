@@ -38,7 +38,7 @@ from llmcdsr_tools.train.curves import plot_curves
 from llmcdsr_tools.train.meta_learning import MetaLearning
 from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.training import Observer, Training
-from llmcdsr_tools.word_vectors import title_vectors
+from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["Observer", "TrainResult", "TrainSettings", "train"]
 
@@ -225,7 +225,7 @@ def _text(
         return load_text_embeddings(text_embeddings, len(data.catalogue))
     if settings.item_start == "random" or settings.pretrained_items:
         return None
-    return title_vectors(data.catalogue.titles)
+    return WordEncoder.of_dataset(data).encode(data.catalogue.titles)
 
 
 def _pretrained_items(
