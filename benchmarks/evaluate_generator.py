@@ -32,9 +32,9 @@ from llmcdsr_tools.cli.options import threads_option
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
 from llmcdsr_tools.dataset import Dataset, Split, load_dataset
 from llmcdsr_tools.embed_names import embed_texts
-from llmcdsr_tools.fit.measures import without_nan
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.neighbours import GENERATOR, N_NAMES, N_NEIGHBORS, neighbour_names
+from llmcdsr_tools.pipeline.measures import without_nan
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
 ITEMS_PER_NAME = 10

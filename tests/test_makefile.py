@@ -34,7 +34,7 @@ def environment(tmp_path: Path) -> Path:
     [
         "llmcdsr_lite/cli.py",
         "llmcdsr_lite/search/exact.py",
-        "tools/llmcdsr_tools/fit/example.toml",
+        "tools/llmcdsr_tools/pipeline/example.toml",
         "pyproject.toml",
     ],
 )

@@ -1,20 +1,29 @@
 """How a bundle is made, a module or a folder a stage.
 
 ``ingest``, ``neighbours`` or ``generate``, ``embed``, ``embed_names``, ``pretrain``, ``train``, ``evaluate``,
-``export``, ``index``; ``fit`` is all of them. What the stages share stands beside them.
+``export``, ``index``; ``fit`` (`pipeline`) is all of them. What the stages share stands beside them.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmcdsr_tools.dataset import Dataset, load_dataset
+    from llmcdsr_tools.pipeline import FitResult, fit
+    from llmcdsr_tools.word_vectors import WordEncoder
 
-__all__ = ["Dataset", "load_dataset"]
+__all__ = ["Dataset", "FitResult", "WordEncoder", "fit", "load_dataset"]
+
+_MODULES = {  # importing the package imports none of these
+    "Dataset": "dataset",
+    "FitResult": "pipeline",
+    "WordEncoder": "word_vectors",
+    "fit": "pipeline",
+    "load_dataset": "dataset",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llmcdsr_tools import dataset
-
-    return getattr(dataset, name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -113,8 +113,8 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
     from llmcdsr_tools.evaluation.table import format_measures, format_repeats
-    from llmcdsr_tools.fit.measures import without_nan
-    from llmcdsr_tools.fit.stage import fit as run_fit
+    from llmcdsr_tools.pipeline.measures import without_nan
+    from llmcdsr_tools.pipeline.stage import fit as run_fit
 
     if config is None:
         raise UsageError("name a configuration; --example prints one to start from")
@@ -134,4 +134,4 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
 
 def example_config() -> str:
     """The commented example of a configuration; read without the package around it, which needs the extra."""
-    return files("llmcdsr_tools").joinpath("fit", "example.toml").read_text(encoding="utf-8")
+    return files("llmcdsr_tools").joinpath("pipeline", "example.toml").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.fit.stage import FitObserver, StageOutcome
-    from llmcdsr_tools.fit.stage_cache import Stage
+    from llmcdsr_tools.pipeline.stage import FitObserver, StageOutcome
+    from llmcdsr_tools.pipeline.stage_cache import Stage
     from llmcdsr_tools.pretrain.domain_training import DomainEpoch
     from llmcdsr_tools.pretrain.stage import PretrainObserver
     from llmcdsr_tools.run import EpochMetrics
@@ -91,7 +91,7 @@ def pretraining_progress() -> PretrainObserver:
 
 def fit_progress() -> FitObserver:
     """What every stage tells of itself."""
-    from llmcdsr_tools.fit.stage import FitObserver
+    from llmcdsr_tools.pipeline.stage import FitObserver
 
     class Progress(FitObserver):
         members = staticmethod(member_progress)

@@ -255,7 +255,7 @@ def _print_measured(
     from llmcdsr_tools.evaluation.comparison import compare, verdicts
     from llmcdsr_tools.evaluation.stage import BASELINES
     from llmcdsr_tools.evaluation.table import format_differences, format_measures, format_repeats
-    from llmcdsr_tools.fit.measures import without_nan
+    from llmcdsr_tools.pipeline.measures import without_nan
 
     first, *others = models
     differences = [compare(measured, first, other) for other in others]

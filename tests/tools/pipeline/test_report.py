@@ -18,10 +18,10 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Dataset, load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.fit.config import load_config
-from llmcdsr_tools.fit.measures import measure, write_measures
-from llmcdsr_tools.fit.report import ReportSources, write_report
 from llmcdsr_tools.names import GeneratedNames, write_names
+from llmcdsr_tools.pipeline.config import load_config
+from llmcdsr_tools.pipeline.measures import measure, write_measures
+from llmcdsr_tools.pipeline.report import ReportSources, write_report
 from llmcdsr_tools.pretrain.stage import PretrainSettings, pretrain
 from llmcdsr_tools.train.stage import TrainResult, TrainSettings, train
 

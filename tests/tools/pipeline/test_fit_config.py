@@ -9,12 +9,12 @@ import pytest
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cli.pipeline import example_config
-from llmcdsr_tools.fit.config import FitConfig, load_config
-from llmcdsr_tools.fit.settings import EmbedTable, NamesTable
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.prompts import PromptSettings
 from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import Columns, IngestSettings
+from llmcdsr_tools.pipeline.config import FitConfig, load_config
+from llmcdsr_tools.pipeline.settings import EmbedTable, NamesTable
 from llmcdsr_tools.pretrain.stage import PretrainSettings
 from llmcdsr_tools.train.settings import OFFICIAL
 from llmcdsr_tools.train.stage import TrainSettings

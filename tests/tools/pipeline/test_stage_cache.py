@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.fit import stage_cache
-from llmcdsr_tools.fit.stage_cache import Stage, complete, finished, stage_folder, stage_key, tree_hash
+from llmcdsr_tools.pipeline import stage_cache
+from llmcdsr_tools.pipeline.stage_cache import Stage, complete, finished, stage_folder, stage_key, tree_hash
 
 
 class Writer:

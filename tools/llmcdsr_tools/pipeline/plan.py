@@ -18,17 +18,17 @@ from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.fit.measures import measure, write_measures
-from llmcdsr_tools.fit.observer import FitObserver, StageOutcome
-from llmcdsr_tools.fit.report import ReportSources, write_report
-from llmcdsr_tools.fit.settings import FitConfig
-from llmcdsr_tools.fit.stage_cache import Stage, stage_folder, stage_key
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.outcome import format_yield
 from llmcdsr_tools.generate.stage import generate
 from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
+from llmcdsr_tools.pipeline.measures import measure, write_measures
+from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
+from llmcdsr_tools.pipeline.report import ReportSources, write_report
+from llmcdsr_tools.pipeline.settings import FitConfig
+from llmcdsr_tools.pipeline.stage_cache import Stage, stage_folder, stage_key
 from llmcdsr_tools.pretrain.domain_data import check_domain
 from llmcdsr_tools.pretrain.stage import pretrain
 from llmcdsr_tools.train.members import train_members

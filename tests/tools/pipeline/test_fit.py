@@ -24,11 +24,11 @@ from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, Usage
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.evaluation.stage import evaluate
-from llmcdsr_tools.fit.observer import StageOutcome
-from llmcdsr_tools.fit.stage import FitObserver, FitResult, fit
-from llmcdsr_tools.fit.stage_cache import Stage, tree_hash
 from llmcdsr_tools.generate.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
+from llmcdsr_tools.pipeline.observer import StageOutcome
+from llmcdsr_tools.pipeline.stage import FitObserver, FitResult, fit
+from llmcdsr_tools.pipeline.stage_cache import Stage, tree_hash
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_an_output_that_comes_out_otherwise_reruns_what_reads_it(
     def other(dataset: Path, output: Path, **settings: Any) -> None:
         write_names(output, read_names(made.stages[2].output)[:-5])
 
-    monkeypatch.setattr("llmcdsr_tools.fit.plan.neighbours", other)
+    monkeypatch.setattr("llmcdsr_tools.pipeline.plan.neighbours", other)
     (next((config.parent / "work" / "names").iterdir()) / "names.jsonl").unlink()
     assert ran(fit(config)) == ["names", "embed-names", "train", "export", "evaluate", "report"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcdsr_tools.fit.stage_cache import Stage
+from llmcdsr_tools.pipeline.stage_cache import Stage
 from llmcdsr_tools.pretrain.stage import PretrainObserver
 from llmcdsr_tools.train.members import quiet
 from llmcdsr_tools.train.stage import Observer

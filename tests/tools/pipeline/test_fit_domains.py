@@ -12,10 +12,9 @@ from fit_world import CONFIG, NAMES, STAGES, copy_of, ran, write_world
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_tools.dataset import load_dataset
-from llmcdsr_tools.fit.stage import FitObserver, fit
+from llmcdsr_tools import WordEncoder, fit, load_dataset
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.word_vectors import WordEncoder
+from llmcdsr_tools.pipeline.stage import FitObserver
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llmcdsr_lite.errors import DataError, LlmcdsrError
-from llmcdsr_tools.fit.config_tables import check_keys, read_table
-from llmcdsr_tools.fit.settings import (
+from llmcdsr_tools.generate.language_model import ServerSettings
+from llmcdsr_tools.generate.stage import GenerateSettings
+from llmcdsr_tools.ingest.stage import IngestSettings
+from llmcdsr_tools.pipeline.config_tables import check_keys, read_table
+from llmcdsr_tools.pipeline.settings import (
     EmbedTable,
     ExportTable,
     FitConfig,
     IngestTable,
     NamesTable,
 )
-from llmcdsr_tools.generate.language_model import ServerSettings
-from llmcdsr_tools.generate.stage import GenerateSettings
-from llmcdsr_tools.ingest.stage import IngestSettings
 from llmcdsr_tools.pretrain.stage import PretrainSettings
 from llmcdsr_tools.setting_checks import usable_threads
 from llmcdsr_tools.train.settings import OFFICIAL, Recipe

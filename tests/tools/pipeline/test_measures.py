@@ -11,7 +11,7 @@ import pytest
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
-from llmcdsr_tools.fit.measures import measure, read_measures, without_nan, write_measures
+from llmcdsr_tools.pipeline.measures import measure, read_measures, without_nan, write_measures
 from llmcdsr_tools.train.stage import TrainResult
 
 

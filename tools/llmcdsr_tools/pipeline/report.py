@@ -21,11 +21,11 @@ from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluation.measures import GROUPS, Measure
 from llmcdsr_tools.evaluation.table import format_repeats
 from llmcdsr_tools.export.model_card import card_title
-from llmcdsr_tools.fit.charts import Line, line_chart
-from llmcdsr_tools.fit.config import FitConfig
-from llmcdsr_tools.fit.measures import read_measures
-from llmcdsr_tools.fit.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.names import read_names
+from llmcdsr_tools.pipeline.charts import Line, line_chart
+from llmcdsr_tools.pipeline.config import FitConfig
+from llmcdsr_tools.pipeline.measures import read_measures
+from llmcdsr_tools.pipeline.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.run import best_model, member_runs, read_metrics
 
@@ -103,7 +103,7 @@ def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], out
 
 
 def _style() -> str:
-    return files("llmcdsr_tools.fit").joinpath("report.css").read_text(encoding="utf-8")
+    return files("llmcdsr_tools.pipeline").joinpath("report.css").read_text(encoding="utf-8")
 
 
 def _measure_parts(sources: ReportSources) -> Iterable[str]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from llmcdsr_lite.bundle.folder import BUNDLE
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_tools.fit.config import FitConfig, load_config
-from llmcdsr_tools.fit.measures import Measures, read_measures
-from llmcdsr_tools.fit.observer import FitObserver, StageOutcome
-from llmcdsr_tools.fit.plan import plan
-from llmcdsr_tools.fit.stage_cache import complete, finished
+from llmcdsr_tools.pipeline.config import FitConfig, load_config
+from llmcdsr_tools.pipeline.measures import Measures, read_measures
+from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
+from llmcdsr_tools.pipeline.plan import plan
+from llmcdsr_tools.pipeline.stage_cache import complete, finished
 
 __all__ = ["FitObserver", "FitResult", "StageOutcome", "fit"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.fit.config_tables import check_keys, read_table
+from llmcdsr_tools.pipeline.config_tables import check_keys, read_table
 
 
 @dataclass(frozen=True)
