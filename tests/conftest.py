@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.title_neighbours import TitleMap, Weighing
+
+settings.register_profile("any machine", deadline=None)  # a busy one stands still now and then
+settings.load_profile("any machine")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a script put in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

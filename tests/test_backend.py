@@ -56,7 +56,7 @@ def test_a_batch_of_mixed_lengths_agrees_with_the_formulas(
 
 
 @given(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=14), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_backends_agree(backends: dict[str, Backend], histories: list[list[int]]) -> None:
     made = {name: backend.represent(arrays(histories)) for name, backend in backends.items()}
     np.testing.assert_allclose(made["onnx"], made["numpy"], atol=1e-5)

@@ -136,7 +136,7 @@ def ranked(scores: dict[str, float], candidates: list[str], k: int) -> list[str]
     allow=st.none() | st.sets(st.sampled_from(ALL), max_size=15),
     exclude=st.none() | st.sets(st.sampled_from(ALL), max_size=5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_auto_is_brute_force_over_names_and_items(
     load: Loads,
     naive: Naive,

@@ -251,7 +251,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 @example(users=["a\rb", "a\r\nb", "\n"])
 @given(users=st.lists(TEXT, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_users_of_any_text_come_back(
     recommender: Recommender, tmp_path_factory: pytest.TempPathFactory, users: list[str]
 ) -> None:

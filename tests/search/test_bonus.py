@@ -93,7 +93,7 @@ def test_exact_searches_find_what_a_loop_finds(kind: str, scale: float, shifted:
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_added_items_and_bonuses(seed: int) -> None:
     """The search before knows neither the added items nor the bonus: the best are found all the same."""
     vectors, users = world(seed, "normal")

@@ -57,7 +57,7 @@ def contents(dataset: Dataset) -> Any:
 
 
 @given(datasets())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_round_trip(dataset: Dataset) -> None:
     with TemporaryDirectory() as name:
         save_dataset(dataset, Path(name) / "d", source={"from": "é"})
@@ -102,7 +102,7 @@ def test_summary_by_hand() -> None:
 
 
 @given(datasets(), st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_items_of_each_domain_are_counted_in_each_history(dataset: Dataset, n_domains: int) -> None:
     """By the rows of each domain, however many there are."""
     n_items = len(dataset.catalogue)
