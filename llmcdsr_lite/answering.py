@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import Wanted
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.explanation import Explainer
 from llmcdsr_lite.pseudo import Asked, PseudoRecall, Recalled

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from llmcdsr_lite.any_encoder import Encoder, open_encoder
 from llmcdsr_lite.arguments import check_choice, checked_threads
 from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.files import undisturbed
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
+from llmcdsr_lite.encoder_object import Encoder, open_encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.lifetime import Source
 from llmcdsr_lite.search.choice import SearchName, make_search

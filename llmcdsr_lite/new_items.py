@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import listed
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.recall import RecallNetwork

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
 from llmcdsr_lite.search.protocol import Rows, Scores, Search

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.answering import Answering, make_recaller
-from llmcdsr_lite.any_encoder import Encoder
 from llmcdsr_lite.arguments import (
     ItemFilter,
     UnknownPolicy,
@@ -25,6 +24,7 @@ from llmcdsr_lite.backend import Backend, BackendName
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back, still_open
 from llmcdsr_lite.loading import load_parts, reduced, search_of
 from llmcdsr_lite.mix.mixture import seen_rows

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.any_encoder import Encoder, open_encoder
 from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
+from llmcdsr_lite.encoder_object import Encoder, open_encoder
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import Dataset, load_dataset

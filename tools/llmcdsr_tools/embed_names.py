@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.any_encoder import open_encoder
+from llmcdsr_lite.encoder_object import open_encoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import Dataset, load_dataset

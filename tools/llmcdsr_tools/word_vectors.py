@@ -84,7 +84,7 @@ def word_vectors(
     if output.is_dir() or (output.exists() and not overwrite):
         raise DataError(f"{output}: exists already; choose another name or ask for it to be overwritten")
     data = load_dataset(dataset) if isinstance(dataset, Path) else dataset
-    vectors = WordEncoder(data.catalogue.titles, dimension).encode(data.catalogue.titles)
+    vectors = WordEncoder.of_dataset(data, dimension).encode(data.catalogue.titles)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)

@@ -94,7 +94,7 @@ class _Plan:
         yield self._report([*done, trained, exported, evaluated])
 
     def _can_recall(self, data: Dataset) -> bool:
-        """Whether every domain can be pre-trained; tells the observer which cannot."""
+        """Check that every domain can be pre-trained, and tell the observer of one that cannot."""
         try:
             for domain in data.catalogue.domains:
                 check_domain(data, domain)

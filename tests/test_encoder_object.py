@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_encoder import PLACES, WORDS, E, make_tiny_model, write_encoder
 
-from llmcdsr_lite.any_encoder import EncoderObject, open_encoder
 from llmcdsr_lite.encoder import TextEncoder
+from llmcdsr_lite.encoder_object import EncoderObject, open_encoder
 from llmcdsr_lite.errors import DataError, UsageError
 
 TEXTS = ["red pan", "", "blue tea of the pot", " ", "bean"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,6 @@ from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE, TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError
 
 _PROBES = ["text", "stovetop espresso maker", "100 % whole-grain crackers, 8 oz"]
-
-
-class Encoder(Protocol):
-    """What turns texts into vectors."""
-
-    dimension: int
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """Vectors (n, E) of texts; zero for one that says nothing."""
-
-    def fingerprint(self) -> str:
-        """Another one for an encoder that gives other vectors."""
 
 
 class EncoderObject:
@@ -109,6 +92,9 @@ class EncoderObject:
             return np.asarray(given if isinstance(given, np.ndarray) else list(given), dtype=np.float32)
         except (TypeError, ValueError):
             raise DataError(f"encoder: {self._name} gives {given!r:.60}, expected an array (n, E)") from None
+
+
+Encoder: TypeAlias = TextEncoder | EncoderObject
 
 
 def open_encoder(
