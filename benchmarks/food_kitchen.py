@@ -19,12 +19,14 @@ from llmcdsr_tools.dataset import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.evaluation.official import Result, evaluate, open_answers, open_model
-from llmcdsr_tools.export import export
-from llmcdsr_tools.ingest import IngestSettings, ingest
+from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.ingest.settings import IngestSettings
+from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.pretrain import PretrainSettings, pretrain
-from llmcdsr_tools.train import TrainSettings, train
-from llmcdsr_tools.train.settings import recipe_settings
+from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.stage import pretrain
+from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
+from llmcdsr_tools.train.stage import train
 
 
 @dataclass(frozen=True)

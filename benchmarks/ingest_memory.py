@@ -24,7 +24,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from llmcdsr_tools.dataset_summary import format_summary
-from llmcdsr_tools.ingest import IngestSettings, ingest
+from llmcdsr_tools.ingest.settings import IngestSettings
+from llmcdsr_tools.ingest.stage import ingest
 source, items, output, split = sys.argv[1:]
 settings = IngestSettings(domains=("A", "B"), split=split)
 result = ingest(Path(source), Path(output), items=Path(items), settings=settings)

@@ -27,9 +27,8 @@ from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
 from llmcdsr_tools.train.gradients import differentiate
-from llmcdsr_tools.train.inner_steps import InnerOptimizer
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import recipe_settings
+from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 KINDS: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")

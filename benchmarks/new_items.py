@@ -28,13 +28,13 @@ from llmcdsr_tools.dataset import Dataset, Split, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import ranks
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.export import export
+from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.export.title_map import principal_components
 from llmcdsr_tools.holdout import HeldOut, hold_out, occurrences
 from llmcdsr_tools.run import best_model
 from llmcdsr_tools.text_initialization import load_text_embeddings
-from llmcdsr_tools.train import TrainSettings, train
-from llmcdsr_tools.train.settings import recipe_settings
+from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
+from llmcdsr_tools.train.stage import train
 
 SHARE = 0.05
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)

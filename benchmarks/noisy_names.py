@@ -22,9 +22,8 @@ from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.pretrain.stage import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
-from llmcdsr_tools.train.inner_steps import InnerOptimizer
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import recipe_settings
+from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 Flags = npt.NDArray[np.bool_]

@@ -40,9 +40,11 @@ from llmcdsr_tools.mix.positions import collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.stage import MOST_TARGETS, learn_mix
 from llmcdsr_tools.neighbours import neighbour_names
-from llmcdsr_tools.pretrain import PretrainSettings, pretrain
+from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.stage import pretrain
 from llmcdsr_tools.run import best_model
-from llmcdsr_tools.train import TrainSettings, train
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.stage import train
 
 
 def main() -> None:

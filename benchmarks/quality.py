@@ -18,9 +18,9 @@ from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
-from llmcdsr_tools.export import export
-from llmcdsr_tools.train import train
+from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.train.settings import recipe_settings
+from llmcdsr_tools.train.stage import train
 
 COLUMNS = {
     "HR@10": "hr10",

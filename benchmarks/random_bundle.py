@@ -34,8 +34,9 @@ from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.cli.options import model_size_options, overwrite_option
+from llmcdsr_tools.cli.options import overwrite_option, settings_options
 from llmcdsr_tools.export.onnx_graph import build_onnx
+from llmcdsr_tools.pretrain.settings import PretrainSettings
 
 # Levels of clusters, fine to coarse: items in one, and shares of the variance of vectors and of popularity.
 LEVELS = ((10, 0.20, 0.00), (100, 0.15, 0.35), (1000, 0.15, 0.40))
@@ -219,7 +220,7 @@ def draw_clusters(
     metavar="N",
     help="Items of a domain; give one number for each.",
 )
-@model_size_options
+@settings_options(PretrainSettings, only=("hidden", "n_blocks", "n_heads", "max_length"))
 @click.option("--members", type=click.IntRange(1, 64), default=1, show_default=True, help="Models in it.")
 @click.option("--mix", is_flag=True, help="Weigh next-item counts, repeats and recent items, too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

@@ -16,7 +16,8 @@ from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.train.augmentation import AugmentedBatch
 from llmcdsr_tools.train.bilevel import meta_gradient
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
-from llmcdsr_tools.train.inner_steps import InnerOptimizer, VirtualStep, virtual_step
+from llmcdsr_tools.train.inner_steps import VirtualStep, virtual_step
+from llmcdsr_tools.train.settings import InnerOptimizer
 
 Comparisons = Iterator[tuple[str, Array, Array]]
 

@@ -11,7 +11,8 @@ import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
-from llmcdsr_tools.train.stage import TrainResult, TrainSettings, train
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.stage import TrainResult, train
 
 N_A, N_B = 30, 36
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from llmcdsr_tools.reference.losses import (
     sampled_softmax,
     sampled_softmax_tangent,
 )
-
-Loss = Literal["bce", "sampled-softmax"]
+from llmcdsr_tools.settings import Loss
 
 
 class Objective(Protocol):

@@ -19,18 +19,18 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.dataset import FILES, HEADER
+from llmcdsr_tools.settings import Criterion
 
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.jsonl"
 CURVES = "curves.svg"
-Criterion = Literal["ndcg", "sampled-hr"]
 MEAN = "mean"  # in place of a domain's name: the mean of all
 _HEADER = "run.json"
 

@@ -17,7 +17,8 @@ from demo_world.items import DemoItem, load_demo_items
 from demo_world.world import DOMAINS, DemoWorld, generate_users, sample_histories, write_demo_world
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.dataset import summarize
-from llmcdsr_tools.ingest.stage import IngestSettings, ingest
+from llmcdsr_tools.ingest.settings import IngestSettings
+from llmcdsr_tools.ingest.stage import ingest
 
 N_USERS = 2500
 

@@ -19,7 +19,7 @@ from llmcdsr_tools.cli.options import Number
 from llmcdsr_tools.cli.pipeline import example_config
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.setting_checks import usable_threads
+from llmcdsr_tools.settings import usable_threads
 
 
 @pytest.fixture

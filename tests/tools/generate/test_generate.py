@@ -21,11 +21,12 @@ from llmcdsr_lite.errors import DataError, GenerationError, UsageError
 from llmcdsr_tools.cold_histories import cold_histories
 from llmcdsr_tools.dataset import Dataset, save_dataset
 from llmcdsr_tools.generate.asking import MAX_FAILURES
-from llmcdsr_tools.generate.language_model import Reply, ServerSettings
+from llmcdsr_tools.generate.language_model import Reply
 from llmcdsr_tools.generate.outcome import GenerationYield, format_yield
 from llmcdsr_tools.generate.plan import format_plan, plan_generation
-from llmcdsr_tools.generate.prompts import Prompt, PromptSettings
-from llmcdsr_tools.generate.stage import GenerateResult, GenerateSettings, generate
+from llmcdsr_tools.generate.prompts import Prompt
+from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.generate.stage import GenerateResult, generate
 from llmcdsr_tools.names import read_names
 
 pytest.importorskip("openai")
@@ -252,9 +253,9 @@ def test_arguments_that_cannot_be_meant(server: FakeServer, dataset: Dataset, tm
         DataError, match=r"'u30' is no user of the train split without items of a domain \(1 such"
     ):
         run(server, dataset, output, users=["u1", "u30"])
-    with pytest.raises(UsageError, match="'json', which the completion endpoint has not"):
+    with pytest.raises(UsageError, match="completion endpoint does not support output_format 'json'"):
         run(server, dataset, output, endpoint="completion", output_format="json")
-    with pytest.raises(UsageError, match="concurrency is 0"):
+    with pytest.raises(UsageError, match="concurrency must be at least 1, found 0"):
         run(server, dataset, output, concurrency=0)
     assert not any(tmp_path.iterdir())
 
@@ -285,9 +286,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from fake_llm_server import MODEL
-from llmcdsr_tools.generate.language_model import ServerSettings
-from llmcdsr_tools.generate.prompts import PromptSettings
-from llmcdsr_tools.generate.stage import GenerateSettings, generate
+from llmcdsr_tools.generate.settings import ServerSettings
+from llmcdsr_tools.generate.settings import PromptSettings
+from llmcdsr_tools.generate.stage import generate
+from llmcdsr_tools.generate.settings import GenerateSettings
 generate(
     Path(sys.argv[1]), Path(sys.argv[2]), ServerSettings(sys.argv[3], MODEL),
     GenerateSettings(PromptSettings(n_names=5), concurrency=3),

@@ -20,12 +20,12 @@ from llmcdsr_tools.generate.prompt_templates import load_templates, shipped_temp
 from llmcdsr_tools.generate.prompts import (
     Prompt,
     PromptBuilder,
-    PromptSettings,
     bulleted,
     estimate_tokens,
     shorten,
     user_seed,
 )
+from llmcdsr_tools.generate.settings import PromptSettings
 
 N_A, N_B = 20, 30
 NOTHING = np.empty(0, dtype=np.int32)
@@ -172,7 +172,7 @@ def test_titles_are_cut_between_words() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_names": 2}, "n_names is 2, expected 3"),
+        ({"n_names": 2}, "n_names must be at least 3, found 2"),
         ({"n_examples": -1}, "n_examples"),
         ({"n_titles": 0}, "n_titles"),
     ],

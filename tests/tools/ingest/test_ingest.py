@@ -13,8 +13,8 @@ import pytest
 from llmcdsr_lite.errors import DataError, LlmcdsrError, UsageError
 from llmcdsr_tools.dataset import SPLITS, Dataset, load_dataset
 from llmcdsr_tools.dataset_summary import format_summary
-from llmcdsr_tools.ingest.interactions import Columns
-from llmcdsr_tools.ingest.stage import IngestSettings, ingest
+from llmcdsr_tools.ingest.settings import Columns, IngestSettings
+from llmcdsr_tools.ingest.stage import ingest
 
 DOMAINS = ("Food", "Kitchen")
 ITEMS = [(f"i{n}", DOMAINS[n % 3 == 0], f"Title {n}" if n % 5 else "") for n in range(40)]
@@ -339,13 +339,13 @@ def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> N
         ({"domains": ("A", "A")}, "1 to 64 different names"),
         ({"domains": ("A", " ")}, "1 to 64 different names"),
         ({"domains": ()}, "1 to 64 different names"),
-        ({"core": -1}, "core is -1"),
-        ({"split": "random"}, "split is 'random'"),
-        ({"valid_share": -0.1}, "shares are"),
-        ({"test_share": 1.0}, "shares are"),
-        ({"valid_share": float("nan")}, "shares are"),
-        ({"valid_share": 0.6, "test_share": 0.6}, "shares are"),
-        ({"seed": -1}, "seed is -1"),
+        ({"core": -1}, "core must be at least 0, found -1"),
+        ({"split": "random"}, "split must be one of overlapped, leave-one-out, found 'random'"),
+        ({"valid_share": -0.1}, "valid_share must be at least 0 and below 1"),
+        ({"test_share": 1.0}, "test_share must be at least 0 and below 1, found 1.0"),
+        ({"valid_share": float("nan")}, "valid_share must be"),
+        ({"valid_share": 0.6, "test_share": 0.6}, "must be at most 1 together"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:

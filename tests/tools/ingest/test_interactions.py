@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.ingest.interactions import (
-    PROGRESS_EVERY,
-    Columns,
-    ItemTable,
-    read_interactions,
-    read_items,
-)
+from llmcdsr_tools.ingest.interactions import PROGRESS_EVERY, ItemTable, read_interactions, read_items
+from llmcdsr_tools.ingest.settings import Columns
 
 DOMAINS = ("Food", "Kitchen")
 ITEMS = "item,domain,title\npan,Kitchen,Pan\ntea,Food,Tea\npot,Kitchen,\njam,Food,  \n"

@@ -22,8 +22,10 @@ from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.pipeline.config import load_config
 from llmcdsr_tools.pipeline.measures import measure, write_measures
 from llmcdsr_tools.pipeline.report import ReportSources, write_report
-from llmcdsr_tools.pretrain.stage import PretrainSettings, pretrain
-from llmcdsr_tools.train.stage import TrainResult, TrainSettings, train
+from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.stage import pretrain
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.stage import TrainResult, train
 
 EVIL = '<script>alert("1")</script> & co'
 

@@ -214,7 +214,7 @@ def test_items_may_start_from_their_titles(small_world: Any, text: Any) -> None:
         ({"contrastive_weight": math.nan}, "contrastive_weight must be at least 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"learning_rate": math.inf}, "learning_rate must be above 0"),
-        ({"held_out": 1.0}, r"held_out must be in \[0, 1\)"),
+        ({"held_out": 1.0}, "held_out must be at least 0 and below 1"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"n_heads": 3}, "n_heads must divide hidden"),

@@ -23,7 +23,8 @@ from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient, virtual_copy
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate
-from llmcdsr_tools.train.inner_steps import InnerOptimizer, virtual_step
+from llmcdsr_tools.train.inner_steps import virtual_step
+from llmcdsr_tools.train.settings import InnerOptimizer
 
 Array = npt.NDArray[np.float64]
 

@@ -17,7 +17,8 @@ from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.evaluation.stage import evaluate
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.train.members import train_members
-from llmcdsr_tools.train.stage import Observer, train
+from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.train.training import Observer
 
 
 class Interrupt(Observer):

@@ -19,8 +19,9 @@ from llmcdsr_tools.dataset import Histories, load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train.inner_steps import InnerOptimizer
-from llmcdsr_tools.train.stage import Observer, TrainSettings, train
+from llmcdsr_tools.train.settings import InnerOptimizer, TrainSettings
+from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.train.training import Observer
 
 DIMENSION, HIDDEN = 12, 16
 INNER: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")

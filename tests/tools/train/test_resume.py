@@ -20,7 +20,8 @@ from llmcdsr_lite.errors import TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
 from llmcdsr_tools.dataset import save_dataset
 from llmcdsr_tools.run import EpochMetrics, read_metrics
-from llmcdsr_tools.train.stage import Observer, TrainResult, train
+from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.training import Observer
 
 BEST = ("best.npz", "best_1.npz", "best_2.npz")
 
@@ -129,7 +130,8 @@ def test_a_stop_before_any_write_is_made_good(
 SCRIPT = """
 import sys
 from pathlib import Path
-from llmcdsr_tools.train.stage import TrainSettings, train
+from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.train.settings import TrainSettings
 settings = TrainSettings(**eval(sys.argv[3]))
 train(Path(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
 """

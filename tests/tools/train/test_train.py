@@ -16,7 +16,9 @@ from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
 from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train.stage import Observer, TrainResult, TrainSettings, train
+from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.training import Observer
 
 BEST = ("best.npz", "best_1.npz", "best_2.npz")
 
@@ -158,8 +160,8 @@ def test_the_observer_is_told_every_step(small_world: Any, tmp_path: Path) -> No
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"learning_rate": float("inf")}, "learning_rate must be above 0"),
         ({"hidden": 6, "n_heads": 4}, "n_heads must divide hidden"),
-        ({"dropout": 1.0}, "dropout must be in"),
-        ({"max_length": -1}, "must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"max_length": -1}, "max_length must be at least 0"),
         ({"loss": "BCE"}, "loss must be one of bce, sampled-softmax, found 'BCE'"),
         ({"seed": -1}, "seed must be at least 0, found -1"),
         ({"n_augmented": 0}, "n_augmented must be at least 1, found 0"),

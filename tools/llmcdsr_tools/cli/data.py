@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from click.core import ParameterSource
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
-from llmcdsr_tools.cli.options import Number, needs_train_extra, overwrite_option
+from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
 from llmcdsr_tools.cli.progress import counter
+from llmcdsr_tools.ingest.settings import Columns, IngestSettings
 
-_OF_INTERACTIONS = (
-    *("core", "split", "valid_share", "test_share", "seed"),
-    *("user_column", "item_column", "domain_column", "timestamp_column", "title_column"),
-)
+_OF_INTERACTIONS = [f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"]
 
 
 @cli.command()
@@ -33,34 +32,8 @@ _OF_INTERACTIONS = (
     metavar="NAME",
     help="A domain, as the domain column has it; give one or more, in order.  [default: all that it has]",
 )
-@click.option("--core", type=click.IntRange(0), default=5, show_default=True, help="k-core filter; 0: none.")
-@click.option(
-    "--split",
-    type=click.Choice(["overlapped", "leave-one-out"]),
-    default="overlapped",
-    show_default=True,
-    help="Hold out whole overlapped users, or the last items of every history.",
-)
-@click.option(
-    "--valid-share",
-    type=Number(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Of the overlapped users.",
-)
-@click.option(
-    "--test-share",
-    type=Number(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Of the overlapped users.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
-@click.option("--user-column", default="user", show_default=True)
-@click.option("--item-column", default="item", show_default=True)
-@click.option("--domain-column", default="domain", show_default=True)
-@click.option("--timestamp-column", default="timestamp", show_default=True)
-@click.option("--title-column", default="title", show_default=True)
+@settings_options(IngestSettings)
+@settings_options(Columns, suffix="-column")
 @overwrite_option
 @json_option
 @example("llmcdsr ingest ratings.csv.gz --items items.csv --domain food --domain kitchen -o dataset")
@@ -70,18 +43,9 @@ def ingest(
     output: Path,
     items: Path | None,
     domains: tuple[str, ...],
-    core: int,
-    split: Literal["overlapped", "leave-one-out"],
-    valid_share: float,
-    test_share: float,
-    seed: int,
-    user_column: str,
-    item_column: str,
-    domain_column: str,
-    timestamp_column: str,
-    title_column: str,
     overwrite: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Turn SOURCE into a data set folder.
 
@@ -94,10 +58,11 @@ def ingest(
 
     if source.is_dir():
         _refuse_given(_OF_INTERACTIONS, f"{source} is a folder, which must be filtered and split already")
-    elif split == "leave-one-out":
+    elif options["split"] == "leave-one-out":
         _refuse_given(("valid_share", "test_share", "seed"), "leave-one-out holds out the same of all users")
-    columns = stage.Columns(user_column, item_column, domain_column, timestamp_column, title_column)
-    settings = stage.IngestSettings(domains or None, columns, core, split, valid_share, test_share, seed)
+    settings = settings_of(
+        IngestSettings, {**options, "domains": domains or None, "columns": settings_of(Columns, options)}
+    )
     with counter("interactions") as progress:
         result = stage.ingest(
             source, output, items=items, settings=settings, overwrite=overwrite, progress=progress

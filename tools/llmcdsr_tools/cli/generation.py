@@ -11,8 +11,15 @@ import click
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import DataError, GenerationError
-from llmcdsr_tools.cli.options import Number, needs_train_extra, overwrite_option, settings_of
+from llmcdsr_tools.cli.options import (
+    Number,
+    needs_train_extra,
+    overwrite_option,
+    settings_of,
+    settings_options,
+)
 from llmcdsr_tools.cli.progress import counter
+from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
 
 if TYPE_CHECKING:
     from llmcdsr_tools.generate.stage import GenerateResult
@@ -32,21 +39,8 @@ def show_prompts(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("-o", "--output", required=True, type=FilePath, help="Names file (JSON Lines) to write.")
 @click.option("--base-url", metavar="URL", default="", help="Of the server; nothing is sent anywhere else.")
 @click.option("--model", required=True, help="Name of the model at the server.")
-@click.option(
-    "--endpoint",
-    type=click.Choice(["chat", "completion"]),
-    default="chat",
-    show_default=True,
-    help="completion is for base models, which only continue a text.",
-)
-@click.option(
-    "--output-format",
-    type=click.Choice(["auto", "json", "list"]),
-    default="auto",
-    show_default=True,
-    help="auto: JSON by a schema where the server takes one, otherwise a numbered list.",
-)
-@click.option("--api-key-env", metavar="VARIABLE", help="Environment variable with the key; none by default.")
+@settings_options(ServerSettings, without=("base_url", "model"))
+@settings_options(GenerateSettings)
 @click.option("--answers", type=FilePath, help="File of the raw answers; OUTPUT.answers by default.")
 @click.option("--prompts", type=FilePath, help="TOML file in place of the shipped prompts.")
 @click.option(
@@ -62,34 +56,7 @@ def show_prompts(context: click.Context, parameter: click.Parameter, wanted: boo
 )
 @click.option("--users", type=FilePath, help="Ask for these alone: a file, one user id a line ('-': stdin).")
 @click.option("--limit", type=click.IntRange(0), help="Ask for so many users, drawn by seed.")
-@click.option(
-    "--examples", "n_examples", type=click.IntRange(0), default=3, show_default=True, help="In a prompt."
-)
-@click.option("--names", "n_names", type=click.IntRange(3), default=10, show_default=True, help="A user.")
-@click.option(
-    "--history-titles",
-    "n_titles",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Shown, newest.",
-)
-@click.option("--title-tokens", type=click.IntRange(1), default=24, show_default=True, help="Of a title.")
-@click.option("--prompt-tokens", type=click.IntRange(1), default=2000, show_default=True, help="At most.")
-@click.option("--max-tokens", type=click.IntRange(1), default=500, show_default=True, help="Of an answer.")
-@click.option("--temperature", type=Number(0), default=0.7, show_default=True)
-@click.option(
-    "--frequency-penalty",
-    type=Number(-2, 2),
-    default=0.0,
-    help="For models that repeat themselves.",
-)
-@click.option(
-    "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Requests at a time."
-)
-@click.option("--timeout", type=Number(0, min_open=True), default=120.0, show_default=True)
-@click.option("--retries", type=click.IntRange(0), default=6, show_default=True, help="Of a failed request.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of examples and order.")
+@settings_options(PromptSettings)
 @click.option(
     "--for",
     "whom",
@@ -129,16 +96,12 @@ def generate(
     same command, given again, asks only for users without one.
     """
     from llmcdsr_tools.generate import stage
-    from llmcdsr_tools.generate.language_model import ServerSettings
     from llmcdsr_tools.generate.plan import format_plan, plan_generation
-    from llmcdsr_tools.generate.prompts import PromptSettings
 
     if not (options["base_url"] or dry_run):
         raise click.UsageError("name the server: --base-url, or look first: --dry-run")
     server = settings_of(ServerSettings, options)
-    settings = settings_of(
-        stage.GenerateSettings, {**options, "prompt": settings_of(PromptSettings, options)}
-    )
+    settings = settings_of(GenerateSettings, {**options, "prompt": settings_of(PromptSettings, options)})
     chosen = None if users is None else read_user_ids(users)
     if whom == "items" and split != "train":
         raise click.UsageError("--split is for users: items are asked for whatever the split")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from llmcdsr_lite.cli import FilePath
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
-from llmcdsr_tools.setting_checks import usable_threads
+from llmcdsr_tools.settings import SettingField, setting_fields, usable_threads
 
 Settings = TypeVar("Settings")
 
@@ -41,77 +43,81 @@ def threads_option(of: str) -> Callable[..., Any]:
     )
 
 
-_MODEL_SIZES = (
-    ("--hidden", "hidden", 8192, 64, "Hidden size."),
-    ("--blocks", "n_blocks", 64, 2, "Blocks of attention and feed-forward."),
-    ("--heads", "n_heads", 256, 1, "Heads of attention; they divide the hidden size."),
-    ("--max-length", "max_length", 10_000, 50, "Longest history."),
-)
-
-
-def model_size_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for how large a SASRec model is, named as the fields of settings."""
-    return _with_options(
-        function,
-        [
-            (flag, name, click.IntRange(1, top), default, text)
-            for flag, name, top, default, text in _MODEL_SIZES
-        ],
-    )
-
-
-def _with_options(
-    function: Callable[..., Any], options: Sequence[tuple[str, str, Any, Any, str | None]]
+def settings_options(
+    kind: type[Any],
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    suffix: str = "",
+    recipes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., Any]:
-    """Add options (flag, name, type, default, help) to a command, in their order."""
-    for flag, name, kind, default, text in reversed(options):
-        add = click.option(flag, name, type=kind, default=default, show_default=True, help=text)
-        function = add(function)
-    return function
+    """Options for the fields of a settings dataclass, named as these.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass.
+    only, without : collection of str
+        Fields to make options for, all by default, and fields to leave out. One whose value is a dataclass,
+        a tuple or the like is left out, too.
+    suffix : str
+        Of every option's name.
+    recipes : mapping of str to mapping, optional
+        Defaults in place of the dataclass's own, by recipe. An option that is not given is then None, for
+        the recipe to decide.
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for field in reversed(setting_fields(kind)):
+            if field.name in without or (only and field.name not in only) or field.kind not in _SIMPLE:
+                continue
+            function = _option(field, suffix, recipes)(function)
+        return function
+
+    return add
 
 
-def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for how a SASRec model is pre-trained, named as the fields of settings."""
-    defaults = {"loss": "sampled-softmax", "n_negatives": 256, "n_epochs": 200, "patience": 5, "dropout": 0.5}
-    return _with_options(model_size_options(function), _training_options(defaults))
+_SIMPLE = (bool, int, float, str, Path)
 
 
-def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for how a SASRec model is trained: a recipe, and fields of settings in place of its own."""
-    options = [(flag, name, kind, None, text) for flag, name, kind, _, text in _training_options({})]
-    sizes = [(flag, name, click.IntRange(1, top), None, text) for flag, name, top, _, text in _MODEL_SIZES]
-    recipe = click.option(
-        "--recipe",
-        type=click.Choice(["best", "official"]),
-        default="best",
-        show_default=True,
-        help="What ranks best, or the paper's; the options below replace parts of it.",
+def _option(
+    field: SettingField, suffix: str, recipes: Mapping[str, Mapping[str, Any]] | None
+) -> Callable[..., Any]:
+    flag, text, default = field.flag + suffix, field.text, field.default
+    if recipes is not None:
+        others = [
+            f"; {name}: {_shown(own[field.name])}" for name, own in recipes.items() if field.name in own
+        ]
+        text = f"{text}  [default: {_shown(default)}{''.join(others)}]".strip()
+        default = None
+    if field.kind is bool:
+        flag += f"/--no-{flag.removeprefix('--')}"
+    return click.option(
+        flag,
+        field.name,
+        type=_option_type(field),
+        default=None if default is MISSING else default,
+        required=default is MISSING,
+        show_default=recipes is None and default is not None,
+        help=text,
     )
-    return recipe(_with_options(function, [*options, *sizes]))
 
 
-def _training_options(defaults: Mapping[str, Any]) -> list[tuple[str, str, Any, Any, str | None]]:
-    """Options (flag, name, type, default, help) for how a SASRec model is trained."""
-    positive, above_zero = click.IntRange(1), Number(0, min_open=True)
-    losses = click.Choice(["bce", "sampled-softmax"])
-    better = "bce is the official recipe; sampled-softmax ranks better."
-    options = (
-        ("--loss", "loss", losses, None, better),
-        ("--negatives", "n_negatives", positive, None, "Of each domain, for sampled-softmax."),
-        ("--epochs", "n_epochs", positive, None, "At most so many."),
-        ("--patience", "patience", positive, None, "Epochs without a better validation."),
-        ("--dropout", "dropout", Number(0, 1, max_open=True), None, None),
-        (
-            "--batch-size",
-            "batch_size",
-            positive,
-            128,
-            "Sequences a step; left out of train: some 1,024 items.",
-        ),
-        ("--learning-rate", "learning_rate", above_zero, 1e-3, None),
-        ("--seed", "seed", click.IntRange(0), 0, None),
-    )
-    return [(flag, name, kind, defaults.get(name, d), text) for flag, name, kind, d, text in options]
+def _option_type(field: SettingField) -> Any:
+    if field.choices:
+        return click.Choice(field.choices)
+    if field.bounds is not None:
+        bounds = field.bounds
+        low, high = (None if math.isinf(end) else end for end in (bounds.low, bounds.high))
+        if field.kind is int:
+            return click.IntRange(None if low is None else int(low), None if high is None else int(high))
+        return Number(low, high, bounds.low_open, bounds.high_open)
+    return {Path: FilePath, float: Number()}.get(field.kind, field.kind)
+
+
+def _shown(value: Any) -> str:
+    """A default as it is typed."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def settings_of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:

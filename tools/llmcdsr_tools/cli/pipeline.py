@@ -13,13 +13,13 @@ import click
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cli.options import (
-    Number,
     needs_train_extra,
     overwrite_option,
+    settings_options,
     threads_option,
-    training_options,
 )
 from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
+from llmcdsr_tools.pretrain.settings import PretrainSettings
 
 
 @cli.command()
@@ -28,34 +28,7 @@ from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
 @click.option(
     "--text-embeddings", required=True, type=FilePath, help=".npy matrix (items, E) of `llmcdsr embed`."
 )
-@click.option(
-    "--text-initialization/--no-text-initialization",
-    default=True,
-    show_default=True,
-    help="Start the items from the titles' principal components.",
-)
-@click.option(
-    "--contrastive-weight",
-    type=Number(0),
-    default=0.1,
-    show_default=True,
-    help="Of the contrastive loss beside the recommender's.",
-)
-@click.option(
-    "--temperature",
-    type=Number(0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Of the contrastive loss.",
-)
-@training_options
-@click.option(
-    "--held-out",
-    type=Number(0, 1, max_open=True),
-    default=0.0,
-    show_default=True,
-    help="Share of items kept from the contrastive loss, to measure it on.",
-)
+@settings_options(PretrainSettings)
 @threads_option("Of matrix products")
 @overwrite_option
 @example("llmcdsr pretrain dataset --text-embeddings titles.npy -o pretrained.npz")
@@ -78,7 +51,7 @@ def pretrain(
         dataset,
         text_embeddings,
         output,
-        stage.PretrainSettings(**settings),
+        PretrainSettings(**settings),
         threads=threads,
         overwrite=overwrite,
         observer=pretraining_progress(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmcdsr_tools.pretrain.domain_training import DomainEpoch
     from llmcdsr_tools.pretrain.stage import PretrainObserver
     from llmcdsr_tools.run import EpochMetrics
-    from llmcdsr_tools.train.stage import Observer
+    from llmcdsr_tools.train.training import Observer
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def training_progress() -> Observer:
 
 def member_progress(member: int) -> Observer:
     """The same for a member of several, whose lines begin with its number; 0 is the only model."""
-    from llmcdsr_tools.train.stage import Observer
+    from llmcdsr_tools.train.training import Observer
 
     class Progress(Observer):
         def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:

@@ -19,13 +19,13 @@ import llmcdsr_tools.cli.names
 import llmcdsr_tools.cli.pipeline  # noqa: F401
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import (
-    Number,
     needs_train_extra,
     overwrite_option,
-    recipe_options,
+    settings_options,
     threads_option,
 )
 from llmcdsr_tools.cli.progress import member_progress, training_progress
+from llmcdsr_tools.train.settings import OFFICIAL, TrainSettings, recipe_settings
 
 if TYPE_CHECKING:
     from llmcdsr_tools.evaluation.measures import Measured
@@ -43,74 +43,21 @@ best_for_option = click.option(
 @cli.command()
 @click.argument("dataset", type=FilePath)
 @click.option("-o", "--output", required=True, type=FilePath, help="Folder of the run.")
-@recipe_options
+@click.option(
+    "--recipe",
+    type=click.Choice(["best", "official"]),
+    default="best",
+    show_default=True,
+    help="What ranks best, or the paper's; the options below replace parts of it.",
+)
+@settings_options(TrainSettings, recipes={"official": OFFICIAL})
 @click.option(
     "--text-embeddings",
     type=FilePath,
     help=".npy matrix (items, E) that the items start from, in place of word vectors of their titles.",
 )
-@click.option(
-    "--item-start",
-    type=click.Choice(["titles", "random"]),
-    help="Where the items start without such a matrix.  [default: titles]",
-)
-@click.option(
-    "--windows/--newest",
-    default=None,
-    help="Train on all of a long history, or on its newest part.  [default: windows]",
-)
-@click.option(
-    "--average-epochs",
-    type=Number(0),
-    help="Keep the average of the weights over so many epochs.  [default: 1.25; official: 0]",
-)
-@click.option(
-    "--cold-sequences",
-    is_flag=True,
-    help="Train on overlapped users with one domain hidden, too.",
-)
 @click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
-@click.option(
-    "--pretrained-items",
-    is_flag=True,
-    help="Start the items from that file's vectors; without it meta-learning finds no direction.",
-)
-@click.option(
-    "--inner-optimizer",
-    type=click.Choice(["auto", "none", "sgd", "adam", "fresh-adam"]),
-    default="auto",
-    show_default=True,
-    help="Of the virtual step that trains the poolers; none leaves them at zero. auto: adam, the best on "
-    "validation, with names and --pretrained-items, else none.",
-)
-@click.option(
-    "--inner-learning-rate",
-    type=Number(0, min_open=True),
-    default=0.1,
-    show_default=True,
-    help="Of the inner optimizer sgd.",
-)
-@click.option("--pooler-learning-rate", type=Number(0, min_open=True), default=1e-3, show_default=True)
-@click.option(
-    "--augmented",
-    "n_augmented",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Sequences with pseudo items a step.",
-)
-@click.option(
-    "--overlapped",
-    "n_overlapped",
-    type=click.IntRange(1),
-    default=128,
-    show_default=True,
-    help="Overlapped users a step, for the meta loss.",
-)
-@click.option(
-    "--recall-k", type=click.IntRange(1), default=10, show_default=True, help="Pseudo items a sequence."
-)
 @click.option(
     "--members",
     type=click.IntRange(1, 64),
@@ -143,7 +90,6 @@ def train(
     from llmcdsr_tools.run import CHECKPOINT, member_runs
     from llmcdsr_tools.train import stage
     from llmcdsr_tools.train.members import train_members
-    from llmcdsr_tools.train.settings import recipe_settings
 
     chosen = recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None})
     if members > 1 and (names or pretrained):

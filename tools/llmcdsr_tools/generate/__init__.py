@@ -1,5 +1,1 @@
 """Stage `generate`: a language model writes names of items of a domain that a user lacks."""
-
-from llmcdsr_tools.generate.stage import generate
-
-__all__ = ["generate"]

@@ -7,20 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from llmcdsr_lite.errors import GenerationError
 from llmcdsr_tools.cold_histories import ColdHistory
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer, AnswersFile
 from llmcdsr_tools.generate.language_model import FormatRefusedError, LanguageModel, RequestFailedError
-from llmcdsr_tools.generate.prompts import OutputFormat, PromptBuilder, user_seed
+from llmcdsr_tools.generate.prompts import PromptBuilder, user_seed
+from llmcdsr_tools.generate.settings import OutputFormat, OutputFormatChoice
 
 MAX_FAILURES = 5  # requests in a row that fail at every try: the server is down, or refuses them all
 
 _PATIENCE = 1.0  # seconds that requests in flight get to end by themselves
-
-OutputFormatChoice = Literal["auto", "json", "list"]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmcdsr_lite.errors import GenerationError, MissingDependencyError, UsageError, install_hint
-from llmcdsr_tools.generate.prompt_templates import Endpoint
-from llmcdsr_tools.generate.prompts import OutputFormat, Prompt
+from llmcdsr_tools.generate.prompts import Prompt
+from llmcdsr_tools.generate.settings import OutputFormat, ServerSettings
 
 _MAX_WAIT = 60.0  # seconds between two tries, whatever a server asks for
 _REPEATED = (408, 409, 425, 429)
@@ -37,44 +37,6 @@ _SCHEMA = {
         },
     },
 }
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Where the model is and how it is asked.
-
-    Parameters
-    ----------
-    base_url : str
-        Such as ``http://127.0.0.1:8000/v1``; nothing is sent anywhere else.
-    model : str
-    endpoint : {"chat", "completion"}
-        A base model, which only continues texts, needs the latter.
-    api_key_env : str, optional
-        Environment variable that holds the key; no key is sent if not given.
-    temperature : float
-    frequency_penalty : float
-        Against repeating oneself, which small models are given to; 0 leaves it to the server.
-    max_tokens : int
-        Of an answer.
-    timeout : float
-        Seconds for one request.
-    retries : int
-        Tries after the first.
-    backoff : float
-        Seconds before the second try, twice as long before each one after it.
-    """
-
-    base_url: str
-    model: str
-    endpoint: Endpoint = "chat"
-    api_key_env: str | None = None
-    temperature: float = 0.7
-    frequency_penalty: float = 0.0
-    max_tokens: int = 500
-    timeout: float = 120.0
-    retries: int = 6
-    backoff: float = 1.0
 
 
 @dataclass(frozen=True)

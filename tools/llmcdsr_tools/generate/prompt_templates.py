@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Any
 
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.generate.settings import Endpoint
 
-Endpoint = Literal["chat", "completion"]
 _COMMON = {"source", "target", "n_names"}
 _EXAMPLE = _COMMON | {"number", "history", "names"}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Template
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,42 +22,12 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cold_histories import ColdHistory
 from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.generate.prompt_templates import Endpoint, PromptTemplates, Words
-
-OutputFormat = Literal["json", "list"]
+from llmcdsr_tools.generate.prompt_templates import PromptTemplates, Words
+from llmcdsr_tools.generate.settings import Endpoint, OutputFormat, PromptSettings
 
 _MIN_TITLES, _MIN_TITLE_TOKENS = 3, 6  # a prompt that is too long is not shortened beyond
 _TOKEN = re.compile(r"[A-Za-z]{1,5}|[^A-Za-z ]")
 _MIN_EXAMPLE_NAMES = 3  # fewer would teach the model to answer with so few
-
-
-@dataclass(frozen=True)
-class PromptSettings:
-    """What a prompt is made of.
-
-    Parameters
-    ----------
-    n_examples : int
-        Overlapped users shown as examples.
-    n_names : int
-        Names asked for, and at most so many shown in an example; half as many at least, if users have them.
-    n_titles : int
-        Titles of a history that are shown, at most: the newest.
-    title_tokens : int
-        Tokens of a title, at most.
-    prompt_tokens : int
-        Tokens of the whole prompt, at most: first fewer titles are shown, then shorter ones, then fewer
-        names in the examples.
-    seed : int
-        Of the examples and the order of users.
-    """
-
-    n_examples: int = 3
-    n_names: int = 10
-    n_titles: int = 10
-    title_tokens: int = 24
-    prompt_tokens: int = 2000
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +67,6 @@ class PromptBuilder:
     def __init__(
         self, dataset: Dataset, templates: PromptTemplates, settings: PromptSettings, endpoint: Endpoint
     ) -> None:
-        _check(settings)
         self.settings, self.templates, self.endpoint = settings, templates, endpoint
         self._dataset = dataset
         self._names = tuple(domain.name for domain in dataset.catalogue.domains)
@@ -278,9 +247,3 @@ def _as_answer(titles: Sequence[str], output_format: OutputFormat) -> str:
     if output_format == "json":
         return json.dumps({"names": list(titles)}, ensure_ascii=False)
     return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, 1))
-
-
-def _check(settings: PromptSettings) -> None:
-    for name, least in (("n_examples", 0), ("n_names", 3), ("n_titles", 1), ("title_tokens", 1), ("seed", 0)):
-        if getattr(settings, name) < least:
-            raise UsageError(f"{name} is {getattr(settings, name)}, expected {least} or more")

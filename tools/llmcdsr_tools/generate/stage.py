@@ -12,7 +12,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +20,12 @@ from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import Whom, cold_histories
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.generate.answers import open_answers
-from llmcdsr_tools.generate.asking import Asking, Failure, OutputFormatChoice, Wanted
-from llmcdsr_tools.generate.language_model import LanguageModel, OpenAIModel, ServerSettings
+from llmcdsr_tools.generate.asking import Asking, Failure, Wanted
+from llmcdsr_tools.generate.language_model import LanguageModel, OpenAIModel
 from llmcdsr_tools.generate.outcome import GenerationYield, write_parsed
 from llmcdsr_tools.generate.prompt_templates import PromptTemplates, load_templates
-from llmcdsr_tools.generate.prompts import PromptBuilder, PromptSettings
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """How the users are asked.
-
-    Parameters
-    ----------
-    prompt : PromptSettings
-    output_format : {"auto", "json", "list"}
-        auto: JSON by a schema on a chat endpoint whose server takes one, a numbered list otherwise.
-    concurrency : int
-        Requests at a time.
-    """
-
-    prompt: PromptSettings = field(default_factory=PromptSettings)
-    output_format: OutputFormatChoice = "auto"
-    concurrency: int = 4
+from llmcdsr_tools.generate.prompts import PromptBuilder
+from llmcdsr_tools.generate.settings import GenerateSettings, ServerSettings
 
 
 @dataclass(frozen=True)
@@ -207,9 +190,7 @@ def select(
 
 def _check(server: ServerSettings, settings: GenerateSettings) -> None:
     if server.endpoint == "completion" and settings.output_format == "json":
-        raise UsageError("output_format is 'json', which the completion endpoint has not; take 'list'")
-    if settings.concurrency < 1:
-        raise UsageError(f"concurrency is {settings.concurrency}, expected 1 or more")
+        raise UsageError("the completion endpoint does not support output_format 'json'; use 'list'")
 
 
 def _describe(

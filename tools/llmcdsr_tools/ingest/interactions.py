@@ -19,30 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.bundle.config import MAX_DOMAINS
-from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.ingest.records import ABSENT, read_records
+from llmcdsr_tools.ingest.settings import Columns
 from llmcdsr_tools.ingest.timestamps import Timestamps
 
 PROGRESS_EVERY = 1 << 17
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns (in JSON Lines, of the fields) that hold what is wanted."""
-
-    user: str = "user"
-    item: str = "item"
-    domain: str = "domain"
-    timestamp: str = "timestamp"
-    title: str = "title"
-
-    def __post_init__(self) -> None:
-        for wanted in (
-            (self.user, self.item, self.domain, self.timestamp),
-            (self.item, self.domain, self.title),
-        ):
-            if len(set(wanted)) != len(wanted):
-                raise UsageError(f"columns: one name stands for two columns: {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)

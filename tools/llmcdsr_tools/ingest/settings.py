@@ -6,8 +6,29 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmcdsr_lite.bundle.config import MAX_DOMAINS
-from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.ingest.interactions import Columns
+from llmcdsr_lite.errors import SettingsError
+from llmcdsr_tools.settings import Natural, Share, check_settings
+
+Split = Literal["overlapped", "leave-one-out"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns (in JSON Lines, of the fields) that hold what is wanted."""
+
+    user: str = "user"
+    item: str = "item"
+    domain: str = "domain"
+    timestamp: str = "timestamp"
+    title: str = "title"
+
+    def __post_init__(self) -> None:
+        for wanted in (
+            (self.user, self.item, self.domain, self.timestamp),
+            (self.item, self.domain, self.title),
+        ):
+            if len(set(wanted)) != len(wanted):
+                raise SettingsError(f"columns: one name stands for two columns: {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)
@@ -24,42 +45,38 @@ class IngestSettings:
     core : int
         Least number of interactions of every user and item; 0 or 1 for no filter.
     split : {"overlapped", "leave-one-out"}
-        Hold out whole overlapped users (where there is one domain, any users), or the last items of every
-        history.
+        Hold out whole users of several domains, or the last items of every history. Where there is one
+        domain, any users.
     valid_share, test_share : float
-        Shares of those users to hold out; of no effect with "leave-one-out".
+        Of those users; of no effect with leave-one-out.
     seed : int
-        Chooses the users to hold out.
+        Of the users to hold out.
 
     Raises
     ------
-    UsageError
+    SettingsError
         If a setting is out of its range.
     """
 
     domains: tuple[str, ...] | None = None
     columns: Columns = field(default_factory=Columns)
-    core: int = 5
-    split: Literal["overlapped", "leave-one-out"] = "overlapped"
-    valid_share: float = 0.1
-    test_share: float = 0.1
-    seed: int = 0
+    core: Natural = 5
+    split: Split = "overlapped"
+    valid_share: Share = 0.1
+    test_share: Share = 0.1
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.domains is not None and (
             not 1 <= len(self.domains) <= MAX_DOMAINS
             or len(set(self.domains)) != len(self.domains)
             or not all(name.strip() for name in self.domains)
         ):
-            raise UsageError(
-                f"settings: domains are {self.domains!r}, expected 1 to {MAX_DOMAINS} different names"
+            given = ", ".join(map(repr, self.domains))
+            raise SettingsError(f"domains must be 1 to {MAX_DOMAINS} different names, found {given}")
+        if self.valid_share + self.test_share > 1:
+            raise SettingsError(
+                f"valid_share and test_share must be at most 1 together, found {self.valid_share} and "
+                f"{self.test_share}"
             )
-        if self.core < 0:
-            raise UsageError(f"settings: core is {self.core}, expected 0 or more")
-        if self.split not in ("overlapped", "leave-one-out"):
-            raise UsageError(f"settings: split is {self.split!r}, expected 'overlapped' or 'leave-one-out'")
-        shares = (self.valid_share, self.test_share)
-        if not (all(0 <= share < 1 for share in shares) and sum(shares) <= 1):
-            raise UsageError(f"settings: shares are {shares}, expected 0 <= share < 1 and at most 1 together")
-        if self.seed < 0:
-            raise UsageError(f"settings: seed is {self.seed}, expected 0 or more")

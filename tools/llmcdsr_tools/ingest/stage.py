@@ -27,13 +27,7 @@ from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import check_folder
 from llmcdsr_tools.dataset import DATASET, Dataset, Histories, save_dataset, summarize
 from llmcdsr_tools.dataset_summary import describe
-from llmcdsr_tools.ingest.interactions import (
-    Columns,
-    InteractionTable,
-    ItemTable,
-    read_interactions,
-    read_items,
-)
+from llmcdsr_tools.ingest.interactions import InteractionTable, ItemTable, read_interactions, read_items
 from llmcdsr_tools.ingest.official import read_official
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.ingest.splits import (
@@ -44,8 +38,6 @@ from llmcdsr_tools.ingest.splits import (
     leave_one_out,
     pack_histories,
 )
-
-__all__ = ["Columns", "IngestResult", "IngestSettings", "ingest"]
 
 
 @dataclass(frozen=True)

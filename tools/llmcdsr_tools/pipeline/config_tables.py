@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -48,6 +48,18 @@ def read_table(cls: type[Settings], table: Mapping[str, Any], where: str, folder
         return cls(**values)
     except LlmcdsrError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def read_tables(
+    kinds: Sequence[type[Any]], table: Mapping[str, Any], where: str, folder: Path
+) -> tuple[Any, ...]:
+    """Make several dataclasses from one table, each from the keys that are its fields; see `read_table`."""
+    fields_of = [{f.name for f in fields(kind)} for kind in kinds]
+    check_keys(table, sorted(set().union(*fields_of)), where)
+    return tuple(
+        read_table(kind, {k: v for k, v in table.items() if k in own}, where, folder)
+        for kind, own in zip(kinds, fields_of, strict=True)
+    )
 
 
 def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmcdsr_tools.pipeline.stage_cache import Stage
 from llmcdsr_tools.pretrain.stage import PretrainObserver
 from llmcdsr_tools.train.members import quiet
-from llmcdsr_tools.train.stage import Observer
+from llmcdsr_tools.train.training import Observer
 
 
 @dataclass(frozen=True)

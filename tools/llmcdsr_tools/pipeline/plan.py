@@ -18,8 +18,8 @@ from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.outcome import format_yield
+from llmcdsr_tools.generate.settings import ServerSettings
 from llmcdsr_tools.generate.stage import generate
 from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.names import read_names, write_names
@@ -119,13 +119,13 @@ class _Plan:
         return Stage(name, key, folder, path, lambda: run(path), appears_whole, tuple(after))
 
     def _ingest(self) -> Stage:
-        c = self.config.ingest
+        c, settings = self.config.ingest, self.config.ingest_settings
 
         def run(output: Path) -> None:
-            ingest(c.source, output, items=c.items, settings=c.settings)
+            ingest(c.source, output, items=c.items, settings=settings)
 
         files = {"source": c.source, "items": c.items}
-        return self._stage("ingest", "dataset", run, asdict(c.settings), [], files)
+        return self._stage("ingest", "dataset", run, asdict(settings), [], files)
 
     def _embed(self, ingested: Stage) -> Stage:
         c = self.config.embed

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
-from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.generate.language_model import ServerSettings
-from llmcdsr_tools.generate.stage import GenerateSettings
-from llmcdsr_tools.ingest.stage import IngestSettings
+from llmcdsr_lite.errors import DataError, SettingsError
+from llmcdsr_tools.generate.settings import GenerateSettings, ServerSettings
+from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
-from llmcdsr_tools.pretrain.stage import PretrainSettings
+from llmcdsr_tools.pretrain.settings import PretrainSettings
 from llmcdsr_tools.run import MEAN
-from llmcdsr_tools.train.stage import TrainSettings
+from llmcdsr_tools.settings import Count, check_settings
+from llmcdsr_tools.train.settings import Recipe, TrainSettings
 from llmcdsr_tools.word_vectors import DIMENSION
 
 Generator = Literal["neighbours", "llm", "file", "none"]
@@ -22,11 +22,40 @@ Generator = Literal["neighbours", "llm", "file", "none"]
 
 @dataclass(frozen=True)
 class IngestTable:
-    """``[ingest]``: `source`, `items`, and the fields of `IngestSettings` beside them."""
+    """``[ingest]``: what is read; the fields of `IngestSettings` stand beside them.
+
+    Parameters
+    ----------
+    source : Path
+        A folder in the official layout, or an interactions file.
+    items : Path, optional
+        Items file, which an interactions file needs.
+    """
 
     source: Path
-    items: Path | None
-    settings: IngestSettings
+    items: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainTable:
+    """``[train]``: what stands beside the fields of `TrainSettings`.
+
+    Parameters
+    ----------
+    recipe : {"best", "official"}
+        What the fields that are left out are set to.
+    text_initialization : bool, optional
+        Start the items from the titles; so by default unless they start from pre-training.
+    members : int
+        Models to train, with seeds of their own.
+    """
+
+    recipe: Recipe = "best"
+    text_initialization: bool | None = None
+    members: Count = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -123,10 +152,19 @@ class FitConfig:
         Of matrix products and of the encoder. Another number may change the last bits of the result.
     text_initialization : bool
         Whether `train` starts the items from the titles.
+    members : int
+        Models to train.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
-    ingest, embed, names, generate, pretrain, train, export
+    ingest : IngestTable
+    ingest_settings : IngestSettings
+    embed, names, generate, pretrain, train, export
         The tables.
+
+    Raises
+    ------
+    SettingsError
+        If settings do not go together.
     """
 
     path: Path
@@ -135,13 +173,44 @@ class FitConfig:
     bundle: Path
     report: Path
     ingest: IngestTable
-    threads: int = 1
+    ingest_settings: IngestSettings = field(default_factory=IngestSettings)
+    threads: Count = 1
     text_initialization: bool = True
+    members: Count = 1
     embed: EmbedTable = field(default_factory=EmbedTable)
     names: NamesTable = field(default_factory=NamesTable)
     server: ServerSettings | None = None
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    members: int = 1
     export: ExportTable = field(default_factory=ExportTable)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        generator = self.names.generator
+        if self.pretrain.hidden != self.train.hidden:
+            raise SettingsError(
+                f"[pretrain] hidden is {self.pretrain.hidden}, [train] hidden is {self.train.hidden}: the "
+                "recall network needs one space for both; leave it out of [pretrain]"
+            )
+        if (generator == "llm") != (self.server is not None):
+            raise SettingsError("table [generate] goes with [names] generator = 'llm', and only with it")
+        if generator == "llm" and self.embed.encoder is None:
+            raise SettingsError(
+                "names of a language model are no titles, they need an encoder; name its folder in [embed] "
+                "encoder"
+            )
+        if generator in ("llm", "file") and (self.embed.prompt, self.embed.max_length) != (None, None):
+            raise SettingsError(
+                "[embed] prompt and max_length hold for titles alone; names would be embedded otherwise, so "
+                "leave them out with [names] generator = 'llm' or 'file'"
+            )
+        if self.text_initialization and self.train.pretrained_items:
+            raise SettingsError("[train]: items start from the titles or from pre-training, not from both")
+        if self.members > 1 and (generator != "none" or self.train.pretrained_items):
+            raise SettingsError("[train] members is for training without names and pre-trained items")
+        if generator == "none" and self.train.inner_optimizer not in ("auto", "none"):
+            raise SettingsError(
+                f"[train] inner_optimizer is {self.train.inner_optimizer!r}, which needs names; [names] "
+                "generator is 'none'"
+            )

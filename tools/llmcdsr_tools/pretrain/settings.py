@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import get_args
 
-from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
-from llmcdsr_tools.objectives import Loss
-from llmcdsr_tools.setting_checks import (
-    check_choice,
-    check_counts,
-    check_positive,
-    check_seed,
+from llmcdsr_tools.settings import (
+    Blocks,
+    Count,
+    Heads,
+    Hidden,
+    Length,
+    Loss,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    check_settings,
     model_config,
 )
 
@@ -25,11 +28,11 @@ class PretrainSettings:
     Parameters
     ----------
     loss : {"bce", "sampled-softmax"}
-        Recommendation loss.
+        Binary cross-entropy with one negative a position, or softmax with shared negatives.
     n_negatives : int
-        Shared negatives, for the sampled softmax.
+        Shared negatives, for sampled-softmax.
     contrastive_weight : float
-        Of the contrastive loss beside the recommendation loss.
+        Of the contrastive loss beside the recommender's.
     temperature : float
         Of the contrastive loss.
     n_epochs : int
@@ -39,47 +42,48 @@ class PretrainSettings:
     batch_size : int
         Sequences a step.
     learning_rate : float
-    hidden, n_blocks, n_heads, max_length, dropout
-        See `SASRecConfig`.
+        Of Adam.
+    hidden : int
+        Hidden size.
+    n_blocks : int
+        Blocks of attention and feed-forward.
+    n_heads : int
+        Heads of attention; they divide the hidden size.
+    max_length : int
+        Longest history that the model takes.
+    dropout : float
+        Rate in training.
     text_initialization : bool
-        Start the items from the principal components of their titles, as `train` does.
+        Start the items from the titles' principal components, as `train` does.
     text_deviation : float
         Root mean square of item embeddings that start from text.
     held_out : float
-        Share of each domain's items that the contrastive loss leaves out; how well their titles find
-        them says what the projection is worth for text it has not seen.
+        Share of each domain's items that the contrastive loss leaves out, to measure it on. How well their
+        titles find them says what the projection is worth for text it has not seen.
     seed : int
+        Of everything that is drawn.
     """
 
     loss: Loss = "sampled-softmax"
-    n_negatives: int = 256
-    contrastive_weight: float = 0.1
-    temperature: float = 1.0
-    n_epochs: int = 200
-    patience: int = 5
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    hidden: int = 64
-    n_blocks: int = 2
-    n_heads: int = 1
-    max_length: int = 50
-    dropout: float = 0.5
+    n_negatives: Count = 256
+    contrastive_weight: NonNegative = 0.1
+    temperature: Positive = 1.0
+    n_epochs: Count = 200
+    patience: Count = 5
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-3
+    hidden: Hidden = 64
+    n_blocks: Blocks = 2
+    n_heads: Heads = 1
+    max_length: Length = 50
+    dropout: Share = 0.5
     text_initialization: bool = True
-    text_deviation: float = 0.05
-    held_out: float = 0.0
-    seed: int = 0
+    text_deviation: Positive = 0.05
+    held_out: Share = 0.0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        check_counts(self, ("n_negatives", "n_epochs", "patience", "batch_size"))
-        check_positive(self, ("learning_rate", "temperature", "text_deviation"))
-        if not 0 <= self.contrastive_weight < math.inf:
-            raise SettingsError(
-                f"contrastive_weight must be at least 0 and finite, found {self.contrastive_weight}"
-            )
-        if not 0 <= self.held_out < 1:
-            raise SettingsError(f"held_out must be in [0, 1), found {self.held_out}")
-        check_seed(self.seed)
-        check_choice("loss", self.loss, get_args(Loss))
+        check_settings(self)
         self.model_config(1)
 
     def model_config(self, n_items: int) -> SASRecConfig:

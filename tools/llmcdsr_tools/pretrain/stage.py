@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -135,6 +134,8 @@ def pretrain(
     TrainingError
         If a domain has nothing to train or to validate on, or a loss is not finite.
     """
+    from threadpoolctl import threadpool_limits  # not where settings alone are wanted, as by the commands
+
     dataset = Path(dataset)
     text_embeddings = Path(text_embeddings)
     output = Path(output)

@@ -20,15 +20,13 @@ afterwards, as in the recommender's own optimiser.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from llmcdsr_lite.reference.layers import FloatArray
 from llmcdsr_tools.optimizers import Adam, AdamSettings, adam_change
 from llmcdsr_tools.train.gradients import BatchGradient
-
-InnerOptimizer = Literal["none", "sgd", "adam", "fresh-adam"]
+from llmcdsr_tools.train.settings import InnerOptimizer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from llmcdsr_lite.errors import SettingsError
 from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import Observer, TrainResult, train
+from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.training import Observer
 
 
 def quiet(member: int) -> Observer:

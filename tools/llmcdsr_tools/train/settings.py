@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from llmcdsr_lite.errors import SettingsError
 from llmcdsr_lite.reference.parameters import SASRecConfig
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.objectives import Loss
-from llmcdsr_tools.run import Criterion
-from llmcdsr_tools.setting_checks import (
+from llmcdsr_tools.settings import (
+    Blocks,
+    Bounds,
+    Count,
+    Criterion,
+    Heads,
+    Hidden,
+    Loss,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
     check_choice,
-    check_counts,
-    check_positive,
-    check_seed,
+    check_settings,
     model_config,
 )
-from llmcdsr_tools.train.inner_steps import InnerOptimizer
+
+if TYPE_CHECKING:
+    from llmcdsr_tools.dataset import Dataset
 
 Recipe = Literal["best", "official"]
 ItemStart = Literal["titles", "random"]
+InnerOptimizer = Literal["none", "sgd", "adam", "fresh-adam"]
 InnerOptimizerChoice = Literal["auto", "none", "sgd", "adam", "fresh-adam"]
 
 _WHOLE = 0.95  # share of histories that the model takes in whole, within these bounds
@@ -42,94 +49,92 @@ class TrainSettings:
     loss : {"bce", "sampled-softmax"}
         Binary cross-entropy with one negative a position, or softmax with shared negatives.
     n_negatives : int
-        Shared negatives of each domain, for the sampled softmax; a domain with fewer items gives all.
+        Shared negatives of each domain, for sampled-softmax. A domain with fewer items gives all.
     n_epochs : int
-        At most so many epochs.
+        At most so many.
     patience : int
         Training stops when no domain's measure on validation has risen for so many epochs.
     batch_size : int
-        Sequences a step; 0 leaves it to the data, see `for_data`.
+        Sequences a step; 0 leaves it to the data: some 1,024 items.
     learning_rate : float
-    hidden, n_blocks, n_heads, dropout
-        See `SASRecConfig`.
+        Of Adam.
+    hidden : int
+        Hidden size.
+    n_blocks : int
+        Blocks of attention and feed-forward.
+    n_heads : int
+        Heads of attention; they divide the hidden size.
     max_length : int
         Longest history that the model takes; 0 leaves it to the data, see `for_data`.
+    dropout : float
+        Rate in training.
     item_start : {"titles", "random"}
-        Where item embeddings start if neither text embeddings nor pre-trained vectors are given: from word
-        vectors of the titles, or at random.
+        Where items start if neither text embeddings nor pre-trained vectors are given: from word vectors of
+        their titles, or at random.
     windows : bool
-        Train on all of a long history, in windows of `max_length`, rather than on its newest part alone.
+        Train on all of a long history, in windows of the longest, rather than on its newest part alone.
     average_epochs : float
-        Validate and keep the average of the weights over about so many epochs, in place of the last weights;
-        0 for these.
+        Keep the average of the weights over about so many epochs; 0 for the last weights. What is kept is
+        validated.
     text_deviation : float
         Root mean square of item embeddings that start from text.
-    pretrained_items : bool
-        Start item embeddings from the item vectors of pre-training. Otherwise they and the pooled
-        vectors live in unrelated spaces, and the gradient that meta-learning hands from the one to the
-        other is noise (measured by `benchmarks/meta_signal.py`).
     cold_sequences : bool
-        Train on overlapped users in their cold cross-domain form, too (`TrainingSequences.cold`):
-        the next item of a domain out, the items of others in.
+        Train on users of several domains in their cold form, too: one domain hidden, its next item the
+        target. See `TrainingSequences.cold`.
+    pretrained_items : bool
+        Start the items from the item vectors of pre-training; without it meta-learning finds no direction.
+        Otherwise they and the pooled vectors live in unrelated spaces, and the gradient that meta-learning
+        hands from the one to the other is noise (measured by `benchmarks/meta_signal.py`).
     inner_optimizer : {"auto", "none", "sgd", "adam", "fresh-adam"}
-        The virtual step of meta-learning, see `inner_steps`; ``none`` leaves the poolers at zero, so that
-        a pooled vector is the mean of the names. The others need names. ``auto`` is ``adam``, which won on
-        validation (docs/results.md), where there are names and `pretrained_items` is set, else ``none``.
+        The virtual step of meta-learning, which trains the poolers; auto: adam, the best on validation, with
+        names and pre-trained items, else none. ``none`` leaves the poolers at zero, so that a pooled vector
+        is the mean of the names; the others need names. See `inner_steps`, and docs/results.md.
     inner_learning_rate : float
-        Of the virtual step with ``sgd``; Adam's is `learning_rate`.
+        Of the inner optimizer sgd. Adam's is `learning_rate`.
     pooler_learning_rate : float
         Of the poolers' Adam.
     n_augmented : int
-        Augmented sequences a step, where there are names.
+        Sequences with pseudo items a step, where there are names.
     n_overlapped : int
-        Overlapped users a step, for the meta loss.
+        Users of several domains a step, for the meta loss.
     recall_k : int
-        Pseudo items inserted into an augmented sequence.
+        Pseudo items a sequence.
     criterion : {"ndcg", "sampled-hr"}
-        What is best on validation, see `EpochMetrics`.
+        What is best on validation: NDCG@10 in the whole domain, or HR@10 among 999 drawn negatives. See
+        `EpochMetrics`.
     seed : int
+        Of everything that is drawn.
     """
 
     loss: Loss = "sampled-softmax"
-    n_negatives: int = 8192
-    n_epochs: int = 200
-    patience: int = 4
-    batch_size: int = 0
-    learning_rate: float = 1e-3
-    hidden: int = 64
-    n_blocks: int = 2
-    n_heads: int = 1
-    max_length: int = 0
-    dropout: float = 0.3
+    n_negatives: Count = 8192
+    n_epochs: Count = 200
+    patience: Count = 4
+    batch_size: Natural = 0
+    learning_rate: Positive = 1e-3
+    hidden: Hidden = 64
+    n_blocks: Blocks = 2
+    n_heads: Heads = 1
+    max_length: Annotated[int, Bounds(0, 10_000)] = 0
+    dropout: Share = 0.3
     item_start: ItemStart = "titles"
     windows: bool = True
-    average_epochs: float = 1.25
-    text_deviation: float = 0.05
+    average_epochs: NonNegative = 1.25
+    text_deviation: Positive = 0.05
     cold_sequences: bool = False
     pretrained_items: bool = False
     inner_optimizer: InnerOptimizerChoice = "auto"
-    inner_learning_rate: float = 0.1
-    pooler_learning_rate: float = 1e-3
-    n_augmented: int = 32
-    n_overlapped: int = 128
-    recall_k: int = 10
+    inner_learning_rate: Positive = 0.1
+    pooler_learning_rate: Positive = 1e-3
+    n_augmented: Count = 32
+    n_overlapped: Count = 128
+    recall_k: Count = 10
     criterion: Criterion = "ndcg"
-    seed: int = 0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        check_counts(self, ("n_negatives", "n_epochs", "patience"))
-        check_counts(self, ("n_augmented", "n_overlapped", "recall_k"))
-        check_positive(self, ("learning_rate", "text_deviation"))
-        check_positive(self, ("inner_learning_rate", "pooler_learning_rate"))
-        if self.batch_size < 0:
-            raise SettingsError(f"batch_size must be at least 0, found {self.batch_size}")
-        if not (math.isfinite(self.average_epochs) and self.average_epochs >= 0):
-            raise SettingsError(f"average_epochs is {self.average_epochs}, expected 0 or more")
-        check_seed(self.seed)
-        check_choice("loss", self.loss, get_args(Loss))
-        check_choice("criterion", self.criterion, get_args(Criterion))
-        check_choice("item_start", self.item_start, get_args(ItemStart))
-        check_choice("inner_optimizer", self.inner_optimizer, get_args(InnerOptimizerChoice))
+        check_settings(self)
+        model_config(self, 1, self.max_length or 1)  # refuses sizes that do not go together
 
     def chosen_inner_optimizer(self, has_names: bool) -> InnerOptimizer:
         """The inner optimiser itself, for a training with or without names."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.errors import DataError, SettingsError, TrainingError
 from llmcdsr_tools.checkpoint import load_model, save_model
@@ -39,8 +38,6 @@ from llmcdsr_tools.train.meta_learning import MetaLearning
 from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.training import Observer, Training
 from llmcdsr_tools.word_vectors import WordEncoder
-
-__all__ = ["Observer", "TrainResult", "TrainSettings", "train"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,8 @@ def train(
     TrainingError
         If the folder holds another run, what is given does not fit together, or the loss is not finite.
     """
+    from threadpoolctl import threadpool_limits  # not where settings alone are wanted, as by the commands
+
     dataset = Path(dataset)
     run = Path(run)
     text_embeddings = None if text_embeddings is None else Path(text_embeddings)
