@@ -68,7 +68,8 @@ def reordered(data: Dataset, order: np.ndarray, domains: Names) -> Dataset:
             if len(left := _left(new_row[h])) > 1
         ]
         splits[split] = Histories.from_lists([h.tolist() for h, _ in kept], [user for _, user in kept])
-    return Dataset(Catalogue.from_sizes(ids, titles, names, sizes), **splits)
+    catalogue = Catalogue.from_sizes(ids, titles, names, sizes)
+    return Dataset(catalogue, splits["train"], splits["valid"], splits["test"], data.test_positions)
 
 
 def _left(rows: np.ndarray) -> np.ndarray:

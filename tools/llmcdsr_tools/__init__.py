@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmcdsr_tools.dataset import Dataset, load_dataset
+    from llmcdsr_tools.ingest.sources import Query
     from llmcdsr_tools.pipeline import FitResult, fit
     from llmcdsr_tools.word_vectors import WordEncoder
 
-__all__ = ["Dataset", "FitResult", "WordEncoder", "fit", "load_dataset"]
+__all__ = ["Dataset", "FitResult", "Query", "WordEncoder", "fit", "load_dataset"]
 
 _MODULES = {  # importing the package imports none of these
     "Dataset": "dataset",
     "FitResult": "pipeline",
+    "Query": "ingest.sources",
     "WordEncoder": "word_vectors",
     "fit": "pipeline",
     "load_dataset": "dataset",

@@ -17,10 +17,11 @@ Item rows: 0 is padding and never occurs, the first domain begins at 1, each oth
 
 from __future__ import annotations
 
+import html
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,13 +30,14 @@ import numpy.typing as npt
 
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import FolderKind, atomic_file, atomic_folder
 
 FORMAT = "llmcdsr-dataset"
 FORMAT_VERSION = 1
 
 Split = Literal["train", "valid", "test"]
+Positions = Literal["last", "every"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 MIN_HELD_OUT = 2
@@ -117,12 +119,79 @@ class Histories:
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """A catalogue and the histories of the three splits."""
+    """A catalogue and the histories of the three splits.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    train, valid, test : Histories
+        The last item of those in `valid` and `test` is a target.
+    test_positions : {"last", "every"}
+        The targets of `test`: the last item of each history, or every item that earlier splits do not have.
+    notes : tuple of str
+        What `from_interactions` found worth telling; not saved.
+    """
 
     catalogue: Catalogue
     train: Histories
     valid: Histories
     test: Histories
+    test_positions: Positions = "last"
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_interactions(
+        cls, events: Any, items: Any = None, *, columns: Mapping[str, str] | None = None, **settings: Any
+    ) -> Dataset:
+        """Read interactions, filter and split them.
+
+        Parameters
+        ----------
+        events : str, Path, Query, DataFrame or Arrow data
+            Files of CSV, TSV, JSON Lines or Parquet, by path, glob or folder; a query; or a frame, table or
+            relation of pandas, polars, Arrow or DuckDB. Columns user, item and timestamp, by these names or
+            their usual aliases.
+        items : the same, optional
+            Columns item, domain and title; without it they are columns of the events.
+        columns : mapping of str to str, optional
+            Names of columns that are called otherwise, such as ``{"user": "shopper"}``.
+        **settings
+            Fields of `IngestSettings`: `domains`, `where`, `core`, `split` and so on.
+
+        Raises
+        ------
+        DataError
+            If a source cannot be read, a record of it cannot be taken, or nothing is left.
+        UsageError
+            If an argument cannot be meant.
+
+        Examples
+        --------
+        >>> Dataset.from_interactions("events.parquet", items="items.csv", domains=("food", "kitchen"))
+        ... # doctest: +SKIP
+        """
+        from llmcdsr_tools.ingest.settings import Columns, IngestSettings
+        from llmcdsr_tools.ingest.stage import read_dataset
+
+        try:
+            chosen = IngestSettings(columns=Columns(**(columns or {})), **settings)
+        except TypeError as error:
+            raise UsageError(str(error).split("__init__() ")[-1]) from None
+        result = read_dataset(events, items=items, settings=chosen)
+        return replace(result.dataset, notes=tuple(result.warnings))
+
+    def describe(self) -> str:
+        """What is in it, as a table to read."""
+        from llmcdsr_tools.dataset_summary import format_summary
+
+        return "\n".join([format_summary(self), *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.describe())}</pre>"
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a data set folder, see `save_dataset`."""
+        save_dataset(self, folder, overwrite=overwrite)
 
     def __repr__(self) -> str:
         users = ", ".join(f"{len(self.split(split)):,} {split}" for split in SPLITS)
@@ -212,6 +281,7 @@ def save_dataset(
         "format_version": FORMAT_VERSION,
         "domains": [{"name": d.name, "items": d.n_items} for d in catalogue.domains],
         "source": source or {},
+        "test_positions": dataset.test_positions,
         "summary": {s: vars(summarize(dataset.split(s), catalogue)) for s in SPLITS},
         "density": density(dataset),
         "untitled_items": sum(not title for title in catalogue.titles),
@@ -259,8 +329,11 @@ def load_dataset(folder: str | Path) -> Dataset:
         _ = catalogue.row_of_id  # refuses ids that occur twice
     except DataError as error:
         raise DataError(f"{folder}: dataset.json, item_ids.json and item_titles.json: {error}") from None
-    splits = {split: _load_histories(folder, split, len(catalogue)) for split in SPLITS}
-    return Dataset(catalogue, **splits)
+    train, valid, test = (_load_histories(folder, split, len(catalogue)) for split in SPLITS)
+    positions = header.get("test_positions", "last")
+    if positions not in get_args(Positions):
+        raise DataError(f"{folder / HEADER}: test_positions is {positions!r}, expected 'last' or 'every'")
+    return Dataset(catalogue, train, valid, test, positions)
 
 
 def write_histories(dataset: Dataset, split: Split, output: str | Path) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
 from llmcdsr_tools.evaluation.queries import Queries
 
 IntArray = npt.NDArray[np.integer[Any]]
@@ -76,8 +76,8 @@ def hold_out(data: Dataset, share: float, seed: int) -> HeldOut:
     domains = data.catalogue.domains
     sizes = np.bincount(data.catalogue.domain_indices(kept), minlength=len(domains)).tolist()
     catalogue = Catalogue.from_sizes(ids, titles, [domain.name for domain in domains], sizes)
-    splits = {name: _without(getattr(data, name), new_row) for name in ("train", "valid", "test")}
-    return HeldOut(rows, kept, replace(data, catalogue=catalogue, **splits))
+    train, valid, test = (_without(data.split(name), new_row) for name in SPLITS)
+    return HeldOut(rows, kept, replace(data, catalogue=catalogue, train=train, valid=valid, test=test))
 
 
 def occurrences(histories: Histories, wanted: IntArray) -> Queries:

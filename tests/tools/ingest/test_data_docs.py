@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import FILES, load_dataset
+from llmcdsr_tools.dataset import FILES, HEADER, load_dataset
+from llmcdsr_tools.ingest.events import read_events
 from llmcdsr_tools.ingest.official import PICKLES, TEXT_FILES
-from llmcdsr_tools.ingest.records import FORMATS, MAX_LINE
 from llmcdsr_tools.ingest.settings import IngestSettings
+from llmcdsr_tools.ingest.sources import FORMATS, MAX_LINE
 from llmcdsr_tools.ingest.splits import MIN_LEAVE_ONE_OUT, MIN_TRAIN
-from llmcdsr_tools.ingest.timestamps import Timestamps
 
 DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
 
@@ -52,7 +52,7 @@ def test_the_example_gives_what_it_says(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_tables_name_all_files_and_formats() -> None:
-    assert first_cells("The two files") == list(FORMATS)
+    assert first_cells("What is read")[-len(FORMATS) :] == list(FORMATS)
     assert sorted(first_cells("The official layout")) == sorted((*TEXT_FILES, *PICKLES))
     named = first_cells("The data set folder")
     assert [name for name in FILES if not any(Path(name).match(pattern) for pattern in named)] == []
@@ -62,16 +62,33 @@ def test_figures_are_those_of_the_code() -> None:
     defaults = IngestSettings()
     assert f"(`--core`, {defaults.core})" in DOCS
     assert defaults.valid_share == defaults.test_share
-    assert f"({defaults.valid_share} each, rounded" in DOCS
+    assert f"(`--test-share`, {defaults.test_share})" in DOCS
+    assert f"(`--valid-share`, {defaults.valid_share})" in DOCS
     assert f"every history of {MIN_LEAVE_ONE_OUT} items or more" in DOCS
     assert f"fewer than {MIN_TRAIN} items are dropped" in DOCS
-    assert f"lines of {MAX_LINE:,} characters or more" in DOCS
+    assert f"lines of {MAX_LINE:,} bytes or more" in DOCS
 
 
-def test_the_dates_are_taken() -> None:
-    (sentence,) = re.findall(r"Dates are (.*?) and the like", DOCS, flags=re.DOTALL)
-    times = Timestamps()
-    for line, text in enumerate(re.findall(r"`([^`]+)`", sentence), 1):
-        times.append(text, line)
+def test_python_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in zip(("items.csv", "interactions.csv"), blocks("csv"), strict=True):
+        Path(name).write_text(text, encoding="utf-8")
+    command, *_ = blocks("sh")[0].splitlines()
+    assert CliRunner().invoke(cli, shlex.split(command)[1:]).exit_code == 0
+    (example,) = blocks("python")
+    exec(compile(example, "data.md", "exec"), {})
+    for name in FILES:
+        if name != HEADER:
+            assert Path("dataset-2", name).read_bytes() == Path("dataset", name).read_bytes()
+
+
+def test_the_dates_are_taken(tmp_path: Path) -> None:
+    (sentence,) = re.findall(r"or ISO 8601: (.*?) and the like", DOCS, flags=re.DOTALL)
+    dates = re.findall(r"`([^`]+)`", sentence)
+    (tmp_path / "x.csv").write_text(
+        "user,item,timestamp\n" + "".join(f"u{n},i,{date}\n" for n, date in enumerate(dates))
+    )
+    table = read_events(tmp_path / "x.csv", None, IngestSettings())
     # midnight, half past six in the evening, and the same two hours earlier with 5.25 s more
-    assert (times.array() - 1706659200).tolist() == [0, 66600, 66605.25 - 7200]
+    assert (table.times / 1e6 - 1706659200).tolist() == [0, 66600, 66605.25 - 7200]
+    assert table.unit == "date"

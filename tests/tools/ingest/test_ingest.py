@@ -215,7 +215,7 @@ def test_one_domain_by_the_plainest_means(tmp_path: Path) -> None:
         assert len(valid) == len(test) == round(0.1 * len(long_enough))
         assert train | valid | test == {user: histories[user] for user in long_enough}
         assert not any("nothing ties them together" in warning for warning in result.warnings)
-    with pytest.raises(DataError, match=r"one\.csv:2: domain 'All', expected 'Food'"):
+    with pytest.raises(DataError, match=r"one\.csv: no item of domain 'Food'; found 'All'"):
         ingest(source, tmp_path / "other", items=items, settings=IngestSettings(("Food",)))
 
 
@@ -223,14 +223,17 @@ def test_more_domains_than_there_may_be_are_refused(tmp_path: Path) -> None:
     source, _ = write(tmp_path, SMALL)
     content = [(f"i{n}", f"d{n}", "x") for n in range(65)]
     items = write_table(tmp_path / "many.csv", ("item", "domain", "title"), content)
-    with pytest.raises(DataError, match=r"many\.csv:66: 'd64' is one domain more than 64"):
+    with pytest.raises(DataError, match=r"many\.csv: 65 domains, expected at most 64; name those to keep"):
         ingest(source, tmp_path / "out", items=items)
+    with pytest.raises(DataError, match=r"many\.csv: no domain has 2 items; lower min_items"):
+        ingest(source, tmp_path / "out", items=items, settings=IngestSettings(min_items=2))
     with pytest.raises(UsageError, match="1 to 64 different names"):
         IngestSettings(tuple(f"d{n}" for n in range(65)))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_official_layout_has_two_domains(tmp_path: Path) -> None:
+    (tmp_path / "num.txt").touch()
     for names in (("A",), ("A", "B", "C")):
         message = f"the official layout has two domains, found {len(names)} names"
         with pytest.raises(UsageError, match=message):
@@ -273,7 +276,7 @@ SMALL = [(f"u{u}", f"i{i}", t) for u in range(4) for t, i in enumerate((0, 1, 2,
             IngestSettings(DOMAINS, core=1, split="leave-one-out"),
             "no history has 4 items; the longest has 2",
         ),
-        (SMALL, IngestSettings(("Food", "Garden")), "domain 'Kitchen', expected 'Food' or 'Garden'"),
+        (SMALL, IngestSettings(("Food", "Garden")), "no item of domain 'Garden'; found 'Kitchen', 'Food'"),
     ],
 )
 def test_the_step_that_leaves_nothing_is_named(
@@ -299,17 +302,22 @@ def test_a_core_no_item_of_one_domain_survives_leave_one_out_either(tmp_path: Pa
 
 def test_a_source_and_its_items_file_go_together(tmp_path: Path) -> None:
     source, items = write(tmp_path, SMALL)
-    with pytest.raises(UsageError, match="needs an items file"):
+    with pytest.raises(DataError, match="no item of domain 'Food'; found 'items'"):
         ingest(source, tmp_path / "out", settings=IngestSettings(DOMAINS))
-    with pytest.raises(UsageError, match="is a folder, which has its own items"):
-        ingest(tmp_path, tmp_path / "out" / "x", items=items)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no file in it ends in .*and none is of the official layout"):
+        ingest(tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "empty" / "num.txt").touch()
+    with pytest.raises(UsageError, match="the official layout has items of its own"):
+        ingest(tmp_path / "empty", tmp_path / "out", items=items)
     with pytest.raises(DataError, match="not the official layout, it has no"):
-        ingest(tmp_path, tmp_path / "out")
+        ingest(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="No such file"):
         ingest(tmp_path / "none.csv", tmp_path / "out", items=items, settings=IngestSettings(DOMAINS))
 
 
 def test_settings_that_the_official_layout_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "num.txt").touch()
     settings = IngestSettings(DOMAINS, Columns(user="uid"), core=99, split="leave-one-out")
     with pytest.raises(UsageError, match="filtered and split already; leave out columns, core, split"):
         ingest(tmp_path, tmp_path / "out" / "x", settings=settings)
@@ -340,7 +348,7 @@ def test_only_a_data_set_is_overwritten_and_only_when_asked(tmp_path: Path) -> N
         ({"domains": ("A", " ")}, "1 to 64 different names"),
         ({"domains": ()}, "1 to 64 different names"),
         ({"core": -1}, "core must be at least 0, found -1"),
-        ({"split": "random"}, "split must be one of overlapped, leave-one-out, found 'random'"),
+        ({"split": "random"}, "split must be one of auto, time, overlapped, leave-one-out, found 'random'"),
         ({"valid_share": -0.1}, "valid_share must be at least 0 and below 1"),
         ({"test_share": 1.0}, "test_share must be at least 0 and below 1, found 1.0"),
         ({"valid_share": float("nan")}, "valid_share must be"),

@@ -38,8 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rows_are_the_numbers_of_the_files_plus_one(folder: Path) -> None:
-    counts: list[int] = []
-    dataset, stray_titles = read_official(folder, progress=counts.append)
+    dataset, stray_titles = read_official(folder)
     assert stray_titles == 1  # of the nut
     assert list(dataset.catalogue.ids) == ["jam", "tea", "pan", "cup", "pot"]
     assert list(dataset.catalogue.titles) == ["Jam", "Tea", "", "", "Töpfchen"]
@@ -55,7 +54,6 @@ def test_rows_are_the_numbers_of_the_files_plus_one(folder: Path) -> None:
     assert [h.tolist() for h in dataset.valid] == [[1, 4]]
     assert [h.tolist() for h in dataset.test] == [[4, 2, 3]]
     assert list(dataset.test.users) == ["test/1"]
-    assert counts == [5, 7, 12, 14, 17]
 
 
 def test_blanks_after_a_number_are_no_error(folder: Path) -> None:

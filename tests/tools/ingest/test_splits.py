@@ -12,9 +12,11 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.ingest.splits import (
     drop_short,
+    hold_out_by_time,
     hold_out_overlapped,
     k_core,
     leave_one_out,
+    near_duplicates,
     pack_histories,
     take,
 )
@@ -63,18 +65,66 @@ def test_k_core_goes_on_until_nothing_changes() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(-3, 3)), min_size=1))
-def test_histories_are_ordered_by_time_and_ties_keep_file_order(rows: list[tuple[int, int, int]]) -> None:
-    users, items, times = zip(*rows, strict=True)
-    histories = pack_histories(
-        np.array(users, dtype=np.int32),
-        np.array(items, dtype=np.int32),
-        np.array(times, dtype=np.float64),
-        [f"u{n}" for n in range(5)],
-    )
+def test_histories_are_cut_where_users_change(rows: list[tuple[int, int, int]]) -> None:
+    rows = sorted(rows, key=lambda row: (row[0], row[2]))
+    users, items, _ = (np.array(column, dtype=np.int32) for column in zip(*rows, strict=True))
+    histories = pack_histories(users, items, [f"u{n}" for n in range(5)])
     for user in range(5):
-        mine = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])  # sorted is stable
-        assert histories[user].tolist() == [item for _, item, _ in mine]
+        assert histories[user].tolist() == [item for owner, item, _ in rows if owner == user]
     assert histories.rows.dtype == np.int32
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 3)), min_size=1))
+def test_an_interaction_again_at_the_same_time_is_a_duplicate(rows: list[tuple[int, int, int]]) -> None:
+    rows = sorted(rows, key=lambda row: (row[0], row[2]))
+    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
+    seen: set[tuple[int, int, int]] = set()
+    expected = []
+    for row in rows:
+        expected.append(row in seen)
+        seen.add(row)
+    found = near_duplicates(users.astype(np.int32), items.astype(np.int32), times)
+    assert found.tolist() == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 9)), min_size=3, max_size=30),
+    st.sampled_from([0.0, 0.1, 0.3]),
+    st.sampled_from([0.0, 0.2, 0.4]),
+    st.booleans(),
+)
+def test_training_sees_nothing_after_the_moment(
+    rows: list[tuple[int, int, int]], valid_share: float, test_share: float, first_alone: bool
+) -> None:
+    rows = sorted(rows, key=lambda row: (row[0], row[2]))
+    users, items, times = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    histories = pack_histories(users.astype(np.int32), items.astype(np.int32), [f"u{n}" for n in range(4)])
+    in_order = sorted(times.tolist())
+    first, second = (
+        in_order[min(round(len(rows) * share), len(rows) - 1)]
+        for share in (1 - valid_share - test_share, 1 - test_share)
+    )
+    expected: dict[str, dict[str, list[int]]] = {"train": {}, "valid": {}, "test": {}}
+    for user in range(4):
+        mine = [(item, time) for owner, item, time in rows if owner == user]
+        expected["train"][f"u{user}"] = [item for item, time in mine if time < first]
+        end = second if test_share else max(in_order) + 1
+        for name, start, stop, share in (
+            ("valid", first, end, valid_share),
+            ("test", second, max(in_order) + 1, test_share),
+        ):
+            targets = [n for n, (_, time) in enumerate(mine) if start <= time < stop and n >= 1]
+            if targets and share:
+                last = targets[0] if first_alone else targets[-1]
+                expected[name][f"u{user}"] = [item for item, _ in mine[: last + 1]]
+    try:
+        splits = hold_out_by_time(histories, times, valid_share, test_share, first_alone=first_alone)
+    except DataError:
+        assert (valid_share and not expected["valid"]) or (test_share and not expected["test"])
+        return
+    for name in ("train", "valid", "test"):
+        split = getattr(splits, name)
+        assert {u: h.tolist() for u, h in zip(split.users, split, strict=True)} == expected[name]
 
 
 @given(st.data(), HISTORIES)

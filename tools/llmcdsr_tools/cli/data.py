@@ -13,24 +13,27 @@ from click.core import ParameterSource
 
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
-from llmcdsr_tools.cli.progress import counter
 from llmcdsr_tools.ingest.settings import Columns, IngestSettings
 
-_OF_INTERACTIONS = [f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"]
+_OF_INTERACTIONS = [
+    *(f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"),
+    *("query", "items_query", "database"),
+]
 
 
 @cli.command()
-@click.argument("source", type=FilePath)
+@click.argument("source", type=FilePath, required=False)
 @click.option("-o", "--output", required=True, type=FilePath, help="Data set folder to write.")
-@click.option(
-    "--items", type=FilePath, help="Items file (item, domain, title); needed for an interactions file."
-)
+@click.option("--items", type=FilePath, help="Items (item, domain, title); without, columns of the source.")
+@click.option("--query", metavar="SQL", help="In place of SOURCE: a SELECT of DuckDB, which may read files.")
+@click.option("--items-query", metavar="SQL", help="In place of --items.")
+@click.option("--database", type=FilePath, help="DuckDB database that the queries read.")
 @click.option(
     "--domain",
     "domains",
     multiple=True,
     metavar="NAME",
-    help="A domain, as the domain column has it; give one or more, in order.  [default: all that it has]",
+    help="A domain to keep, as the domain column has it; give one or more, in order.  [default: all]",
 )
 @settings_options(IngestSettings)
 @settings_options(Columns, suffix="-column")
@@ -39,9 +42,12 @@ _OF_INTERACTIONS = [f.name for kind in (IngestSettings, Columns) for f in fields
 @example("llmcdsr ingest ratings.csv.gz --items items.csv --domain food --domain kitchen -o dataset")
 @needs_train_extra
 def ingest(
-    source: Path,
+    source: Path | None,
     output: Path,
     items: Path | None,
+    query: str | None,
+    items_query: str | None,
+    database: Path | None,
     domains: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
@@ -49,24 +55,35 @@ def ingest(
 ) -> None:
     """Turn SOURCE into a data set folder.
 
-    SOURCE is a folder in the official layout, or a file of interactions with the columns user, item and
-    timestamp, a number or an ISO 8601 date. Its name and that of the items file end in .csv, .tsv, .jsonl or
-    .ndjson, and .gz after it for gzip. docs/data.md describes all of them.
+    SOURCE is a file of interactions with the columns user, item and timestamp, a glob or a folder of such
+    files, or a folder in the official layout. Names of files end in .csv, .tsv, .jsonl, .ndjson or .parquet,
+    and in .gz or .zst after it where they are packed. docs/data.md describes all of them.
     """
     from llmcdsr_tools.dataset_summary import format_summary
     from llmcdsr_tools.ingest import stage
+    from llmcdsr_tools.ingest.official import is_official
+    from llmcdsr_tools.ingest.sources import Query
 
-    if source.is_dir():
-        _refuse_given(_OF_INTERACTIONS, f"{source} is a folder, which must be filtered and split already")
+    if (source is None) == (query is None):
+        raise click.UsageError("name a source, or give a --query, not both")
+    if items is not None and items_query is not None:
+        raise click.UsageError("--items and --items-query: give one of them")
+    if database is not None and query is None and items_query is None:
+        raise click.UsageError("--database: of no effect without --query")
+    if is_official(source):
+        _refuse_given(_OF_INTERACTIONS, f"{source} is in the official layout, filtered and split already")
     elif options["split"] == "leave-one-out":
         _refuse_given(("valid_share", "test_share", "seed"), "leave-one-out holds out the same of all users")
     settings = settings_of(
         IngestSettings, {**options, "domains": domains or None, "columns": settings_of(Columns, options)}
     )
-    with counter("interactions") as progress:
-        result = stage.ingest(
-            source, output, items=items, settings=settings, overwrite=overwrite, progress=progress
-        )
+    result = stage.ingest(
+        source if query is None else Query(query, database),
+        output,
+        items=items if items_query is None else Query(items_query, database),
+        settings=settings,
+        overwrite=overwrite,
+    )
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
     click.echo(json.dumps(result.as_json()) if as_json else format_summary(result.dataset))

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.dataset import Dataset, Positions, Split
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
-from llmcdsr_tools.evaluation.queries import Positions, Queries
+from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import FloatArray, IntArray, Scorer
 
 TOP = 10

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_tools.dataset import Dataset, Histories, Split
+from llmcdsr_tools.dataset import Dataset, Histories, Positions, Split
 
 COLD_MIN_HISTORY = 3
 
-Positions = Literal["last", "every"]
 IntArray = npt.NDArray[np.integer[Any]]
 
 

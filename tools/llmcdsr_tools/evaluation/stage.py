@@ -8,11 +8,10 @@ from pathlib import Path
 from llmcdsr_lite.backend import OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.dataset import Dataset, Split, load_dataset
+from llmcdsr_tools.dataset import Dataset, Positions, Split, load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.official import open_model
-from llmcdsr_tools.evaluation.queries import Positions
 from llmcdsr_tools.evaluation.scorers import ModelScorer, Named, Scorer, bundle_scorers
 from llmcdsr_tools.run import MEAN
 
@@ -65,7 +64,7 @@ def evaluate(
     for folder, name in zip(folders, names, strict=True):
         found = open_scorers(folder, data, best_for=best_for, folder=dataset, pseudo=pseudo)
         scorers += found if len(folders) == 1 else [Named(name, found[0])]
-    wanted = positions or ("every" if split == "valid" else "last")
+    wanted = positions or ("every" if split == "valid" else data.test_positions)
     return measure([*scorers, *baselines(data)], data, split, wanted)
 
 

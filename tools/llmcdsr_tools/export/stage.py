@@ -17,10 +17,9 @@ from llmcdsr_lite.files import check_folder
 from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_members, load_poolers
-from llmcdsr_tools.dataset import Dataset, Split, load_dataset
+from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
-from llmcdsr_tools.evaluation.queries import Positions
 from llmcdsr_tools.evaluation.scorers import ModelScorer, bundle_scorers
 from llmcdsr_tools.export.model_card import model_card
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
@@ -32,7 +31,6 @@ from llmcdsr_tools.mix.stage import learn_mix
 from llmcdsr_tools.run import MEAN, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
-MEASURED: tuple[tuple[Split, Positions], ...] = (("valid", "every"), ("test", "last"))
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
 
@@ -125,7 +123,10 @@ def export(
         next_counts=counts if weighed else None,
     )
     scorers = [*bundle_scorers(bundle, backend), *baselines(data)]
-    measured = {split: measure(scorers, data, split, positions) for split, positions in MEASURED}
+    measured = {
+        "valid": measure(scorers, data, "valid", "every"),
+        "test": measure(scorers, data, "test", data.test_positions),
+    }
     training = {
         "llmcdsr_lite": __version__,
         "settings": header.settings,

@@ -22,7 +22,7 @@ from __future__ import annotations
 import io
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,11 @@ from typing import Any
 
 import numpy as np
 
+from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.ingest.plain_pickle import read_plain_pickle
-from llmcdsr_tools.ingest.records import is_utf8
 
 TRAIN_FILES = ("train_A.txt", "train_B.txt", "train_overlap.txt")
 TEXT_FILES = ("num.txt", *TRAIN_FILES, "valid.txt", "test.txt")
@@ -54,9 +54,14 @@ class _Rule:
     what: str  # for messages: the items that belong here
 
 
-def read_official(
-    folder: Path, domains: tuple[str, str] = ("A", "B"), progress: Callable[[int], None] | None = None
-) -> tuple[Dataset, int]:
+def is_official(source: object) -> bool:
+    """Whether a source is a folder with files of the official layout."""
+    if not isinstance(source, (str, Path)):
+        return False
+    return any((Path(source) / name).is_file() for name in (*TEXT_FILES, *PICKLES))
+
+
+def read_official(folder: Path, domains: tuple[str, str] = ("A", "B")) -> tuple[Dataset, int]:
     """Read a folder in the official layout. All items are kept, all users, and the splits as they are.
 
     Parameters
@@ -65,8 +70,6 @@ def read_official(
         The folder.
     domains : tuple of two str
         Names for domain A and domain B; the layout itself has none.
-    progress : callable, optional
-        Called after each file with the number of interactions read so far.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def read_official(
     only_b = _Rule(n_a, n_a + n_b, False, 1, f"items of B, {n_a}..{n_a + n_b - 1}")
     both = _Rule(0, n_a + n_b, True, 2, f"items 0..{n_a + n_b - 1}")
     held_out = _Rule(0, n_a + n_b, False, 2, both.what)
-    packer = _Packer(boundary=n_a, progress=progress)
+    packer = _Packer(boundary=n_a)
     for name, rule in zip(TRAIN_FILES, (only_a, only_b, both), strict=True):
         packer.read(folder / name, rule)
     train = packer.pack()
@@ -102,10 +105,8 @@ def read_official(
 class _Packer:
     """Reads history files one after another; `pack` hands over what has come together since the last time."""
 
-    def __init__(self, boundary: int, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, boundary: int) -> None:
         self.boundary = boundary
-        self.progress = progress
-        self.interactions = 0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -114,7 +115,6 @@ class _Packer:
         self.users: list[str] = []
 
     def read(self, path: Path, rule: _Rule) -> None:
-        before = len(self.rows)
         line_of: dict[str, int] = {}
         for line, user, items in _read_lines(path):
             first = line_of.setdefault(user, line)
@@ -124,9 +124,6 @@ class _Packer:
             self.rows.extend(item + 1 for item in items)
             self.offsets.append(len(self.rows))
             self.users.append(f"{path.stem}/{user}")
-        self.interactions += len(self.rows) - before
-        if self.progress is not None:
-            self.progress(self.interactions)
 
     def pack(self) -> Histories:
         packed = Histories(

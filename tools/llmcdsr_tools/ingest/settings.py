@@ -7,9 +7,9 @@ from typing import Literal
 
 from llmcdsr_lite.bundle.config import MAX_DOMAINS
 from llmcdsr_lite.errors import SettingsError
-from llmcdsr_tools.settings import Natural, Share, check_settings
+from llmcdsr_tools.settings import Count, Natural, Share, check_settings
 
-Split = Literal["overlapped", "leave-one-out"]
+Split = Literal["auto", "time", "overlapped", "leave-one-out"]
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,31 @@ class IngestSettings:
     Parameters
     ----------
     domains : tuple of str, optional
-        Names of the domains, in this order, as the domain column has them; all that the items file has, in
-        order of appearance, unless given. The official layout has no names: "A" and "B" unless given.
+        Names of the domains to keep, in this order, as the domain column has them; items of others and their
+        interactions are left out. All that the items have, in order of appearance, unless given. The official
+        layout has no names: "A" and "B" unless given.
     columns : Columns
         Names of the columns.
+    where : str, optional
+        Condition in SQL that interactions must meet, such as "event = 'purchase' and price > 0".
+    min_items : int
+        Items that a domain needs, where all are kept.
     core : int
         Least number of interactions of every user and item; 0 or 1 for no filter.
-    split : {"overlapped", "leave-one-out"}
-        Hold out whole users of several domains, or the last items of every history. Where there is one
-        domain, any users.
+    duplicates : {"keep", "drop"}
+        Interactions of one user with one item at one time: all of them, or the first.
+    split : {"auto", "time", "overlapped", "leave-one-out"}
+        Hold out what comes after a moment, whole users of several domains, or the last items of every
+        history; auto: time, where timestamps are dates or count from 1970, else overlapped. Of one domain,
+        overlapped holds out any users.
     valid_share, test_share : float
-        Of those users; of no effect with leave-one-out.
+        Of the interactions, or of those users; of no effect with leave-one-out.
+    targets : {"all", "first"}
+        Of a history after the moment of the time split: every interaction is a target, or the first.
     seed : int
         Of the users to hold out.
+    on_error : {"fail", "skip"}
+        Stop at records that cannot be taken, or leave them out.
 
     Raises
     ------
@@ -60,11 +72,16 @@ class IngestSettings:
 
     domains: tuple[str, ...] | None = None
     columns: Columns = field(default_factory=Columns)
+    where: str | None = None
+    min_items: Count = 1
     core: Natural = 5
-    split: Split = "overlapped"
+    duplicates: Literal["keep", "drop"] = "keep"
+    split: Split = "auto"
     valid_share: Share = 0.1
     test_share: Share = 0.1
+    targets: Literal["all", "first"] = "all"
     seed: Natural = 0
+    on_error: Literal["fail", "skip"] = "fail"
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -56,28 +56,44 @@ def k_core(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], k: int) -
         kept = kept[enough]
 
 
-def pack_histories(
+def near_duplicates(
     users: npt.NDArray[np.int32],
-    rows: npt.NDArray[np.int32],
+    items: npt.NDArray[np.int32],
     times: npt.NDArray[np.int64] | npt.NDArray[np.float64],
-    user_ids: list[str],
+) -> npt.NDArray[np.bool_]:
+    """Whether an interaction is an earlier one's again: one user, one item, one time (interactions,).
+
+    Parameters
+    ----------
+    users, items : int32 array (interactions,)
+        Codes of user and item; users rise.
+    times : int64 or float64 array (interactions,)
+        When; of each user they rise.
+    """
+    tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    places = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    order = places[np.lexsort((items[places], times[places], users[places]))]  # stable: the first stays first
+    same = np.logical_and.reduce([a[order][1:] == a[order][:-1] for a in (users, items, times)])
+    repeated = np.zeros(len(users), dtype=np.bool_)
+    repeated[order[1:][same]] = True
+    return repeated
+
+
+def pack_histories(
+    users: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], user_ids: list[str]
 ) -> Histories:
-    """Gather each user's interactions, oldest first; those of one time keep their order.
+    """Gather each user's interactions, which come user after user and oldest first.
 
     Parameters
     ----------
     users : int32 array (interactions,)
-        User codes, ``0 <= code < len(user_ids)``.
+        User codes, rising, ``0 <= code < len(user_ids)``.
     rows : int32 array (interactions,)
         Item rows.
-    times : int64 or float64 array (interactions,)
-        When.
     user_ids : list of str
         Id of every user code.
     """
-    order = np.lexsort((times, users))  # stable
-    offsets = _offsets(np.bincount(users, minlength=len(user_ids)))
-    return Histories(rows[order], offsets, user_ids)
+    return Histories(rows, _offsets(np.bincount(users, minlength=len(user_ids))), user_ids)
 
 
 def take(histories: Histories, users: Ints, drop_last: int | Ints = 0) -> Histories:
@@ -174,6 +190,71 @@ def leave_one_out(histories: Histories) -> Splits:
         take(histories, held_out, 1),
         take(histories, held_out),
     )
+
+
+def hold_out_by_time(
+    histories: Histories,
+    times: npt.NDArray[np.int64] | npt.NDArray[np.float64],
+    valid_share: float,
+    test_share: float,
+    *,
+    first_alone: bool = False,
+) -> Splits:
+    """Hold out what comes after a moment: training sees nothing of it.
+
+    The last share of the interactions is for test, the share before it for validation; interactions of one
+    time are in one split. A held-out history is all that the user had before the moment, and the targets
+    after it; there must be something before the first target.
+
+    Parameters
+    ----------
+    histories : Histories
+        All users.
+    times : int64 or float64 array (interactions,)
+        When; those of each user rise.
+    valid_share, test_share : float
+        Shares of the interactions.
+    first_alone : bool
+        End each held-out history with its first target.
+
+    Raises
+    ------
+    DataError
+        If a split has no target although its share is above 0.
+    """
+    in_order = np.sort(times)
+    moments = [
+        in_order[min(round(len(times) * share), len(times) - 1)]
+        for share in (1 - valid_share - test_share, 1 - test_share)
+    ]
+    before_valid, before_test = (_lengths_before(histories, times, moment) for moment in moments)
+    if not test_share:
+        before_test = histories.lengths
+    everyone = np.arange(len(histories))
+    held_out = []
+    for name, start, stop, share in (
+        ("validation", before_valid, before_test, valid_share),
+        ("test", before_test, histories.lengths, test_share),
+    ):
+        first = np.maximum(start, 1)  # a target has something before it
+        chosen = np.flatnonzero(stop > first) if share else everyone[:0]
+        if share and not len(chosen):
+            raise DataError(
+                f"time split: no user has something before and something in the {name} part; a larger share, "
+                "or another split, may leave more"
+            )
+        end = np.minimum(stop, first + 1) if first_alone else stop
+        held_out.append(take(histories, chosen, (histories.lengths - end)[chosen]))
+    return Splits(take(histories, everyone, histories.lengths - before_valid), *held_out)
+
+
+def _lengths_before(
+    histories: Histories, times: npt.NDArray[np.int64] | npt.NDArray[np.float64], moment: float
+) -> Ints:
+    """How much of every history lies before a moment (users,)."""
+    upto = np.zeros(len(times) + 1, dtype=np.int64)
+    np.cumsum(times < moment, out=upto[1:])
+    return upto[histories.offsets[1:]] - upto[histories.offsets[:-1]]
 
 
 def _share(n: int, share: float) -> int:

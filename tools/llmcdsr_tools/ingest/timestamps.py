@@ -1,117 +1,133 @@
-"""Timestamps of an interactions file, kept so that they order the interactions as the file means it.
+"""The column of timestamps: numbers of one unit, or dates, so that they order interactions as is meant.
 
-A file has numbers or dates, never both: in which unit its numbers count is not known, so nothing says how
-they stand to dates. Whole numbers are exact up to 64 bits, nanoseconds since 1970 included. Fractions and
-dates are kept as float64, which tells microseconds of our time apart.
+A source has numbers or dates, never both: in which unit its numbers count says the column as a whole, if
+anything does, and not a single one. Whole numbers are exact up to 64 bits, nanoseconds since 1970 included;
+dates count in microseconds since 1970, in UTC where they name no zone.
 """
 
 from __future__ import annotations
 
-from array import array
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
+from llmcdsr_lite.errors import DataError
 
-MAX_TIME = 1e300  # nothing real comes near; comparing with it refuses NaN and the infinities at once
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Unit = Literal["date", "s", "ms", "us", "ns", "number"]
 MAX_EXACT = 1 << 53  # whole numbers up to here are exact in float64
+_FLOATS = ("FLOAT", "DOUBLE", "DECIMAL")
+_WHOLES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_NUMBER = "'[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?'"
+# of numbers that count time since 1970, from 1973 on and to the year 5138, no two units overlap
+_UNITS: tuple[tuple[Unit, float], ...] = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))
 
 
-class Timestamps:
-    """The timestamps of one file, taken in one by one."""
+@dataclass(frozen=True)
+class TimeColumn:
+    """How a column's values become numbers.
 
-    def __init__(self) -> None:
-        self._times: array[Any] = array("q")  # int64; float64 from the first fraction or date on
-        self._kind = ""
-        self._first = 0  # line of the first timestamp
-        self._fraction = 0  # line of the first that is not a whole number
-        self._large = 0  # line of the first whole number beyond MAX_EXACT
+    Parameters
+    ----------
+    value : str
+        In SQL, BIGINT or DOUBLE; NULL for what is no timestamp, or not of the column's kind.
+    problem : str
+        In SQL, why the value is NULL.
+    is_date : bool
+    """
 
-    def __len__(self) -> int:
-        return len(self._times)
-
-    def append(self, text: str, line: int) -> None:
-        """Take in what stands on a line of the file.
-
-        Raises
-        ------
-        ValueError
-            If it is no timestamp, not of the kind of those before, or they cannot be kept exactly together.
-        """
-        time: int | float | None = parse_number(text)
-        kind = "date" if time is None else "number"
-        if time is None:
-            time = parse_date(text)
-        if kind != self._kind:
-            if self._kind:
-                raise ValueError(
-                    f"timestamp {text!r:.60} is a {kind}, but that of line {self._first} is a {self._kind}; "
-                    "a file must have numbers alone or dates alone"
-                )
-            self._kind, self._first = kind, line
-        if isinstance(time, float):
-            if not self._fraction:
-                self._fraction = line
-                self._times = array("d", self._times)
-        elif not self._large and not -MAX_EXACT <= time <= MAX_EXACT:
-            self._large = line
-        if self._large and self._fraction:
-            raise ValueError(
-                f"timestamps: line {self._large} has a whole number beyond 2**53 and line {self._fraction} "
-                "one with a fraction or exponent, which cannot be kept exactly together; "
-                "use whole numbers alone"
-            )
-        self._times.append(time)
-
-    def array(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
-        """All of them, in order; shares the memory of what was taken in."""
-        if self._fraction:
-            return np.frombuffer(self._times, dtype=np.float64)
-        return np.frombuffer(self._times, dtype=np.int64)
+    value: str
+    problem: str
+    is_date: bool
 
 
-def parse_number(text: str) -> int | float | None:
-    """Number that a text stands for, in whatever unit; None if it is none.
+def time_column(connection: DuckDBPyConnection, table: str, column: str, kind: str, name: str) -> TimeColumn:
+    """Decide what a column of timestamps holds.
 
-    Eight digits such as ``20240131`` are a number, too, not a date.
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+    table, column : str
+        Where it stands.
+    kind : str
+        Its type, in DuckDB's words.
+    name : str
+        Of the source, for messages.
 
     Raises
     ------
-    ValueError
-        If it is not finite, or a whole number beyond 64 bits.
+    DataError
+        If it is of a type that is no time, or has numbers that cannot be kept exactly together.
     """
-    if "_" in text:  # Python's own way to group digits, in no file format
-        return None
-    try:
-        whole = int(text)
-    except ValueError:
-        return _parse_fraction(text)
-    if not -(1 << 63) <= whole < 1 << 63:
-        raise ValueError(f"timestamp {text!r:.60} is beyond 64 bits")
-    return whole
+    empty = "'the timestamp is empty'"
+    if kind.startswith(("DATE", "TIMESTAMP")):
+        instant = f"CAST({column} AS TIMESTAMPTZ)" if kind == "DATE" else column
+        return TimeColumn(f"epoch_us({instant})", empty, is_date=True)
+    if kind.removeprefix("U").startswith(_WHOLES):
+        return TimeColumn(f"TRY_CAST({column} AS BIGINT)", _shown(column, "is beyond 64 bits"), is_date=False)
+    if kind.startswith(_FLOATS):
+        number = f"TRY_CAST({column} AS DOUBLE)"
+        whole = _all(connection, table, f"{number} = trunc({number}) AND abs({number}) < 9e18", column)
+        value = (
+            f"TRY_CAST({number} AS BIGINT)" if whole else f"CASE WHEN isfinite({number}) THEN {number} END"
+        )
+        return TimeColumn(value, _shown(column, "is not finite"), is_date=False)
+    if not kind.startswith("VARCHAR"):
+        raise DataError(f"{name}: timestamps are of type {kind}, expected numbers, dates or text")
+    return _text_column(connection, table, column, name)
 
 
-def _parse_fraction(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    if not -MAX_TIME < number < MAX_TIME:
-        raise ValueError(f"timestamp {text!r:.60} is not finite")
-    return number
+def _text_column(connection: DuckDBPyConnection, table: str, column: str, name: str) -> TimeColumn:
+    instant = f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
+    date = f"CASE WHEN regexp_matches({column}, '^[0-9]{{4}}-') THEN {instant} END"
+    is_number = f"regexp_full_match({column}, {_NUMBER})"
+    neither = _shown(column, "is neither a number nor an ISO 8601 date")
+    first = connection.execute(
+        f"SELECT {is_number}, ({date}) IS NOT NULL FROM {table} WHERE {column} IS NOT NULL AND "
+        f"({is_number} OR ({date}) IS NOT NULL) LIMIT 1"
+    ).fetchone()
+    if first is not None and first[1]:
+        among = _shown(column, "is a number among dates; expected numbers alone or dates alone")
+        return TimeColumn(date, f"CASE WHEN {is_number} THEN {among} ELSE {neither} END", is_date=True)
+    among = _shown(column, "is a date among numbers; expected numbers alone or dates alone")
+    otherwise = f"WHEN ({date}) IS NOT NULL THEN {among} ELSE {neither} END"
+    whole = f"translate({column}, '0123456789', '') IN ('', '-', '+') AND {is_number}"
+    if _all(connection, table, f"{whole} OR NOT {is_number}", column):
+        value = f"CASE WHEN {whole} THEN TRY_CAST({column} AS BIGINT) END"
+        beyond = _shown(column, "is beyond 64 bits")
+        return TimeColumn(value, f"CASE WHEN {is_number} THEN {beyond} {otherwise}", is_date=False)
+    beyond = f"{whole} AND abs(TRY_CAST({column} AS HUGEINT)) > {MAX_EXACT}"
+    large = connection.execute(f"SELECT {column} FROM {table} WHERE {beyond} LIMIT 1").fetchone()
+    if large is not None:
+        raise DataError(
+            f"{name}: timestamps: {large[0]!r:.60} is a whole number beyond 2**53, and others have a "
+            "fraction or exponent, which cannot be kept exactly together; use whole numbers alone"
+        )
+    number = f"TRY_CAST({column} AS DOUBLE)"
+    value = f"CASE WHEN {is_number} AND isfinite({number}) THEN {number} END"
+    infinite = _shown(column, "is not finite")
+    return TimeColumn(value, f"CASE WHEN {is_number} THEN {infinite} {otherwise}", is_date=False)
 
 
-def parse_date(text: str) -> float:
-    """Seconds since 1970 that an ISO 8601 date or time stands for, in UTC where it names no zone.
+def _all(connection: DuckDBPyConnection, table: str, condition: str, column: str) -> bool:
+    """Whether a condition holds for every value."""
+    exception = (
+        f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL AND NOT coalesce({condition}, true) LIMIT 1"
+    )
+    return connection.execute(exception).fetchone() is None
 
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    try:
-        date = datetime.fromisoformat(text)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(f"timestamp {text!r:.60} is neither a number nor an ISO 8601 date") from None
+
+def _shown(column: str, sentence: str) -> str:
+    """A message about a value, in SQL."""
+    return f"'timestamp ' || shown(coalesce(CAST({column} AS VARCHAR), '')) || ' {sentence}'"
+
+
+def time_unit(low: float, high: float, *, is_date: bool) -> Unit:
+    """What numbers from `low` to `high` count: time since 1970 where all of them fit one unit."""
+    if is_date:
+        return "date"
+    for unit, start in _UNITS:
+        if start <= low and high < start * 1000:
+            return unit
+    return "number"

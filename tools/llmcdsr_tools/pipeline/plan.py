@@ -21,6 +21,8 @@ from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.generate.outcome import format_yield
 from llmcdsr_tools.generate.settings import ServerSettings
 from llmcdsr_tools.generate.stage import generate
+from llmcdsr_tools.ingest.official import is_official
+from llmcdsr_tools.ingest.sources import list_files
 from llmcdsr_tools.ingest.stage import ingest
 from llmcdsr_tools.names import read_names, write_names
 from llmcdsr_tools.neighbours import neighbours
@@ -124,7 +126,8 @@ class _Plan:
         def run(output: Path) -> None:
             ingest(c.source, output, items=c.items, settings=settings)
 
-        files = {"source": c.source, "items": c.items}
+        parts = [c.source] if is_official(c.source) else list_files(c.source)
+        files = {"items": c.items, **{f"source {n}": part for n, part in enumerate(parts)}}
         return self._stage("ingest", "dataset", run, asdict(settings), [], files)
 
     def _embed(self, ingested: Stage) -> Stage:
