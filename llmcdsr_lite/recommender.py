@@ -308,7 +308,7 @@ class Recommender:
         Examples
         --------
         >>> recommender = Recommender.load("models/demo")
-        >>> in_stock = recommender.filter(exclude=["k-coffee-burr-coffee-grinder"])
+        >>> in_stock = recommender.filter(exclude=["k-coffee-burr-grinder-40-settings"])
         >>> answer = recommender.recommend(["g-coffee-dark-roast-whole-bean"], allow=in_stock)
         """
         return item_filter(self._catalogue, allow, exclude, unknown)
