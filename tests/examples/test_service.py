@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import re
-import resource
 import shlex
 import shutil
 import subprocess
@@ -41,6 +40,8 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory 
 
 def no_writes() -> None:
     """As on a read-only file system: not one byte can be written to a file."""
+    import resource  # POSIX alone
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
