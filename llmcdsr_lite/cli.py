@@ -17,10 +17,10 @@ import click
 from llmcdsr_lite.arguments import MAX_THREADS
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_errors import Group
-from llmcdsr_lite.cli_output import bundle_text, explanation_text, item_table, recommendation_table
+from llmcdsr_lite.cli_output import Counter, bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import UnknownItemError
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score.settings import MAX_BATCH, MAX_PROCESSES
+from llmcdsr_lite.score.batches import MAX_BATCH, MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
@@ -139,7 +139,6 @@ def score(
     optionally, domain. Gzip is read whatever its name, and written to names ending in .gz. The input's
     order is kept.
     """
-    from llmcdsr_lite.score.counter import Counter
     from llmcdsr_lite.score.job import ScoreSettings, score_histories
 
     if processes > 1 and threads > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.bundle.mix import no_mix
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.results import Explanation, Recommendation
+from llmcdsr_lite.score.output import ScoreSummary
 
 
 def item_table(catalogue: Catalogue, item_ids: Iterable[str]) -> str:
@@ -63,6 +66,41 @@ def bundle_text(folder: Path, bundle: Bundle, description: Mapping[str, Any]) ->
         lines.append(f"new items: {added} were added; embeddings of {bundle.new_items.dimension} values")
     lines.append(_table([(f"{entry['bytes']:>12,}", name) for name, entry in description["files"].items()]))
     return "\n".join(lines)
+
+
+class Counter:
+    """Counts on standard error if that is a terminal, and keeps messages off the line that it counts on."""
+
+    def __init__(self) -> None:
+        self.is_shown = sys.stderr is not None and sys.stderr.isatty()
+        self._is_open = False
+        self._first: tuple[int, float] | None = None
+
+    def show(self, done: ScoreSummary) -> None:
+        """Count; the rate is of the batches since the first one, not of what an earlier job did."""
+        if self._first is None:
+            self._first = done.users, time.perf_counter()
+        users, start = self._first
+        seconds = time.perf_counter() - start
+        rate = f", {(done.users - users) / seconds:,.0f} a second" if done.users > users and seconds else ""
+        self._write(f"\r{done.users:,} users{rate} ")
+        self._is_open = True
+
+    def tell(self, message: str) -> None:
+        """A message on a line of its own."""
+        self.end()
+        self._write(f"{message}\n")
+
+    def end(self) -> None:
+        """End the line that counts, if there is one."""
+        if self._is_open:
+            self._write("\n")
+        self._is_open = False
+
+    def _write(self, text: str) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def _members(bundle: Bundle) -> str:

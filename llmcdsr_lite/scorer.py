@@ -22,9 +22,8 @@ from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score.batches import check_domain
+from llmcdsr_lite.score.batches import ScoreSettings, check_domain
 from llmcdsr_lite.score.lines import recommend_records
-from llmcdsr_lite.score.settings import check_sizes
 from llmcdsr_lite.search.choice import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
@@ -76,14 +75,19 @@ class Scorer:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        check_sizes(self.k, self.batch_size)
-        for name, choices in (
-            ("pseudo", ("auto", "off")),
-            ("on_error", ("fail", "skip")),
-            ("backend", get_args(BackendName)),
-            ("search", get_args(SearchName)),
-        ):
-            check_choice(name, getattr(self, name), choices)
+        self._settings()  # refuses what cannot be meant
+        check_choice("backend", self.backend, get_args(BackendName))
+        check_choice("search", self.search, get_args(SearchName))
+
+    def _settings(self) -> ScoreSettings:
+        return ScoreSettings(
+            self.k,
+            self.domain,
+            self.exclude_seen,
+            self.on_error,
+            batch_size=self.batch_size,
+            pseudo=self.pseudo,
+        )
 
     def load(self) -> Recommender:
         """The recommender of this process, loaded now if it was not yet.
@@ -145,14 +149,7 @@ class Scorer:
         self, recommender: Recommender, records: list[HistoryRecord], answer: dict[str, npt.NDArray[Any]]
     ) -> None:
         """Fill in the answers for records, whose `line` is their place."""
-        for places, found in recommend_records(
-            recommender,
-            records,
-            domain=self.domain,
-            k=self.k,
-            exclude_seen=self.exclude_seen,
-            pseudo=self.pseudo,
-        ):
+        for places, found in recommend_records(recommender, records, self._settings()):
             for n, i in enumerate(places):
                 row = records[i].line
                 n_items = int((found.rows[n] > 0).sum())  # those that the filters left, in front

@@ -31,7 +31,8 @@ class BundleLoads:
         self._log = folder / "log"
         hook = _HOOK.format(config=os.path.realpath(bundle / "config.json"), log=str(self._log), more=more)
         (folder / "sitecustomize.py").write_text(hook)
-        self.environment = {**os.environ, "PYTHONPATH": str(folder)}
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def count(self) -> Counter[int]:
         """Loads of each process."""

@@ -1,6 +1,5 @@
-"""Scoring history files: settings, batches of records, output lines, processes, and the job over them."""
+"""Scoring history files: batches of records, their lines, processes, the output, and the job over them."""
 
-from llmcdsr_lite.score.job import score_histories
-from llmcdsr_lite.score.settings import ScoreSettings, ScoreSummary
+from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
 
 __all__ = ["ScoreSettings", "ScoreSummary", "score_histories"]

@@ -1,4 +1,4 @@
-"""Batches of usable records out of a history file."""
+"""Batches of usable records out of a history file, and the settings of the job that scores them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,65 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal, get_args
 
-from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import BadRecord, HistoryRecord, read_histories
-from llmcdsr_lite.score.settings import ScoreSettings
+from llmcdsr_lite.arguments import check_choice
+from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.histories import BadRecord, FileFormat, HistoryRecord, read_histories
+
+MAX_PROCESSES = 1024
+MAX_BATCH = 1 << 20  # users; their answers must fit into memory
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How histories are scored.
+
+    Parameters
+    ----------
+    k : int
+        Items a user.
+    domain : str, optional
+        Recommend from this domain where a record names none.
+    exclude_seen : bool, optional
+        Leave out the items of the history; None does as the bundle has it.
+    on_error : {"fail", "skip"}
+        Stop at the first bad record, or report it, leave it out and go on.
+    titles : bool
+        Write titles and domains beside ids and scores.
+    input_format, output_format : {"jsonl", "csv"}, optional
+        Told by the file names where not given.
+    separator : str
+        Between the item ids of a CSV history.
+    batch_size : int
+        Users scored at a time.
+    pseudo : {"auto", "off"}
+        Pseudo items as the bundle's settings have it, or none.
+    """
+
+    k: int = 10
+    domain: str | None = None
+    exclude_seen: bool | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    titles: bool = False
+    input_format: FileFormat | None = None
+    output_format: FileFormat | None = None
+    separator: str = " "
+    batch_size: int = 256
+    pseudo: Literal["auto", "off"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"k must be at least 1, found {self.k}")
+        if not 1 <= self.batch_size <= MAX_BATCH:
+            raise UsageError(f"batch_size must be from 1 to {MAX_BATCH:,}, found {self.batch_size}")
+        if not self.separator:
+            raise UsageError("the separator must not be empty")
+        check_choice("on_error", self.on_error, ("fail", "skip"))
+        check_choice("pseudo", self.pseudo, ("auto", "off"))
+        for name in ("input_format", "output_format"):
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), get_args(FileFormat))
 
 
 @dataclass(frozen=True)
@@ -20,8 +75,6 @@ class HistoryBatch:
 
     Parameters
     ----------
-    n_records : int
-        Records read, bad ones included.
     records : list of HistoryRecord
         Those to score.
     bad : list of str
@@ -30,7 +83,6 @@ class HistoryBatch:
         SHA-256 of all records of the file up to here.
     """
 
-    n_records: int
     records: list[HistoryRecord]
     bad: list[str]
     digest: str
@@ -91,7 +143,7 @@ def _batch(
     domains: Collection[str],
     digest: str,
 ) -> HistoryBatch:
-    batch = HistoryBatch(len(found), [], [], digest)
+    batch = HistoryBatch([], [], digest)
     for record in found:
         checked = check_domain(record, domains)
         if isinstance(checked, HistoryRecord):

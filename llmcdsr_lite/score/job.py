@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import STREAM, FileFormat, file_format
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.score.batches import HistoryBatch, read_batches
+from llmcdsr_lite.score.batches import MAX_PROCESSES, HistoryBatch, ScoreSettings, read_batches
 from llmcdsr_lite.score.lines import LineScorer, ScoredLines, output_header
-from llmcdsr_lite.score.output import open_sink
-from llmcdsr_lite.score.settings import MAX_PROCESSES, ScoreSettings, ScoreSummary
-from llmcdsr_lite.score.workers import BatchScorer, Workers
+from llmcdsr_lite.score.output import FileSink, ScoreSummary, StreamSink
+from llmcdsr_lite.score.workers import score_in_processes
 
 __all__ = ["ScoreSettings", "ScoreSummary", "score_histories"]
 
@@ -82,14 +81,16 @@ def score_histories(
     _check(recommender, settings, processes)
     _check_output(source, output, resume)
     format = settings.output_format or file_format(output)
-    sink = open_sink(output, _fingerprint(recommender, source, settings), resume=resume, report=report)
-    with sink, _scorer(recommender, settings, format, processes) as scorer:
+    job = _fingerprint(recommender, source, settings)
+    sink = StreamSink(job) if output == STREAM else FileSink(output, job, resume, report)
+    with sink:
         done = sink.progress
         if done.summary.records == 0:
             sink.write(output_header(settings, format))
         batches = read_batches(source, settings, recommender.domains, done.summary.records, done.digest)
-        with closing(batches):  # now, not when it is collected: its file goes before what reads it
-            for batch, lines in scorer(batches):
+        scored = _scored(batches, recommender, settings, format, processes)
+        with closing(batches), closing(scored):  # now, not when they are collected
+            for batch, lines in scored:
                 if report is not None:
                     for message in batch.bad:
                         report(message)
@@ -102,22 +103,28 @@ def score_histories(
     return done.summary
 
 
+def _scored(
+    batches: Iterable[HistoryBatch],
+    recommender: Recommender,
+    settings: ScoreSettings,
+    format: FileFormat,
+    processes: int,
+) -> Generator[tuple[HistoryBatch, ScoredLines], None, None]:
+    """Batches and their lines, scored here or in other processes."""
+    if processes > 1:
+        yield from score_in_processes(batches, recommender, settings, format, processes)
+        return
+    scorer = LineScorer(recommender, settings, format)
+    for batch in batches:
+        yield batch, scorer.score(batch.records)
+
+
 def _count(summary: ScoreSummary, batch: HistoryBatch, lines: ScoredLines) -> None:
-    summary.records += batch.n_records
+    summary.records += len(batch.records) + len(batch.bad)
     summary.users += len(batch.records)
     summary.bad += len(batch.bad)
     summary.unknown_items += lines.unknown_items
     summary.fallbacks += lines.fallbacks
-
-
-def _scorer(
-    recommender: Recommender, settings: ScoreSettings, format: FileFormat, processes: int
-) -> AbstractContextManager[BatchScorer]:
-    """What scores batches one after the other, here or in other processes."""
-    if processes > 1:
-        return Workers(recommender, settings, format, processes)
-    lines = LineScorer(recommender, settings, format)
-    return nullcontext(lambda batches: ((batch, lines.score(batch.records)) for batch in batches))
 
 
 def _check(recommender: Recommender, settings: ScoreSettings, processes: int) -> None:

@@ -6,12 +6,12 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llmcdsr_lite.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.results import BatchRecommendations
-from llmcdsr_lite.score.settings import ScoreSettings
+from llmcdsr_lite.score.batches import ScoreSettings
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,7 @@ class ScoredLines:
 def recommend_records(
     recommender: Recommender,
     records: Sequence[HistoryRecord],
-    *,
-    domain: str | None,
-    k: int,
-    exclude_seen: bool | None,
-    pseudo: Literal["auto", "off"],
+    settings: ScoreSettings,
 ) -> Iterator[tuple[list[int], BatchRecommendations]]:
     """Recommend for records of several domains.
 
@@ -38,10 +34,8 @@ def recommend_records(
     ----------
     recommender : Recommender
     records : sequence of HistoryRecord
-    domain : str or None
-        For records that name none.
-    k, exclude_seen, pseudo
-        As in `Recommender.recommend_batch`; `k` may be larger than the catalogue.
+    settings : ScoreSettings
+        Its `k` may be larger than the catalogue.
 
     Yields
     ------
@@ -50,7 +44,7 @@ def recommend_records(
     answers : BatchRecommendations
         Aligned with `places`.
     """
-    wanted = [record.domain or domain for record in records]
+    wanted = [record.domain or settings.domain for record in records]
     for one in dict.fromkeys(wanted):
         places = [i for i, name in enumerate(wanted) if name == one]
         yield (
@@ -58,13 +52,14 @@ def recommend_records(
             recommender.recommend_batch(
                 [records[i].history for i in places],
                 domain=one,
-                k=k,
-                exclude_seen=exclude_seen,
-                pseudo=pseudo,
+                k=settings.k,
+                exclude_seen=settings.exclude_seen,
+                pseudo=settings.pseudo,
             ),
         )
 
 
+@dataclass(frozen=True)
 class LineScorer:
     """Scores records and formats the answers.
 
@@ -76,24 +71,15 @@ class LineScorer:
         Of the output.
     """
 
-    def __init__(self, recommender: Recommender, settings: ScoreSettings, format: FileFormat) -> None:
-        self._recommender = recommender
-        self._settings = settings
-        self._format = format
+    recommender: Recommender
+    settings: ScoreSettings
+    format: FileFormat
 
     def score(self, records: Sequence[HistoryRecord]) -> ScoredLines:
         """Lines for the records, in their order."""
         lines = [""] * len(records)
         unknown_items = fallbacks = 0
-        settings = self._settings
-        for places, answers in recommend_records(
-            self._recommender,
-            records,
-            domain=settings.domain,
-            k=settings.k,
-            exclude_seen=settings.exclude_seen,
-            pseudo=settings.pseudo,
-        ):
+        for places, answers in recommend_records(self.recommender, records, self.settings):
             unknown_items += sum(map(len, answers.unknown_items))
             fallbacks += int(answers.fallback.sum())
             for n, i in enumerate(places):
@@ -101,7 +87,7 @@ class LineScorer:
         return ScoredLines("".join(lines).encode(), unknown_items, fallbacks)
 
     def _line(self, user: str, answers: BatchRecommendations, n: int) -> str:
-        catalogue = self._recommender.items
+        catalogue = self.recommender.items
         found = [
             (row, item, round(score, 6))
             for row, item, score in zip(
@@ -110,14 +96,14 @@ class LineScorer:
             if row
         ]
         fallback = bool(answers.fallback[n])
-        if self._format == "csv":
+        if self.format == "csv":
             rows = [[user, rank, i, s, int(fallback)] for rank, (_, i, s) in enumerate(found, 1)]
-            if self._settings.titles:
+            if self.settings.titles:
                 for fields, (row, _, _) in zip(rows, found, strict=True):
                     fields += [catalogue.domain_of_row(row).name, catalogue.titles[row - 1]]
             return _csv_lines(rows)
         items: list[dict[str, Any]] = [{"id": item, "score": score} for _, item, score in found]
-        if self._settings.titles:
+        if self.settings.titles:
             for described, (row, _, _) in zip(items, found, strict=True):
                 described["domain"] = catalogue.domain_of_row(row).name
                 described["title"] = catalogue.titles[row - 1]

@@ -11,14 +11,38 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file, mode_of, sync, writing
-from llmcdsr_lite.histories import STREAM, named_gzip
-from llmcdsr_lite.score.settings import ScoreSummary
+from llmcdsr_lite.histories import named_gzip
 
 _SAVE_SECONDS = 2.0  # a killed job loses at most about so much work
+
+
+@dataclass
+class ScoreSummary:
+    """Counts of a scoring job; with `resume` those of the part done before are included.
+
+    Parameters
+    ----------
+    records : int
+        Records read.
+    users : int
+        Users scored.
+    bad : int
+        Records left out.
+    unknown_items : int
+        Items of histories that are not in the catalogue.
+    fallbacks : int
+        Users without a known item, who got the most popular items.
+    """
+
+    records: int = 0
+    users: int = 0
+    bad: int = 0
+    unknown_items: int = 0
+    fallbacks: int = 0
 
 
 @dataclass
@@ -40,43 +64,6 @@ class Progress:
     size: int = 0
     digest: str = ""
     summary: ScoreSummary = field(default_factory=ScoreSummary)
-
-
-class Sink(Protocol):
-    """Where lines go; `progress` tells, inside the ``with`` block, what it holds."""
-
-    progress: Progress
-
-    def __enter__(self) -> Any: ...
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...
-    def write(self, text: bytes) -> None:
-        """Add lines."""
-
-    def save(self, *, force: bool) -> None:
-        """Let what was written be seen, or continued from."""
-
-
-def open_sink(output: Path, job: str, *, resume: bool, report: Callable[[str], None] | None = None) -> Sink:
-    """Output of a job.
-
-    Parameters
-    ----------
-    output : Path
-        ``-`` is standard output.
-    job : str
-        What tells the job from others that could have left an interrupted output.
-    resume : bool
-        Continue an interrupted output, if there is one.
-    report : callable, optional
-        Given a message when an interrupted output is left that can be continued.
-
-    Raises
-    ------
-    DataError
-        On entering its block: if another job is writing there, what there is to continue is damaged or of
-        another job, or the output is there and nothing is left to continue.
-    """
-    return StreamSink(job) if output == STREAM else FileSink(output, job, resume, report)
 
 
 class StreamSink:
@@ -102,7 +89,24 @@ class StreamSink:
 
 
 class FileSink:
-    """A file that grows beside its final name and can be continued from the last save."""
+    """A file that grows beside its final name and can be continued from the last save.
+
+    Parameters
+    ----------
+    output : Path
+    job : str
+        What tells the job from others that could have left an interrupted output.
+    resume : bool
+        Continue an interrupted output, if there is one.
+    report : callable, optional
+        Given a message when an interrupted output is left that can be continued.
+
+    Raises
+    ------
+    DataError
+        On entering its block: if another job is writing there, what there is to continue is damaged or of
+        another job, or the output is there and nothing is left to continue.
+    """
 
     def __init__(
         self, output: Path, job: str, resume: bool, report: Callable[[str], None] | None = None
