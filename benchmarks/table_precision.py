@@ -18,7 +18,7 @@ from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Rows
+from llmcdsr_lite.search.protocol import RowFilter, Rows
 from llmcdsr_tools.dataset import load_dataset
 
 Table = npt.NDArray[np.float32]
@@ -62,7 +62,7 @@ def best(bundle: Bundle, table: Table, histories: list[Rows], start: int, stop: 
     """Rows of the best items of every user (n, K)."""
     backend = NumpyBackend(SASRecParameters(bundle.parameters.config, table, bundle.parameters.dense))
     users = backend.represent(histories)
-    return ExactSearch(table).search(users, K, start, stop, histories, None)[0]
+    return ExactSearch(table).search(users, K, RowFilter(start, stop, histories))[0]
 
 
 def overlap(expected: Rows, found: Rows) -> float:

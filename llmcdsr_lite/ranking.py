@@ -17,7 +17,7 @@ from llmcdsr_lite.mix.dense import DenseExperts, popularity
 from llmcdsr_lite.mix.mixture import Mixture
 from llmcdsr_lite.pseudo import Recalled
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores, Search
 from llmcdsr_lite.search.top_k import nothing
 
 
@@ -114,13 +114,13 @@ class Ranking:
         found: list[tuple[Rows, Scores]] = []
         for start, stop in filters.ranges:
             bonuses = [self.mixture.bonus(history, start, stop) for history in histories]
-            within = (start, stop, blocked, filters.allowed)
+            wanted = RowFilter(start, stop, blocked, filters.allowed)
             of_users = None if all(bonus is None for bonus in bonuses) else bonuses
             if dense:
                 experts = self._dense(histories, pseudo, start, stop)
-                rows, scores = self._exact.search(users, k, *within, of_users, experts)
+                rows, scores = self._exact.search(users, k, wanted, of_users, experts)
             else:
-                rows, scores = self._search.search(users, k, *within, of_users)
+                rows, scores = self._search.search(users, k, wanted, of_users)
             if found:
                 scores += self._shifts(histories, start, filters)
             found.append((rows, scores))
@@ -236,7 +236,7 @@ class Ranking:
             self._popular_search = ExactSearch(counts.astype(np.float32)[:, None])
         search, one = self._popular_search, np.ones((1, 1), dtype=np.float32)
         found = [
-            search.search(one, k, start, stop, [filters.excluded], filters.allowed)
+            search.search(one, k, RowFilter(start, stop, [filters.excluded], filters.allowed))
             for start, stop in filters.ranges
         ]
         rows, scores = best_of_ranges(found, k)

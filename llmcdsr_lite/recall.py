@@ -19,7 +19,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
-from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores, Search
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -101,7 +101,7 @@ class RecallNetwork:
         if self.search is not None:
             nothing = np.zeros(0, dtype=np.int64)
             k = min(k, stop - start)
-            return self.search.search(directions, k, start, stop, [nothing] * len(directions), None)
+            return self.search.search(directions, k, RowFilter(start, stop, [nothing] * len(directions)))
         places, similarities = recall(directions, np.asarray(self.items[start:stop]), k)
         return places + start, similarities
 

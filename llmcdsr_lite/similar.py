@@ -12,6 +12,7 @@ from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.ranking import best_of_ranges
 from llmcdsr_lite.results import Recommendations, described
 from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import RowFilter
 
 
 class SimilarItems:
@@ -51,7 +52,7 @@ class SimilarItems:
             mean /= max(float(np.linalg.norm(mean)), 1e-12)
         blocked = [np.concatenate([rows, filters.excluded])]
         found = [
-            search.search(mean, wanted.k, start, stop, blocked, filters.allowed)
+            search.search(mean, wanted.k, RowFilter(start, stop, blocked, filters.allowed))
             for start, stop in filters.ranges
         ]
         best, cosines = best_of_ranges(found, wanted.k)

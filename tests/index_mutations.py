@@ -22,6 +22,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.bundle.index import ARRAYS, PREFIXES, read_index
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.search.hnsw import HnswSearch
+from llmcdsr_lite.search.protocol import RowFilter
 
 K = 4
 FILES = tuple(f"{prefix}{array}.npy" for prefix in PREFIXES.values() for array in ARRAYS)
@@ -76,7 +77,7 @@ def damage_config(index: dict[str, Any], rng: np.random.Generator) -> None:
 def check_answers(search: HnswSearch, vectors: npt.NDArray[Any], stop: int, rng: np.random.Generator) -> None:
     users = rng.normal(size=(2, vectors.shape[1])).astype(np.float32)
     blocked = [rng.integers(1, stop, 3), rng.integers(1, stop, 2)]
-    rows, scores = search.search(users, K, 1, stop, blocked, None)
+    rows, scores = search.search(users, K, RowFilter(1, stop, blocked))
     assert rows.shape == scores.shape == (2, K)
     for user, found, values, forbidden in zip(users, rows.tolist(), scores, blocked, strict=True):
         assert len(set(found)) == K, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores, Search
 from llmcdsr_lite.search.rescoring import best_with_bonuses
 
 Domains = tuple[Domain, ...]
@@ -49,36 +50,29 @@ class AddedSearch:
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`; what bonuses touch is scored beside what is found by dot product alone."""
+        start, stop, blocked, allowed = wanted.start, wanted.stop, wanted.blocked, wanted.allowed
         if bonuses is not None and any(bonus is not None for bonus in bonuses):
             if allowed is not None:
-                return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
+                return self._exact.search(users, k, wanted, bonuses)
             ranges = [(max(start, d.start), min(stop, d.stop)) for d in self._after]
-            ranges = [(first, last) for first, last in ranges if first < last]
-            found = [self.search(users, k, *within, blocked, None)[0] for within in ranges]
-            return best_with_bonuses(
-                self._exact.item_vectors,
-                users.astype(np.float64),
-                np.concatenate(found, axis=1),
-                k,
-                start,
-                stop,
-                blocked,
-                bonuses,
-            )
-        old_blocked = [self._old(rows) for rows in blocked]
-        old_allowed = None if allowed is None else self._old(allowed)
-        within = self._old_place(start), self._old_place(stop)
-        rows, scores = self.base.search(users, k, *within, old_blocked, old_allowed)
+            filters = [RowFilter(first, last, blocked) for first, last in ranges if first < last]
+            found = np.concatenate([self.search(users, k, part)[0] for part in filters], axis=1)
+            exact_users = users.astype(np.float64)
+            return best_with_bonuses(self._exact.item_vectors, exact_users, found, k, wanted, bonuses)
+        old = RowFilter(
+            self._old_place(start),
+            self._old_place(stop),
+            [self._old(rows) for rows in blocked],
+            None if allowed is None else self._old(allowed),
+        )
+        rows, scores = self.base.search(users, k, old)
         rows = rows + np.where(rows > 0, self._moved[self._domain_of(rows, self._starts[0])], 0)
         added = self._added if allowed is None else self._added[np.isin(self._added, allowed)]
-        more_rows, more_scores = self._exact.search(users, k, start, stop, blocked, added)
+        more_rows, more_scores = self._exact.search(users, k, replace(wanted, allowed=added))
         all_rows = np.concatenate([rows, more_rows], axis=1)  # (n, 2 k)
         all_scores = np.concatenate([scores, more_scores], axis=1)
         best = np.lexsort((all_rows, -all_scores), axis=1)[:, :k]  # ties by row

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.search.bonus import SparseBonus
-from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores
 from llmcdsr_lite.search.rescoring import best_of_reached
 from llmcdsr_lite.search.top_k import block, lower_bound, nothing, top_k
 
@@ -43,14 +43,12 @@ class ExactSearch:
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         bonuses: Sequence[SparseBonus | None] | None = None,
         dense: DenseBonus | None = None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`; `dense` is added to the dot products, too."""
+        start, stop, allowed = wanted.start, wanted.stop, wanted.allowed
         if allowed is None:
             candidates, vectors = None, self.item_vectors[start:stop]
         else:
@@ -69,7 +67,7 @@ class ExactSearch:
                     error[i] += 2 * np.finfo(np.float32).eps * bonus.largest
             if dense is not None:
                 dense.add(scores, chunk, np.arange(start, stop) if candidates is None else candidates)
-            block(scores, blocked[chunk], candidates, start, stop, -np.inf)
+            block(scores, wanted.of_users(chunk), candidates, -np.inf)
             if dense is not None:
                 columns, best = top_k(scores, k)
                 found = columns + start if candidates is None else candidates[columns]

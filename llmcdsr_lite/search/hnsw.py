@@ -13,7 +13,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw_graph import Graph, GraphSettings, build_graph, import_hnswlib, make_index
-from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores
 from llmcdsr_lite.search.rescoring import best_with_bonuses
 from llmcdsr_lite.search.top_k import top_k
 
@@ -99,41 +99,39 @@ class HnswSearch:
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`.
 
         What bonuses touch is scored beside what the graph finds by dot product alone.
         """
-        wanted = k + max(map(len, blocked), default=0)
+        start, stop, blocked = wanted.start, wanted.stop, wanted.blocked
+        n_wanted = k + max(map(len, blocked), default=0)
         indexes = [one for one in self._indexes if start <= one[0].start and one[0].stop <= stop]
-        large = [2 * wanted <= _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes]
+        large = [2 * n_wanted <= _LARGEST_SHARE * domain.n_items for domain, _, _ in indexes]
         if (
-            allowed is not None
+            wanted.allowed is not None
             or not len(users)
             or sum(domain.n_items for domain, _, _ in indexes) != stop - start
             or not any(large)
         ):
-            return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
+            return self._exact.search(users, k, wanted, bonuses)
         found_rows, found_scores = [], []
         together = None if len(indexes) == 1 else self._width_together
         for (domain, width, index), by_graph in zip(indexes, large, strict=True):
             if not by_graph:
-                whole = self._exact.search(users, k, domain.start, domain.stop, blocked, None)
+                whole = self._exact.search(users, k, RowFilter(domain.start, domain.stop, blocked))
                 found_rows.append(whole[0])
                 found_scores.append(whole[1])
                 continue
             width = min(width if together is None else min(width, together), domain.n_items)
             # of a narrow search, which is as wide as what is asked for, the best of twice as many
-            n = wanted if width >= 2 * wanted else 2 * wanted
+            n = n_wanted if width >= 2 * n_wanted else 2 * n_wanted
             try:
                 labels, distances = index.knn_query(users, k=max(width, n))  # nearest first
             except RuntimeError:  # the graph does not reach so many items
-                return self._exact.search(users, k, start, stop, blocked, None, bonuses)
+                return self._exact.search(users, k, wanted, bonuses)
             found_rows.append(labels[:, :n].astype(np.int64))
             found_scores.append(1 - distances[:, :n])
         rows = found_rows[0] if len(indexes) == 1 else np.concatenate(found_rows, axis=1)
@@ -143,14 +141,14 @@ class HnswSearch:
                 scores[i, _among(rows[i], forbidden)] = -np.inf
         if bonuses is not None and any(bonus is not None for bonus in bonuses):
             there = np.where(scores > -np.inf, rows, 0)
-            within = k, start, stop, blocked, bonuses
-            rows, best = best_with_bonuses(self._exact.item_vectors, users.astype(np.float64), there, *within)
+            vectors, exact_users = self._exact.item_vectors, users.astype(np.float64)
+            rows, best = best_with_bonuses(vectors, exact_users, there, k, wanted, bonuses)
             if not (best[:, -1] == -np.inf).any():
                 return rows, best
-            return self._exact.search(users, k, start, stop, blocked, None, bonuses)
+            return self._exact.search(users, k, wanted, bonuses)
         columns, best = top_k(scores, k)
         if (best[:, -1] == -np.inf).any():
-            return self._exact.search(users, k, start, stop, blocked, None, bonuses)
+            return self._exact.search(users, k, wanted, bonuses)
         return rows[np.arange(len(rows))[:, None], columns], best
 
 

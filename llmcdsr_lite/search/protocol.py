@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,30 @@ Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class RowFilter:
+    """Item rows that a search may find.
+
+    Parameters
+    ----------
+    start, stop : int
+        None but ``start <= row < stop``.
+    blocked : sequence of n int64 arrays
+        Rows that each user must not get.
+    allowed : int64 array, optional
+        The only rows that any user may get, sorted and distinct.
+    """
+
+    start: int
+    stop: int
+    blocked: Sequence[Rows]
+    allowed: Rows | None = None
+
+    def of_users(self, users: slice) -> RowFilter:
+        """The filter of some users."""
+        return RowFilter(self.start, self.stop, self.blocked[users], self.allowed)
+
+
 class Search(Protocol):
     """What finds items."""
 
@@ -24,10 +49,7 @@ class Search(Protocol):
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         bonuses: Sequence[SparseBonus | None] | None = None,
     ) -> tuple[Rows, Scores]:
         """The k items with the highest score for every user: the dot product, and the user's bonus.
@@ -36,12 +58,7 @@ class Search(Protocol):
         ----------
         users : float array (n, H)
         k : int
-        start, stop : int
-            Item rows to search, ``start <= row < stop``.
-        blocked : sequence of n int64 arrays
-            Rows that each user must not get.
-        allowed : int64 array, optional
-            The only rows that any user may get, sorted and distinct.
+        wanted : RowFilter
         bonuses : sequence of n SparseBonus or None, optional
             What is added to the scores of each user.
 

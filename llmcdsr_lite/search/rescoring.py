@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.search.bonus import SparseBonus
-from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores
 
 _PAIRS = 1 << 10  # of user and item in float64 at a time: they stay in the cache
 
@@ -77,9 +77,7 @@ def best_with_bonuses(
     users: npt.NDArray[np.float64],
     rows: Rows,
     k: int,
-    start: int,
-    stop: int,
-    blocked: Sequence[Rows],
+    wanted: RowFilter,
     bonuses: Sequence[SparseBonus | None],
 ) -> tuple[Rows, Scores]:
     """The k best of rows that a search has found without bonuses, and of those that a bonus touches.
@@ -92,7 +90,7 @@ def best_with_bonuses(
     users : float64 array (n, H)
     rows : int64 array (n, m)
         Not blocked; 0 is none.
-    k, start, stop, blocked, bonuses
+    k, wanted, bonuses
         As in `Search.search`.
 
     Returns
@@ -104,8 +102,8 @@ def best_with_bonuses(
     for i, bonus in enumerate(bonuses):
         found = rows[i][rows[i] > 0]
         if bonus is not None:
-            touched = bonus.rows[(bonus.rows >= start) & (bonus.rows < stop)]
-            found = np.union1d(found, touched[~np.isin(touched, blocked[i])])
+            touched = bonus.rows[(bonus.rows >= wanted.start) & (bonus.rows < wanted.stop)]
+            found = np.union1d(found, touched[~np.isin(touched, wanted.blocked[i])])
         else:
             found = np.sort(found)
         added = None if bonus is None else bonus.of(found)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores
 
 GROUP = 16  # columns in a group of `lower_bound`
 
@@ -56,18 +55,17 @@ def lower_bound(scores: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
 
 def block(
     scores: npt.NDArray[Any],
-    blocked: Sequence[Rows],
+    wanted: RowFilter,
     candidates: Rows | None,
-    start: int,
-    stop: int,
     lowest: float,
 ) -> None:
     """Set the scores (n, m) of each user's blocked rows to the lowest, in place."""
     if candidates is not None:
-        for i, forbidden in enumerate(blocked):
+        for i, forbidden in enumerate(wanted.blocked):
             scores[i, np.isin(candidates, forbidden)] = lowest
         return
-    for i, forbidden in enumerate(blocked):
+    start, stop = wanted.start, wanted.stop
+    for i, forbidden in enumerate(wanted.blocked):
         if len(forbidden):
             scores[i, forbidden[(forbidden >= start) & (forbidden < stop)] - start] = lowest
 

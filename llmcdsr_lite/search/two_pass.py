@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores
 from llmcdsr_lite.search.rescoring import best_of_reached
 from llmcdsr_lite.search.scan import Scan
 from llmcdsr_lite.search.top_k import GROUP, block, lower_bound, nothing
@@ -56,13 +57,11 @@ class TwoPassSearch:
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         bonuses: Bonuses = None,
     ) -> tuple[Rows, Scores]:
         """See `Search.search`."""
+        start, stop, allowed = wanted.start, wanted.stop, wanted.allowed
         n_items = stop - start
         n_left, outside = n_items, None
         if allowed is not None:
@@ -71,15 +70,15 @@ class TwoPassSearch:
             outside[columns] = False
         few = k * GROUP > n_left or n_left * _FEW_ALLOWED < n_items
         if few or not self._scan.covers(start, stop):
-            return self._exact.search(users, k, start, stop, blocked, allowed, bonuses)
+            return self._exact.search(users, k, wanted, bonuses)
         size = max(1, _CHUNK_SCORES // n_items)
         if 0 < len(users) <= size:
-            return self._search_chunk(users, k, start, stop, blocked, allowed, outside, bonuses)
+            return self._search_chunk(users, k, wanted, outside, bonuses)
         rows, values = nothing(len(users), k)
         for first in range(0, len(users), size):
             chunk = slice(first, first + size)
             some = None if bonuses is None else bonuses[chunk]
-            found = self._search_chunk(users[chunk], k, start, stop, blocked[chunk], allowed, outside, some)
+            found = self._search_chunk(users[chunk], k, wanted.of_users(chunk), outside, some)
             rows[chunk], values[chunk] = found
         return rows, values
 
@@ -87,20 +86,18 @@ class TwoPassSearch:
         self,
         users: npt.NDArray[np.floating[Any]],
         k: int,
-        start: int,
-        stop: int,
-        blocked: Sequence[Rows],
-        allowed: Rows | None,
+        wanted: RowFilter,
         outside: npt.NDArray[np.bool_] | None,
         bonuses: Bonuses,
     ) -> tuple[Rows, Scores]:
         """As `search`; `outside` are the columns (items,) that nobody may get."""
+        start, stop = wanted.start, wanted.stop
         exact = users.astype(np.float64)
         scores, error, unit = self._scan.scores(exact, start, stop)  # (n, items)
         for i, bonus in enumerate(bonuses or ()):
             if bonus is not None:
                 error[i] += bonus.add_whole(scores[i], start, stop, unit[i])
-        block(scores, blocked, None, start, stop, _LOWEST)
+        block(scores, wanted, None, _LOWEST)
         if outside is not None:
             np.copyto(scores, _LOWEST, where=outside)
         # at least k items reach the bound, so the k-th best score is at most an error below it
@@ -114,6 +111,7 @@ class TwoPassSearch:
         rows, values = best_of_reached(self._exact.item_vectors, exact, reached, start, k, bonuses)
         left = many.nonzero()[0].tolist()
         some = None if bonuses is None else [bonuses[i] for i in left]
-        found = self._exact.search(users[left], k, start, stop, [blocked[i] for i in left], allowed, some)
+        of_left = replace(wanted, blocked=[wanted.blocked[i] for i in left])
+        found = self._exact.search(users[left], k, of_left, some)
         rows[left], values[left] = found
         return rows, values

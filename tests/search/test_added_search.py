@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.added import AddedSearch, Domains, beside
 from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import RowFilter
 
 H = 3
 BEFORE = (Domain("a", 1, 8), Domain("b", 8, 20))
@@ -38,8 +39,8 @@ def test_as_the_exact_search_of_all(n_a: int, n_b: int, seed: int, k: int, data:
     only = None if allowed is None else np.unique(np.array(allowed, dtype=np.int64))
     users = np.random.default_rng(seed).integers(-2, 3, (3, H)).astype(np.float32)
     for one, other in zip(
-        found.search(users, k, start, stop, blocked, only),
-        expected.search(users, k, start, stop, blocked, only),
+        found.search(users, k, RowFilter(start, stop, blocked, only)),
+        expected.search(users, k, RowFilter(start, stop, blocked, only)),
         strict=True,
     ):
         assert np.array_equal(one, other)
@@ -55,7 +56,7 @@ def test_it_goes_by_the_name_of_what_it_extends() -> None:
 
 def test_nobody_asks() -> None:
     found, _, after = searches(2, 1, 0)
-    rows, scores = found.search(np.zeros((0, H), np.float32), 4, 1, after[1].stop, [], None)
+    rows, scores = found.search(np.zeros((0, H), np.float32), 4, RowFilter(1, after[1].stop, []))
     assert rows.shape == scores.shape == (0, 4)
 
 

@@ -14,7 +14,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.added import AddedSearch
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Search
+from llmcdsr_lite.search.protocol import RowFilter, Search
 from llmcdsr_lite.search.two_pass import TwoPassSearch
 
 N_A, N_B, HIDDEN = 300, 500, 8
@@ -62,7 +62,7 @@ def brute_force(
 
 def check(search: Search, vectors: Any, users: Any, bonuses: Any, blocked: Any, allowed: Any, k: int) -> None:
     for start, stop in RANGES:
-        rows, scores = search.search(users, k, start, stop, blocked, allowed, bonuses)
+        rows, scores = search.search(users, k, RowFilter(start, stop, blocked, allowed), bonuses)
         for i, user in enumerate(users):
             left = set(range(start, stop)) - set(blocked[i].tolist())
             left = left if allowed is None else left & set(allowed.tolist())
@@ -116,8 +116,8 @@ def test_hnsw_scores_what_a_bonus_touches() -> None:
     rng = np.random.default_rng(5)
     bonuses = [some_bonus(rng, 5.0, shifted=True), None, *[some_bonus(rng, 5.0, shifted=False)] * 3]
     blocked = [rng.choice(np.arange(1, N_A + N_B + 1), 3, replace=False) for _ in users]
-    expected, scores = ExactSearch(vectors).search(users, 5, 1, N_A + N_B + 1, blocked, None, bonuses)
-    found, found_scores = search.search(users, 5, 1, N_A + N_B + 1, blocked, None, bonuses)
+    expected, scores = ExactSearch(vectors).search(users, 5, RowFilter(1, N_A + N_B + 1, blocked), bonuses)
+    found, found_scores = search.search(users, 5, RowFilter(1, N_A + N_B + 1, blocked), bonuses)
     chosen = [0, 2, 3, 4]  # a zero vector has no nearest
     assert found[chosen].tolist() == expected[chosen].tolist()
     np.testing.assert_array_equal(found_scores[chosen], scores[chosen])

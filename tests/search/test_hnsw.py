@@ -11,6 +11,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, build_graph
+from llmcdsr_lite.search.protocol import RowFilter
 
 pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
 
@@ -61,7 +62,7 @@ def test_recall_with_filters(
     every_score = users.astype(np.float64) @ vectors.astype(np.float64).T
     # the best items of each user are forbidden, so that a filter after the search has to look further
     blocked = [np.argsort(-every_score[i])[: i % 40] for i in range(60)]
-    rows, scores = inexact.search(users, 10, start, stop, blocked, None)
+    rows, scores = inexact.search(users, 10, RowFilter(start, stop, blocked))
     assert rows.shape == (60, 10)
     assert rows.dtype == np.int64
     hits = 0
@@ -80,21 +81,21 @@ def test_one_at_a_time(inexact: HnswSearch, vectors: npt.NDArray[np.float32]) ->
     items = vectors[1:50]
     hits = 0
     for i in range(49):
-        rows, _ = inexact.search(items[i : i + 1], 10, 1, 2001, [np.array([i + 1])], None)
+        rows, _ = inexact.search(items[i : i + 1], 10, RowFilter(1, 2001, [np.array([i + 1])]))
         hits += len(set(rows[0].tolist()) & set(best_rows(items[i], vectors, 10, 1, 2001, [i + 1])))
     assert hits / 490 >= 0.95
 
 
 def test_an_allow_list_is_searched_exactly(hnsw: HnswSearch, vectors: npt.NDArray[np.float32]) -> None:
     allowed = np.array([5, 700, 900, 901, 1500])
-    rows, _ = hnsw.search(vectors[7:8], 4, 801, 2001, [np.array([901])], allowed)
+    rows, _ = hnsw.search(vectors[7:8], 4, RowFilter(801, 2001, [np.array([901])], allowed))
     expected = [row for row in best_rows(vectors[7], vectors, 2000, 801, 2001) if row in (900, 1500)]
     assert rows[0].tolist() == [*expected, 0, 0]
 
 
 @pytest.mark.parametrize("k", [60, 150, 700, 797, 800, 2000, 3000])
 def test_many_items(hnsw: HnswSearch, vectors: npt.NDArray[np.float32], k: int) -> None:
-    rows, scores = hnsw.search(vectors[7:8], k, 1, 801, [np.array([1, 2, 3])], None)
+    rows, scores = hnsw.search(vectors[7:8], k, RowFilter(1, 801, [np.array([1, 2, 3])]))
     expected = best_rows(vectors[7], vectors, k, 1, 801, [1, 2, 3])
     assert rows.shape == scores.shape == (1, k)
     found = set(rows[0].tolist()) - {0}
@@ -104,13 +105,13 @@ def test_many_items(hnsw: HnswSearch, vectors: npt.NDArray[np.float32], k: int) 
 
 @pytest.mark.parametrize(("start", "stop"), [(1, 500), (700, 900), (801, 2000), (2, 2001)])
 def test_parts_of_domains(hnsw: HnswSearch, vectors: npt.NDArray[np.float32], start: int, stop: int) -> None:
-    rows, _ = hnsw.search(vectors[7:8], 9, start, stop, [NONE], None)
+    rows, _ = hnsw.search(vectors[7:8], 9, RowFilter(start, stop, [NONE]))
     assert rows[0].tolist() == best_rows(vectors[7], vectors, 9, start, stop)
 
 
 def test_everything_is_blocked_but_a_few(hnsw: HnswSearch, vectors: npt.NDArray[np.float32]) -> None:
     blocked = np.arange(4, 801)
-    rows, scores = hnsw.search(vectors[7:8], 5, 1, 801, [blocked], None)
+    rows, scores = hnsw.search(vectors[7:8], 5, RowFilter(1, 801, [blocked]))
     assert rows[0].tolist() == [*best_rows(vectors[7], vectors, 3, 1, 4), 0, 0]
     assert np.isneginf(scores[0, 3:]).all()
 
@@ -118,7 +119,9 @@ def test_everything_is_blocked_but_a_few(hnsw: HnswSearch, vectors: npt.NDArray[
 def test_items_that_are_all_alike() -> None:
     vectors = np.ones((2001, 4), dtype=np.float32)
     for k in (10, 900):
-        rows, scores = HnswSearch(vectors, DOMAINS, 1).search(vectors[:2], k, 1, 2001, [NONE, NONE], None)
+        rows, scores = HnswSearch(vectors, DOMAINS, 1).search(
+            vectors[:2], k, RowFilter(1, 2001, [NONE, NONE])
+        )
         assert [len(set(r)) for r in rows.tolist()] == [k, k]
         assert (scores == 4).all()
 
@@ -127,7 +130,7 @@ def test_items_without_a_vector() -> None:
     vectors = np.zeros((2001, 4), dtype=np.float32)
     vectors[1:100] = np.random.default_rng(0).normal(size=(99, 4))
     user = vectors[1:2]
-    rows, scores = HnswSearch(vectors, DOMAINS, 1).search(user, 10, 1, 2001, [NONE], None)
+    rows, scores = HnswSearch(vectors, DOMAINS, 1).search(user, 10, RowFilter(1, 2001, [NONE]))
     assert len(set(rows[0].tolist())) == 10
     np.testing.assert_allclose(scores[0], vectors[rows[0]] @ user[0], atol=1e-6)
 
@@ -137,7 +140,7 @@ def test_a_graph_without_links_is_answered_exactly(vectors: npt.NDArray[np.float
     graph.links[:] = 0
     graph.upper[:] = 0
     rows, _ = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (64, 64))).search(
-        vectors[7:8], 5, 1, 2001, [NONE], None
+        vectors[7:8], 5, RowFilter(1, 2001, [NONE])
     )
     assert rows[0].tolist() == best_rows(vectors[7], vectors, 5, 1, 2001)
 
@@ -155,7 +158,7 @@ def test_a_wider_search_finds_more(vectors: npt.NDArray[np.float32]) -> None:
     for width in (5, 200):
         search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (20, 20)))
         search.set_width(width)
-        found = [search.search(users[i : i + 1], 2, 1, 2001, [NONE], None)[0][0] for i in range(100)]
+        found = [search.search(users[i : i + 1], 2, RowFilter(1, 2001, [NONE]))[0][0] for i in range(100)]
         expected = [best_rows(user, vectors, 2, 1, 2001) for user in users]
         hits.append(sum(len(set(a.tolist()) & set(b)) for a, b in zip(found, expected, strict=True)))
     assert hits[0] < 0.8 * hits[1]
@@ -168,14 +171,14 @@ def test_several_domains_are_searched_as_wide_as_is_said_for_them(vectors: npt.N
 
     def found(together: int | None, start: int, stop: int) -> list[list[int]]:
         search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200), width_together=together))
-        return search.search(users, 2, start, stop, [NONE] * 60, None)[0].tolist()
+        return search.search(users, 2, RowFilter(start, stop, [NONE] * 60))[0].tolist()
 
     def joined(width: int | None) -> list[list[int]]:
         """The best of both domains, each searched alone."""
         search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200)))
         if width is not None:
             search.set_width(width)
-        parts = [search.search(users, 2, d.start, d.stop, [NONE] * 60, None) for d in DOMAINS]
+        parts = [search.search(users, 2, RowFilter(d.start, d.stop, [NONE] * 60)) for d in DOMAINS]
         rows, scores = (np.concatenate(one, axis=1) for one in zip(*parts, strict=True))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :2]
         best: list[list[int]] = np.take_along_axis(rows, order, axis=1).tolist()
@@ -190,7 +193,7 @@ def test_several_domains_are_searched_as_wide_as_is_said_for_them(vectors: npt.N
 
 
 def test_no_users(hnsw: HnswSearch) -> None:
-    rows, scores = hnsw.search(np.zeros((0, 16), np.float32), 3, 1, 2001, [], None)
+    rows, scores = hnsw.search(np.zeros((0, 16), np.float32), 3, RowFilter(1, 2001, []))
     assert rows.shape == scores.shape == (0, 3)
 
 
@@ -200,7 +203,7 @@ def test_a_domain_of_fewer_items_than_the_width_is_searched_too(vectors: npt.NDA
     search.set_width(256)
     search._exact = None  # fails where it would answer exactly
     users = np.random.default_rng(6).normal(size=(20, 16)).astype(np.float32)
-    rows, _ = search.search(users, 5, 1, 2001, [NONE] * 20, None)
+    rows, _ = search.search(users, 5, RowFilter(1, 2001, [NONE] * 20))
     best = [best_rows(user, vectors, 5, 1, 2001) for user in users]
     found = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), best, strict=True))
     assert found > 95  # of 100
@@ -214,9 +217,9 @@ def test_a_tiny_domain_leaves_the_graph_to_the_others(
     asked: list[tuple[int, int]] = []
     exact = hnsw._exact.search
 
-    def watched(users: Any, k: int, start: int, stop: int, *more: Any) -> Any:
-        asked.append((start, stop))
-        return exact(users, k, start, stop, *more)
+    def watched(users: Any, k: int, wanted: RowFilter, *more: Any) -> Any:
+        asked.append((wanted.start, wanted.stop))
+        return exact(users, k, wanted, *more)
 
     monkeypatch.setattr(hnsw._exact, "search", watched)
     users = np.random.default_rng(5).normal(size=(40, 16)).astype(np.float32)
@@ -226,7 +229,7 @@ def test_a_tiny_domain_leaves_the_graph_to_the_others(
         scores = users.astype(np.float64) @ vectors.astype(np.float64).T
         scores[:, 801:821] += 0 if bonuses is None else 4
         blocked = [np.sort(1 + np.argsort(-scores[i, 1:])[: i % 5]) for i in range(40)]
-        rows, values = hnsw.search(users, 10, 1, 2001, blocked, None, bonuses)
+        rows, values = hnsw.search(users, 10, RowFilter(1, 2001, blocked), bonuses)
         hits = of_tiny = 0
         for i in range(40):
             scores[i, 0] = scores[i, blocked[i]] = -np.inf

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.choice import make_search
 from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import RowFilter
 from llmcdsr_lite.search.scan import Scan, quantise_items, scan_graph
 from llmcdsr_lite.search.two_pass import TwoPassSearch
 
@@ -104,7 +105,7 @@ def test_scores_that_rounding_to_float32_makes_equal() -> None:
     assert np.float32(2**25) == np.float32(2**25 + 2)
     search = make_search("exact", items * power, (Domain("a", 1, 11), Domain("b", 11, 21)), 1, scan=True)
     assert isinstance(search, TwoPassSearch)
-    rows, scores = search.search(user * power, 1, 1, 21, [np.zeros(0, np.int64)], None)
+    rows, scores = search.search(user * power, 1, RowFilter(1, 21, [np.zeros(0, np.int64)]))
     assert (rows.tolist(), scores.tolist()) == ([[1]], [[2.0**11]])
 
 

@@ -15,6 +15,7 @@ from llmcdsr_lite.errors import MissingDependencyError
 from llmcdsr_lite.search import choice, exact
 from llmcdsr_lite.search.choice import make_search
 from llmcdsr_lite.search.exact import ExactSearch
+from llmcdsr_lite.search.protocol import RowFilter
 from llmcdsr_lite.search.top_k import top_k
 
 NONE = np.zeros(0, dtype=np.int64)
@@ -73,10 +74,12 @@ def test_exact_search_is_brute_force(data: st.DataObject) -> None:
     rows, scores = ExactSearch(vectors).search(
         users,
         k,
-        start,
-        stop,
-        [np.array(b, dtype=np.int64) for b in blocked],
-        None if allowed is None else np.array(sorted(allowed), dtype=np.int64),
+        RowFilter(
+            start,
+            stop,
+            [np.array(b, dtype=np.int64) for b in blocked],
+            None if allowed is None else np.array(sorted(allowed), dtype=np.int64),
+        ),
     )
     assert rows.shape == scores.shape == (n_users, k)
     for i in range(n_users):
@@ -93,7 +96,7 @@ def test_chunks_of_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     users = rng.integers(-3, 4, (23, 4)).astype(np.float32)
     blocked = [rng.integers(1, 41, n % 5) for n in range(23)]
     monkeypatch.setattr(exact, "_CHUNK_SCORES", 40 * 5)  # five users at a time
-    rows, _ = ExactSearch(vectors).search(users, 7, 1, 41, blocked, None)
+    rows, _ = ExactSearch(vectors).search(users, 7, RowFilter(1, 41, blocked))
     for i in range(23):
         expected = brute_force(users[i], vectors, 7, 1, 41, set(blocked[i].tolist()), None)
         assert rows[i].tolist() == expected
@@ -106,7 +109,7 @@ def test_memory_mapped_vectors(tmp_path_factory: pytest.TempPathFactory) -> None
     users = vectors[3:5]
     for name in ("exact", "auto"):
         search = make_search(name, np.load(path, mmap_mode="r"), (Domain("a", 1, 50),), 1)  # type: ignore[arg-type]
-        rows, _ = search.search(users, 4, 1, 50, [NONE, NONE], None)
+        rows, _ = search.search(users, 4, RowFilter(1, 50, [NONE, NONE]))
         assert rows.tolist() == [brute_force(u, vectors, 4, 1, 50, set(), None) for u in users]
 
 
@@ -126,7 +129,7 @@ def test_without_hnswlib_auto_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(1).normal(size=(2001, 4)).astype(np.float32)
     search = make_search("auto", vectors, DOMAINS, 1)
     assert search.name == "exact"
-    rows, _ = search.search(vectors[:1] + 1, 5, 1, 2001, [NONE], None)
+    rows, _ = search.search(vectors[:1] + 1, 5, RowFilter(1, 2001, [NONE]))
     assert rows[0].tolist() == brute_force(vectors[0] + 1, vectors, 5, 1, 2001, set(), None)
     with pytest.raises(MissingDependencyError, match=r"needs hnswlib .*pip install 'llmcdsr-lite\[hnsw\]'"):
         make_search("hnsw", vectors, DOMAINS, 1)

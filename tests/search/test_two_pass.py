@@ -16,7 +16,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search import two_pass as module
 from llmcdsr_lite.search.choice import make_search
 from llmcdsr_lite.search.exact import ExactSearch
-from llmcdsr_lite.search.protocol import Rows, Search
+from llmcdsr_lite.search.protocol import RowFilter, Rows, Search
 from llmcdsr_lite.search.two_pass import TwoPassSearch
 
 Vectors = npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ def assert_brute_force(search: Search, world: World, ks: list[int]) -> int:
             for user, blocked in zip(world.users, world.blocked, strict=True)
         ]
         for k in ks:
-            rows, scores = search.search(world.users, k, start, stop, world.blocked, None)
+            rows, scores = search.search(world.users, k, RowFilter(start, stop, world.blocked))
             assert rows.shape == scores.shape == (len(world.users), k)
             assert scores.dtype == np.float32
             for i, best in enumerate(expected):
@@ -203,7 +203,7 @@ def test_most_searches_end_with_a_few_items(change: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module.ExactSearch, "search", refuse)
     start, stop = world.ranges[0]
-    rows, _ = search.search(world.users[:1], 3, start, stop, world.blocked[:1], None)
+    rows, _ = search.search(world.users[:1], 3, RowFilter(start, stop, world.blocked[:1]))
     assert rows[0].tolist() == [
         r for r, _ in brute_force(world.users[0], world.vectors, 3, start, stop, NONE)
     ]
@@ -230,9 +230,9 @@ def test_alone_or_in_company_the_answers_are_those_of_exact_search(
     search = TwoPassSearch(trained_like.vectors, trained_like.domains, 1)
     monkeypatch.setattr(module, "_CHUNK_SCORES", 3000 * 7)  # seven users at a time
     for start, stop in trained_like.ranges:
-        rows, scores = exact.search(trained_like.users, 10, start, stop, trained_like.blocked, None)
+        rows, scores = exact.search(trained_like.users, 10, RowFilter(start, stop, trained_like.blocked))
         found_rows, found_scores = search.search(
-            trained_like.users, 10, start, stop, trained_like.blocked, None
+            trained_like.users, 10, RowFilter(start, stop, trained_like.blocked)
         )
         assert np.array_equal(found_rows, rows)
         assert np.array_equal(found_scores, scores)
@@ -240,7 +240,7 @@ def test_alone_or_in_company_the_answers_are_those_of_exact_search(
             one = slice(i, i + 1)
             for either in (exact, search):
                 alone = either.search(
-                    trained_like.users[one], 10, start, stop, trained_like.blocked[one], None
+                    trained_like.users[one], 10, RowFilter(start, stop, trained_like.blocked[one])
                 )
                 assert np.array_equal(alone[0][0], rows[i])
                 assert np.array_equal(alone[1][0], scores[i])
@@ -253,12 +253,12 @@ def test_what_cannot_be_scanned_is_searched_exactly(trained_like: World) -> None
     allowed = np.arange(5, 2900, 7)
     for start, stop, allow in ((1, 3001, allowed), (801, 3001, allowed), (3, 2000, None), (5, 5, None)):
         for found, expected in zip(
-            search.search(users, 10, start, stop, blocked, allow),
-            exact.search(users, 10, start, stop, blocked, allow),
+            search.search(users, 10, RowFilter(start, stop, blocked, allow)),
+            exact.search(users, 10, RowFilter(start, stop, blocked, allow)),
             strict=True,
         ):
             assert np.array_equal(found, expected)
-    rows, scores = search.search(users[:0], 4, 1, 3001, [], None)
+    rows, scores = search.search(users[:0], 4, RowFilter(1, 3001, []))
     assert rows.shape == scores.shape == (0, 4)
     assert search.name == "exact"
 
@@ -268,9 +268,9 @@ def test_what_cannot_be_scanned_is_searched_exactly(trained_like: World) -> None
 def test_a_user_that_is_no_number_spoils_nobody_elses_answer(trained_like: World, value: float) -> None:
     search = TwoPassSearch(trained_like.vectors, trained_like.domains, 1)
     users, blocked = trained_like.users[:3].copy(), trained_like.blocked[:3]
-    expected, _ = search.search(users, 5, 1, 3001, blocked, None)
+    expected, _ = search.search(users, 5, RowFilter(1, 3001, blocked))
     users[1] = value
-    rows, _ = search.search(users, 5, 1, 3001, blocked, None)
+    rows, _ = search.search(users, 5, RowFilter(1, 3001, blocked))
     assert np.array_equal(rows[[0, 2]], expected[[0, 2]])
     assert rows.shape == (3, 5)
 
@@ -280,7 +280,7 @@ def test_threads_share_a_search(trained_like: World) -> None:
 
     def ask(i: int) -> Any:
         one = slice(i, i + 1)
-        rows, _ = search.search(trained_like.users[one], 10, 1, 3001, trained_like.blocked[one], None)
+        rows, _ = search.search(trained_like.users[one], 10, RowFilter(1, 3001, trained_like.blocked[one]))
         return rows.tolist()
 
     alone = [ask(i) for i in range(100)]

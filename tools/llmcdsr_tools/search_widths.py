@@ -14,7 +14,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw import HnswSearch, SearchGraph
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph
-from llmcdsr_lite.search.protocol import Rows
+from llmcdsr_lite.search.protocol import RowFilter, Rows
 
 K = 10  # recall@10
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -135,20 +135,20 @@ class WidthTrial:
     ) -> Measure:
         nothing = np.zeros(0, dtype=np.int64)
         blocked = [nothing] * len(users) if histories is None else histories
-        within = (min(K, domain.n_items), domain.start, domain.stop)
+        k, wanted = min(K, domain.n_items), RowFilter(domain.start, domain.stop, blocked)
         expected = np.concatenate(
             [
-                exact.search(users[i : i + _BATCH], *within, blocked[i : i + _BATCH], None)[0]
+                exact.search(users[i : i + _BATCH], k, wanted.of_users(slice(i, i + _BATCH)))[0]
                 for i in range(0, len(users), _BATCH)
             ]
             or [nothing]
         )
-        exact_time = _median_time(exact, users[: _TIMED_USERS // 10], within, blocked)
+        exact_time = _median_time(exact, users[: _TIMED_USERS // 10], k, wanted)
         for width in widths:
             set_width(width)
             # one at a time, as requests come: among others a user's search is as wide as that of any of them
             found = [
-                search.search(users[i : i + 1], *within, blocked[i : i + 1], None)[0][0]
+                search.search(users[i : i + 1], k, wanted.of_users(slice(i, i + 1)))[0][0]
                 for i in range(len(users))
             ]
             hits = [
@@ -156,7 +156,7 @@ class WidthTrial:
                 for a, b in zip(found, expected, strict=True)
             ]
             recall = float(np.mean(hits)) if hits else 1.0
-            taken = _median_time(search, users[:_TIMED_USERS], within, blocked)
+            taken = _median_time(search, users[:_TIMED_USERS], k, wanted)
             reached = recall >= self._recall
             measure = Measure(part, domain.name, width, recall, taken, exact_time, reached)
             if self._observer is not None:
@@ -176,13 +176,11 @@ def _described(measure: Measure, n_users: int) -> dict[str, Any]:
     }
 
 
-def _median_time(
-    search: HnswSearch | ExactSearch, users: Vectors, within: tuple[int, int, int], blocked: Histories
-) -> float:
+def _median_time(search: HnswSearch | ExactSearch, users: Vectors, k: int, wanted: RowFilter) -> float:
     """Median time in milliseconds of a search for one user."""
     times = []
     for i in range(len(users)):
         begun = time.perf_counter()
-        search.search(users[i : i + 1], *within, blocked[i : i + 1], None)
+        search.search(users[i : i + 1], k, wanted.of_users(slice(i, i + 1)))
         times.append(time.perf_counter() - begun)
     return float(np.median(times)) * 1e3 if times else 0.0
