@@ -20,14 +20,13 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
 from llmcdsr_lite.bundle.ensemble_graph import add_ensemble
-from llmcdsr_lite.bundle.graph import MASKED, TYPES, Graph
+from llmcdsr_lite.bundle.graph import MASKED, TYPES, Graph, Tensor, model_bytes
 from llmcdsr_lite.errors import BundleError
 from llmcdsr_lite.protobuf import bytes_field, number_field
 from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import BlockParameters, SASRecParameters
 
 OPSET = 17
-IR_VERSION = 9
 
 
 def build_onnx(parameters: Model, table_location: str, table_offset: int) -> bytes:
@@ -47,29 +46,26 @@ def build_onnx(parameters: Model, table_location: str, table_offset: int) -> byt
     bytes
         The serialised model.
     """
-    config = parameters.config
-    if config.padding_keys:
-        raise ValueError("padding keys are for conformance with the official code only, not for export")
     graph = Graph()
     graph.initializers.append(_external_table(parameters.item_embedding, table_location, table_offset))
+    add_recommender(graph, parameters)
+    rows = Tensor(INPUT_NAME, "int64", ("batch", "length"))
+    users = Tensor(OUTPUT_NAME, "float32", ("batch", parameters.item_embedding.shape[1]))
+    return model_bytes(graph, "sasrec", [rows], [users], OPSET)
+
+
+def add_recommender(graph: Graph, parameters: Model) -> None:
+    """Add the nodes from item rows to user representations to a graph that has the item table."""
+    if parameters.config.padding_keys:
+        raise ValueError("padding keys are for conformance with the official code only, not for export")
     if isinstance(parameters, SASRecEnsemble):
         add_ensemble(graph, parameters)
     else:
         _add_model(graph, parameters)
-    whole = [
-        *graph.nodes,
-        bytes_field(2, b"sasrec"),
-        *graph.initializers,
-        bytes_field(11, _value(INPUT_NAME, "int64", [b"batch", b"length"])),
-        bytes_field(12, _value(OUTPUT_NAME, "float32", [b"batch", parameters.item_embedding.shape[1]])),
-    ]
-    opset = bytes_field(1, b"") + number_field(2, OPSET)
-    model = number_field(1, IR_VERSION) + bytes_field(2, b"llmcdsr_lite")
-    return model + bytes_field(7, b"".join(whole)) + bytes_field(8, opset)
 
 
 def _add_model(graph: Graph, parameters: SASRecParameters) -> None:
-    """Add the nodes from item rows to user representations to a graph."""
+    """Add the nodes of one model."""
     config = parameters.config
     x, real, visible = _inputs(graph, parameters)
     for number, block in enumerate(parameters.blocks[:-1]):
@@ -103,16 +99,6 @@ def check_graph(path: Path, parameters: Model, table_location: str, table_offset
             f"{path}: is not the graph of this config.json, dense.npy and item_vectors.npy; "
             "export the bundle again"
         )
-
-
-def _value(name: str, dtype: str, sizes: list[bytes | int]) -> bytes:
-    """An input or output; a size is a name or a number."""
-    dims = [
-        bytes_field(1, number_field(1, size) if isinstance(size, int) else bytes_field(2, size))
-        for size in sizes
-    ]
-    tensor_type = number_field(1, TYPES[dtype]) + bytes_field(2, b"".join(dims))
-    return bytes_field(1, name.encode()) + bytes_field(2, bytes_field(1, tensor_type))
 
 
 def _external_table(table: npt.NDArray[Any], location: str, offset: int) -> bytes:
