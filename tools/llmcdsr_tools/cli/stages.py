@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 import llmcdsr_lite.new_items_cli  # noqa: F401  these modules add their commands
 import llmcdsr_tools.cli.data
@@ -243,8 +244,15 @@ def _evaluate_officially(
 
 
 @cli.command()
-@click.argument("run", type=FilePath)
-@click.option("-o", "--output", required=True, type=FilePath, help="Bundle folder to write.")
+@click.argument("source", metavar="RUN|BUNDLE", type=FilePath)
+@click.option("-o", "--output", type=FilePath, help="Bundle folder to write, of a run.")
+@click.option(
+    "--standalone",
+    type=FilePath,
+    metavar="FILE",
+    help="Write the bundle as one ONNX graph, too: rows of a history in, ranked rows out. Of a bundle, "
+    "nothing but this.",
+)
 @click.option("--dataset", type=FilePath, help="The run's data set, if it has moved.")
 @best_for_option
 @click.option(
@@ -264,8 +272,9 @@ def _evaluate_officially(
 @example("llmcdsr export run --text-embeddings titles.npy -o bundle")
 @needs_train_extra
 def export(
-    run: Path,
-    output: Path,
+    source: Path,
+    output: Path | None,
+    standalone: Path | None,
     dataset: Path | None,
     best_for: str,
     seed: int,
@@ -275,14 +284,26 @@ def export(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the bundle of a training RUN, and its metrics on the test users.
+    """Write the bundle of a training RUN, and its metrics on the test users; or the graph of a BUNDLE.
 
     With --text-embeddings it can take new items; with --pretrained, too, pseudo items are experts of its mix.
     """
+    from llmcdsr_lite.bundle.folder import CONFIG
     from llmcdsr_tools.export import stage
+    from llmcdsr_tools.export.standalone import check_output, export_standalone
 
+    if standalone is not None:
+        check_output(standalone, overwrite=overwrite)
+    if (source / CONFIG).exists():
+        if standalone is None:
+            raise click.UsageError(f"{source} is a bundle already; name its graph: --standalone FILE")
+        _refuse_options_of_runs(source)
+        export_standalone(source, standalone, overwrite=overwrite)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output', which a run needs.")
     measured = stage.export(
-        run,
+        source,
         output,
         dataset=dataset,
         best_for=best_for,
@@ -292,7 +313,18 @@ def export(
         text_embeddings=text_embeddings,
         item_names=item_names,
     )
+    if standalone is not None:
+        export_standalone(output, standalone, overwrite=overwrite)
     _print_measured(measured, ("model",), as_json)
+
+
+def _refuse_options_of_runs(bundle: Path) -> None:
+    """Refuse options of `export` that do nothing where a bundle is given."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+        if given and parameter.name not in ("source", "standalone", "overwrite"):
+            raise click.UsageError(f"{parameter.opts[-1]} is for a run; {bundle} is a bundle")
 
 
 def _print_results(results: list[Result], split: str, seed: int, as_json: bool) -> None:
