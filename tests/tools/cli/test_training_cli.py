@@ -63,7 +63,7 @@ def made(world: Path, llmcdsr: Command) -> dict[str, str]:
         ),
         "train": ("dataset", "-o", "run", "--epochs", "3", "--loss", "sampled-softmax", *TRAIN),
         "evaluate": ("run", "dataset", "--json"),
-        "export": ("run", "-o", "bundle", "--json"),
+        "export": ("run", "-o", "bundle", "--standalone", "graph.onnx", "--json"),
         "histories": ("dataset", "--split", "test", "-o", "test.jsonl"),
         "score": ("test.jsonl", "--model", "bundle", "-k", "4", "-o", "scores.jsonl"),
     }.items():
@@ -226,6 +226,15 @@ def test_scores_are_those_of_the_recommender(world: Path, made: dict[str, str], 
     ):
         assert json.loads(line)["user"] == json.loads(history)["user"]
         assert not {i["id"] for i in json.loads(line)["items"]} & set(json.loads(history)["history"])
+
+
+def test_the_graph_beside_the_bundle_is_of_it(world: Path, made: dict[str, str], llmcdsr: Command) -> None:
+    ok(llmcdsr("export", "bundle", "--standalone", "again.onnx", cwd=world))
+    assert (world / "again.onnx").read_bytes() == (world / "graph.onnx").read_bytes()
+    done = llmcdsr("export", "run", "-o", "bundle3", "--standalone", "graph.onnx", cwd=world)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"Error: graph.onnx: exists already")
+    assert not (world / "bundle3").exists()
 
 
 def test_a_resumed_run_gives_the_same_bundle(world: Path, made: dict[str, str], llmcdsr: Command) -> None:

@@ -45,13 +45,12 @@ def export_standalone(bundle: str | Path, output: str | Path, *, overwrite: bool
     output = Path(output)
     check_output(output, overwrite=overwrite)
     contents = read_bundle(Path(bundle))
-    n_bytes = _weight_bytes(contents)
-    if n_bytes > MAX_BYTES:
-        raise DataError(
-            f"{output}: would hold {n_bytes:,} bytes of weights, more than the {MAX_BYTES:,} of one ONNX "
-            "file; use the bundle itself, whose item vectors are in a file of their own"
-        )
     model = build_standalone(contents)
+    if len(model) > MAX_BYTES:
+        raise DataError(
+            f"{output}: would have {len(model):,} bytes, more than the {MAX_BYTES:,} of one ONNX file; use "
+            "the bundle itself, whose item vectors are in a file of their own"
+        )
     checker.check_model(model, full_check=True)
     _compare(model, contents)
     with atomic_file(output) as temporary:
@@ -84,17 +83,6 @@ def run_standalone(
     return rows, scores
 
 
-def _weight_bytes(bundle: Bundle) -> int:
-    """About how many bytes of weights the graph of a bundle has."""
-    arrays = [bundle.item_vectors, bundle.parameters.dense, bundle.item_counts, bundle.item_counts]
-    if bundle.next_counts is not None:
-        arrays += [bundle.next_counts.starts, bundle.next_counts.rows, bundle.next_counts.weights]
-    if bundle.recall is not None:
-        arrays += [bundle.recall.names, bundle.recall.items]
-    mask = 4 * bundle.parameters.config.max_length**2
-    return sum(array.nbytes for array in arrays) + 8 * len(bundle.item_counts) + mask
-
-
 def _compare(model: bytes, bundle: Bundle) -> None:
     """Refuse a graph that gives other scores than `Recommender`."""
     session = OnnxSession(model, 1)
@@ -114,8 +102,9 @@ def _compare(model: bytes, bundle: Bundle) -> None:
             )
             if not agree:
                 raise BundleError(
-                    f"the standalone graph gives the scores {scores} for the item rows {history.tolist()} "
-                    f"and the domains {names}, expected {wanted}; it is not written"
+                    f"the standalone graph gives the scores {scores.tolist()} for the item rows "
+                    f"{history.tolist()} and the domains {names}, expected {wanted.tolist()}; "
+                    "it is not written"
                 )
 
 
