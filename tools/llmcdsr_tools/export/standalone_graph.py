@@ -142,7 +142,7 @@ class _Standalone:
         """The best k rows, and their scores, of a user (1, H) to whose dot products (R,) are added."""
         graph = self.graph
         shape = graph.constant("rank.flat_shape", [-1], np.int64)
-        product = graph.node("Gemm", [ITEM_TABLE_NAME, user], "rank.product", transB=1)  # (R, 1)
+        product = graph.node("Gemm", [user, ITEM_TABLE_NAME], "rank.product", transB=1)  # (1, R)
         scores = graph.node("Reshape", [product, shape], "rank.scores")
         error = self.error(user, added)
         if added is not None:
@@ -206,7 +206,9 @@ class _Standalone:
     def popularity(self, popular: str, rows: str) -> str:
         """Share (C,) of candidates in the interactions of the domains asked for."""
         graph = self.graph
-        of_asked = graph.node("Mul", ["popular.counts", "rows.asked"], "popular.of_asked")
+        totals = [self.bundle.item_counts[domain.start : domain.stop].sum() for domain in self.domains]
+        graph.constant("popular.totals", [*totals, 0], np.int64)
+        of_asked = graph.node("Mul", ["popular.totals", "domains.asked"], "popular.of_asked")
         total = graph.node("ReduceSum", [of_asked], "popular.sum", keepdims=0)
         total = graph.node("Max", [total, "at.one"], "popular.total")
         total = graph.node("Cast", [total], "popular.total32", to=TYPES["float32"])

@@ -58,15 +58,11 @@ class Mix:
             "popular": self._popular,
             "similar": self._similar,
         }
-        amounts = [self._amounts(name, make()) for name, make in made.items() if name in self._weighed]
+        amounts = [make() for name, make in made.items() if name in self._weighed]
         if len(self.bundle.mix) > 1 and any(mix.offset or mix.offset_last for mix in self.bundle.mix):
             amounts.append(self._offsets())
-        for number, amount in enumerate(amounts):
-            self.added = (
-                amount
-                if self.added is None
-                else self.graph.node("Add", [self.added, amount], f"mix.added{number}")
-            )
+        if amounts:
+            self.added = self.graph.node("Sum", amounts, "mix.added")
 
     def add_sequences(self) -> None:
         """Add the encoder's input: the newest items, and below them those with pseudo items before them."""
@@ -101,14 +97,27 @@ class Mix:
         column = self.graph.node("Gather", ["mix.weights", index], f"mix.{expert}.column", axis=1)
         return self.graph.node("Squeeze", [column, "at.one"], f"mix.{expert}.weights")
 
-    def _amounts(self, expert: str, values: str) -> str:
-        """Values of an expert (R,), weighed."""
-        weights = self._by_domain(expert)
-        of_rows = self.graph.node("Gather", [weights, "at.domain_of_row"], f"mix.{expert}.weight_of_row")
-        return self.graph.node("Mul", [values, of_rows], f"mix.{expert}.amounts")
+    def _weighed_by_row(self, expert: str, values: str, domains: str) -> str:
+        """Values of an expert for rows (n,) of these domains, weighed."""
+        weights = self.graph.node("Gather", [self._by_domain(expert), domains], f"{expert}.weight_of_row")
+        return self.graph.node("Mul", [values, weights], f"{expert}.amounts")
+
+    def _spread(self, expert: str, values: str, rows: str) -> str:
+        """Amounts (R,) of a sparse expert with these values, from 0, at some rows; the largest of a row."""
+        domains = self.graph.node("Gather", ["at.domain_of_row", rows], f"{expert}.domains")
+        amounts = self._weighed_by_row(expert, values, domains)
+        return self._scattered(amounts, rows, f"{expert}.spread", "max")
+
+    def _spread_logarithms(self, expert: str, values: str, rows: str) -> str:
+        """Amounts (R,) of a sparse expert: ``log(1 + x)``, x the sum of the values at the same row."""
+        sums = self._scattered(values, rows, f"{expert}.sums", "add")
+        own = self.graph.node("Gather", [sums, rows], f"{expert}.own_sums")  # few logarithms are needed
+        one = self.graph.constant(f"{expert}.log_one", 1.0, np.float64)
+        more = self.graph.node("Add", [own, one], f"{expert}.above_one")
+        return self._spread(expert, self.graph.node("Log", [more], f"{expert}.logarithms"), rows)
 
     def _next(self) -> str:
-        """``log(1 + NEXT_SCALE * n)`` (R,) of the sums n of next-item counts."""
+        """``log(1 + NEXT_SCALE * n)`` (R,) of the sums n of next-item counts, weighed."""
         graph, counts = self.graph, self.bundle.next_counts
         assert counts is not None
         n_domains, n_rows = len(self.bundle.catalogue.domains), len(self.bundle.catalogue) + 1
@@ -119,62 +128,62 @@ class Mix:
         graph.constant("next.newest_only", [-NEXT_ITEMS], np.int64)
         graph.constant("next.firsts", np.arange(n_domains)[:, None] * n_rows, np.int64)
         graph.constant("next.flat", [-1], np.int64)
+        graph.constant("next.scale", NEXT_SCALE, np.float64)
         newest = graph.node("Slice", ["history.rows", "next.newest_only", "at.end"], "next.items")  # (N,)
         places = graph.node("Add", [newest, "next.firsts"], "next.places")  # (D, N)
-        first = graph.node("Gather", ["next.starts", places], "next.first")
-        after = graph.node(
-            "Gather", ["next.starts", graph.node("Add", [places, "at.one"], "next.after")], "next.last"
-        )
-        lengths = graph.node("Sub", [after, first], "next.lengths")
-        is_item = graph.node(
-            "Cast", [graph.node("Greater", [newest, "at.zero"], "next.is_item")], "next.of_items", to=_INT
-        )
-        lengths = graph.node("Mul", [lengths, is_item], "next.of_items_only")
-        lengths = graph.node("Reshape", [lengths, "next.flat"], "next.counts")  # (D * N,)
-        ends = graph.node("CumSum", [lengths, "at.zero"], "next.ends")
-        total = graph.node("Slice", [ends, "at.minus_one", "at.end"], "next.total")  # (1,)
-        # which list an entry is of: how many end at it or before
-        one_more = graph.node("Add", [total, "at.one"], "next.one_more")
-        zeros = graph.node("Expand", ["at.zero", one_more], "next.zeros")
-        ones = graph.node("Expand", ["at.one", graph.node("Shape", [ends], "next.n_lists")], "next.ones")
-        marks = graph.node("ScatterElements", [zeros, ends, ones], "next.marks", axis=0, reduction="add")
-        owners = graph.node("CumSum", [marks, "at.zero"], "next.owners_and_end")
-        owners = graph.node("Slice", [owners, "at.zero", total], "next.owners")  # (entries,)
-        begins = graph.node("Sub", [ends, lengths], "next.begins")
-        flat = graph.node("Reshape", [first, "next.flat"], "next.first_flat")
-        moved = graph.node("Gather", [graph.node("Sub", [flat, begins], "next.shift"), owners], "next.moved")
-        counted = graph.node(
-            "CumSum",
-            [graph.node("Expand", ["at.one", total], "next.each"), "at.zero"],
-            "next.number",
-            exclusive=1,
-        )
-        entries = graph.node("Add", [counted, moved], "next.entries")
+        entries, lists = self._entries(newest, places)
         rows = graph.node("Gather", ["next.rows", entries], "next.found")
         weights = graph.node("Gather", ["next.weights", entries], "next.found_weights")
-        n_newest = graph.node("Neg", [graph.node("Shape", [newest], "next.n")], "next.from_end")
-        decays = graph.node("Slice", ["next.decays", n_newest, "at.end"], "next.decays_used")
-        decays = graph.node(
-            "Expand", [decays, graph.node("Shape", [places], "next.shape")], "next.decays_of_all"
-        )
+        from_end = graph.node("Neg", [graph.node("Shape", [newest], "next.n_newest")], "next.from_end")
+        decays = graph.node("Slice", ["next.decays", from_end, "at.end"], "next.decays_used")
+        shape = graph.node("Shape", [places], "next.shape")
+        decays = graph.node("Expand", [decays, shape], "next.decays_of_all")
         decays = graph.node("Reshape", [decays, "next.flat"], "next.decays_flat")
-        decays = graph.node("Gather", [decays, owners], "next.decay")
+        decays = graph.node("Gather", [decays, lists], "next.decay")
         weights = graph.node("Mul", [weights, decays], "next.decayed")
         weights = graph.node("Cast", [weights], "next.decayed64", to=_DOUBLE)
-        sums = self._scattered(weights, rows, "next.sums", "add")
-        graph.constant("next.scale", NEXT_SCALE, np.float64)
-        return self._log1p(graph.node("Mul", [sums, "next.scale"], "next.scaled"), "next.values")
+        scaled = graph.node("Mul", [weights, "next.scale"], "next.scaled")
+        return self._spread_logarithms("next", scaled, rows)
+
+    def _entries(self, newest: str, places: str) -> tuple[str, str]:
+        """Indices of all entries of the sparse rows at some places (D, N), and which of them each is of."""
+        graph = self.graph
+        first = graph.node("Gather", ["next.starts", places], "next.first")
+        following = graph.node("Add", [places, "at.one"], "next.following")
+        after = graph.node("Gather", ["next.starts", following], "next.after")
+        lengths = graph.node("Sub", [after, first], "next.lengths_and_padding")
+        is_item = graph.node("Greater", [newest, "at.zero"], "next.is_item")
+        is_item = graph.node("Cast", [is_item], "next.is_item_number", to=_INT)
+        lengths = graph.node("Mul", [lengths, is_item], "next.lengths_of_items")
+        lengths = graph.node("Reshape", [lengths, "next.flat"], "next.lengths")  # (D * N,)
+        ends = graph.node("CumSum", [lengths, "at.zero"], "next.ends")
+        total = graph.node("Slice", [ends, "at.minus_one", "at.end"], "next.total")  # (1,)
+        # an entry is of the row before which so many end: one mark at every end, summed from the left
+        zeros = graph.node(
+            "Expand", ["at.zero", graph.node("Add", [total, "at.one"], "next.n_marks")], "next.zeros"
+        )
+        ones = graph.node("Expand", ["at.one", graph.node("Shape", [ends], "next.n_rows")], "next.ones")
+        marks = graph.node("ScatterElements", [zeros, ends, ones], "next.marks", axis=0, reduction="add")
+        lists = graph.node("CumSum", [marks, "at.zero"], "next.lists_and_end")
+        lists = graph.node("Slice", [lists, "at.zero", total], "next.lists")  # (entries,)
+        begins = graph.node("Sub", [ends, lengths], "next.begins")
+        flat = graph.node("Reshape", [first, "next.flat"], "next.first_flat")
+        shifts = graph.node("Sub", [flat, begins], "next.shifts")
+        shifts = graph.node("Gather", [shifts, lists], "next.shift")
+        each = graph.node("Expand", ["at.one", total], "next.each")
+        numbers = graph.node("CumSum", [each, "at.zero"], "next.numbers", exclusive=1)
+        return graph.node("Add", [numbers, shifts], "next.entries"), lists
 
     def _repeat(self) -> str:
-        """``log(1 + n)`` (R,) of how often each row is in the history."""
+        """``log(1 + n)`` (R,) of how often each row is in the history, weighed."""
         graph = self.graph
         graph.constant("repeat.one", 1.0, np.float64)
         n_items = graph.node("Shape", ["history.rows"], "repeat.n_items")
         ones = graph.node("Expand", ["repeat.one", n_items], "repeat.ones")
-        return self._log1p(self._scattered(ones, "history.rows", "repeat.counts", "add"), "repeat.values")
+        return self._spread_logarithms("repeat", ones, "history.rows")
 
     def _recent(self) -> str:
-        """``RECENT_DECAY ** age`` (R,) of the newest place of each row in the history."""
+        """``RECENT_DECAY ** age`` (R,) of the newest place of each row in the history, weighed."""
         graph = self.graph
         graph.constant("recent.decay", RECENT_DECAY, np.float64)
         n_items = graph.node("Shape", ["history.rows"], "recent.n_items")
@@ -182,18 +191,21 @@ class Mix:
         ages = graph.node("CumSum", [ones, "at.zero"], "recent.ages", exclusive=1, reverse=1)
         ages = graph.node("Cast", [ages], "recent.ages64", to=_DOUBLE)
         values = graph.node("Pow", ["recent.decay", ages], "recent.of_places")
-        return self._scattered(values, "history.rows", "recent.values", "max")
+        return self._spread("recent", values, "history.rows")
 
     def _popular(self) -> str:
-        return self.graph.constant("popular.logarithms", popularity(self.bundle.item_counts), np.float64)
+        """``log(1 + n)`` (R,) of the training interactions n of each row, weighed."""
+        values = self.graph.constant("popular.logarithms", popularity(self.bundle.item_counts), np.float64)
+        return self._weighed_by_row("popular", values, "at.domain_of_row")
 
     def _similar(self) -> str:
-        """Cosine (R,) of each row to the pooled names of its domain."""
+        """Cosine (R,) of each row to the pooled names of its domain, weighed."""
         graph = self.graph
-        column = graph.node("Unsqueeze", ["at.domain_of_row", "at.one"], "similar.domain_column")
-        own = graph.node("GatherElements", ["recall.cosines", column], "similar.column", axis=1)  # (R, 1)
-        values = graph.node("Squeeze", [own, "at.one"], "similar.values32")
-        return graph.node("Cast", [values], "similar.values", to=_DOUBLE)
+        domains = graph.node("Unsqueeze", ["at.domain_of_row", "at.zero"], "similar.domains")
+        own = graph.node("GatherElements", ["recall.cosines", domains], "similar.row", axis=0)  # (1, R)
+        values = graph.node("Squeeze", [own, "at.zero"], "similar.values32")
+        values = graph.node("Cast", [values], "similar.values", to=_DOUBLE)
+        return self._weighed_by_row("similar", values, "at.domain_of_row")
 
     def _offsets(self) -> str:
         """How much the offset (R,) of a row's domain is above that of the first domain asked for."""
@@ -216,7 +228,3 @@ class Mix:
         zero = graph.constant(f"{name}.zero", 0.0, np.float64)
         zeros = graph.node("Expand", [zero, "at.rows_shape"], f"{name}.zeros")
         return graph.node("ScatterElements", [zeros, rows, values], name, axis=0, reduction=reduction)
-
-    def _log1p(self, values: str, name: str) -> str:
-        one = self.graph.constant(f"{name}.one", 1.0, np.float64)
-        return self.graph.node("Log", [self.graph.node("Add", [values, one], f"{name}.above_one")], name)

@@ -32,7 +32,7 @@ class Recall:
         self.network = bundle.recall
 
     def add_cosines(self) -> None:
-        """Add the cosine (R, D + 1) of every row to the pooled names of each domain."""
+        """Add the cosine (D + 1, R) of every row to the pooled names of each domain."""
         graph = self.graph
         pooled = self._pooled()  # (D, H')
         squares = graph.node("Mul", [pooled, pooled], "recall.squares")
@@ -46,7 +46,7 @@ class Recall:
         graph.constant("recall.of_padding", np.zeros((1, self.network.hidden)))
         directions = graph.node("Concat", [directions, "recall.of_padding"], "recall.directions", axis=0)
         graph.constant("recall.items", self.network.items)
-        graph.node("Gemm", ["recall.items", directions], "recall.cosines", transB=1)
+        graph.node("Gemm", [directions, "recall.items"], "recall.cosines", transB=1)
 
     def _pooled(self) -> str:
         """Pooled names (D, H') of what the newest items say to each domain; zero where they say nothing."""
@@ -126,8 +126,8 @@ class Recall:
             for domain, mix in zip(self.bundle.catalogue.domains, self.bundle.mix, strict=True)
         ]
         graph.constant("insert.sizes", sizes, np.int64)
-        cosines = graph.node("Gather", ["recall.cosines", "domains.first_of"], "insert.column", axis=1)
-        cosines = graph.node("Squeeze", [cosines, "at.one"], "insert.cosines")
+        cosines = graph.node("Gather", ["recall.cosines", "domains.first_of"], "insert.row")
+        cosines = graph.node("Squeeze", [cosines, "at.zero"], "insert.cosines")
         own = graph.node("Equal", ["at.domain_of_row", "domains.first_of"], "insert.of_domain")
         cosines = graph.node("Where", [own, cosines, "at.lowest"], "insert.within")
         size = graph.node("Gather", ["insert.sizes", "domains.first_of"], "insert.size")
