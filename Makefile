@@ -5,6 +5,7 @@
 # make test-wheel     the wheel with NumPy alone, and without a compiler
 # make test-cluster   the programs of docs/cluster.md on Ray and Spark (Java 17), in an environment of its own
 # make test-browser   the page in browser/ in a headless Chromium (needs Node.js 20 and chromium)
+# make test-node      the client of docs/format.md in Node.js (needs Node.js 20; onnxruntime-node is 290 MB)
 # make generate-local DATASET=.. TITLES=.. ENCODER=.. OUT=..  names from a language model on this machine
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ INSTALLED := $(if $(wildcard $(VENV)/.development),.development,.runtime)
 # for the runtime alone the sources are copied: again, when they change
 SOURCES := $(shell find llmcdsr_lite tools -name '*.py' -o -name '*.toml' -o -name '*.css')
 
-.PHONY: demo test check demo-model test-wheel test-cluster test-browser generate-local clean
+.PHONY: demo test check demo-model test-wheel test-cluster test-browser test-node generate-local clean
 
 demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
@@ -49,6 +50,11 @@ test-cluster: $(CLUSTER_VENV)/.installed
 test-browser: $(VENV)/.development
 	PYTHON=$(abspath $(BIN)/python) browser/run_tests.sh
 
+test-node: $(VENV)/.development
+	@command -v npm >/dev/null || { echo "skipped: the client's tests need Node.js 20 or newer with npm"; exit 0; }; \
+		cd tests/node_client && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && cd ../.. && \
+		OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_node_client.py
+
 generate-local: $(VENV)/.development
 	benchmarks/local_llm.sh $(DATASET) $(TITLES) $(ENCODER) $(OUT)
 
@@ -71,4 +77,4 @@ $(CLUSTER_VENV)/.installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLUSTER_VENV) browser/node_modules browser/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLUSTER_VENV) browser/node_modules browser/dist tests/node_client/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranked_answer import Answer, assert_same
 from weighed_bundle import Naive, make_bundle
 
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
@@ -33,7 +34,6 @@ from llmcdsr_tools.export.standalone_graph import build_standalone
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 Build = Callable[[Bundle, Path], Path]
-Answer = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 class Graph:
@@ -48,6 +48,7 @@ class Graph:
         inputs = {"history": history, "excluded": excluded, "domains": domains, "k": [k]}
         arrays = {name: np.array(value, dtype=np.int64) for name, value in inputs.items()}
         rows, scores = self.session.run(["rows", "scores"], arrays)
+        assert (rows.dtype, scores.dtype) == (np.int64, np.float32)
         return rows, scores
 
 
@@ -65,20 +66,6 @@ def expected(
     )
     found = answer.rows[0] > 0
     return answer.rows[0][found], answer.scores[0][found]
-
-
-def assert_same(found: Answer, wanted: Answer) -> None:
-    """The same scores but for rounding, and the same rows but where rounding may exchange them."""
-    assert found[0].shape == wanted[0].shape
-    assert (found[0].dtype, found[1].dtype) == (np.int64, np.float32)
-    np.testing.assert_allclose(found[1], wanted[1], rtol=0, atol=1e-4)
-    for row, other, score, beside in zip(
-        *(x.tolist() for x in (found[0], wanted[0], found[1], wanted[1])), strict=True
-    ):
-        if row != other:
-            near = np.abs(wanted[1] - beside) <= 1e-4
-            assert row in wanted[0][near] or abs(score - wanted[1][-1]) <= 1e-4
-    assert len(set(found[0].tolist())) == len(found[0])
 
 
 @cache
@@ -173,6 +160,28 @@ def test_ties_are_by_row_and_vectors_that_repeat_score_the_same(bundle_data: Bun
             rows, scores = graph(history, [], [], k)
             assert rows.tolist() == expected(recommender, history, [], [], k)[0].tolist()
             assert len(set(scores.tolist())) == -(-k // 10)
+
+
+def test_scores_that_float32_cannot_tell_apart_are_ranked_by_exact_ones(bundle_data: Bundle) -> None:
+    rng, n_items, hidden = np.random.default_rng(3), 500, 64
+    config = replace(bundle_data.parameters.config, n_items=n_items, hidden=hidden)
+    parameters = SASRecParameters.initial(config, rng)
+    parameters.norm_weight[:] = 0
+    parameters.norm_bias[:] = rng.normal(size=hidden)  # every user's representation
+    user = parameters.norm_bias.astype(np.float64)
+    vectors = 100 * rng.normal(size=(n_items, hidden))
+    vectors -= np.outer(vectors @ user - 1, user) / (user @ user)  # now all score 1, but for rounding
+    parameters.item_embedding[1:] = vectors
+    ids = [str(n) for n in range(n_items)]
+    catalogue = Catalogue.from_sizes(ids, ids, ("all",), (n_items,))
+    bundle = Bundle(catalogue, parameters, np.ones(n_items + 1, dtype=np.int64))
+    rows, scores = Graph(build_standalone(bundle))([1, 2], k=20)
+    exact = (parameters.item_embedding[1:].astype(np.float64) * user).sum(axis=1).astype(np.float32)
+    best = np.argsort(-exact, kind="stable")[:20]
+    assert rows.tolist() == (best + 1).tolist()
+    np.testing.assert_array_equal(scores, exact[best])
+    plain = np.argsort(-(parameters.item_embedding[1:] @ parameters.norm_bias), kind="stable")[:20]
+    assert plain.tolist() != best.tolist()  # or this test tests nothing
 
 
 def test_what_is_no_item_row_is_as_if_it_were_not_there() -> None:
