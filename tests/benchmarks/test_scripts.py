@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 TAKES_NOTHING = {"peers_child.py"}  # by another Python
 PLAIN = {
     "complete_journey.py",
-    "ingest_memory.py",
+    "reading.py",
     "install_size.py",
     "table_precision.py",
 }  # without options

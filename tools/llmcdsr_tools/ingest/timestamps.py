@@ -68,7 +68,7 @@ def time_column(connection: DuckDBPyConnection, table: str, column: str, kind: s
         return TimeColumn(f"TRY_CAST({column} AS BIGINT)", _shown(column, "is beyond 64 bits"), is_date=False)
     if kind.startswith(_FLOATS):
         number = f"TRY_CAST({column} AS DOUBLE)"
-        whole = _all(connection, table, f"{number} = trunc({number}) AND abs({number}) < 9e18", column)
+        whole = not _any(connection, table, f"NOT ({number} = trunc({number}) AND abs({number}) < 9e18)")
         value = (
             f"TRY_CAST({number} AS BIGINT)" if whole else f"CASE WHEN isfinite({number}) THEN {number} END"
         )
@@ -92,8 +92,9 @@ def _text_column(connection: DuckDBPyConnection, table: str, column: str, name: 
         return TimeColumn(date, f"CASE WHEN {is_number} THEN {among} ELSE {neither} END", is_date=True)
     among = _shown(column, "is a date among numbers; expected numbers alone or dates alone")
     otherwise = f"WHEN ({date}) IS NOT NULL THEN {among} ELSE {neither} END"
-    whole = f"translate({column}, '0123456789', '') IN ('', '-', '+') AND {is_number}"
-    if _all(connection, table, f"{whole} OR NOT {is_number}", column):
+    whole = f"translate({column}, '0123456789', '') IN ('', '-', '+')"  # much faster than the expression
+    odd = f"NOT {whole}"
+    if not (_any(connection, table, odd) and _any(connection, table, f"{odd} AND {is_number}")):
         value = f"CASE WHEN {whole} THEN TRY_CAST({column} AS BIGINT) END"
         beyond = _shown(column, "is beyond 64 bits")
         return TimeColumn(value, f"CASE WHEN {is_number} THEN {beyond} {otherwise}", is_date=False)
@@ -110,12 +111,9 @@ def _text_column(connection: DuckDBPyConnection, table: str, column: str, name: 
     return TimeColumn(value, f"CASE WHEN {is_number} THEN {infinite} {otherwise}", is_date=False)
 
 
-def _all(connection: DuckDBPyConnection, table: str, condition: str, column: str) -> bool:
-    """Whether a condition holds for every value."""
-    exception = (
-        f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL AND NOT coalesce({condition}, true) LIMIT 1"
-    )
-    return connection.execute(exception).fetchone() is None
+def _any(connection: DuckDBPyConnection, table: str, condition: str) -> bool:
+    """Whether a condition holds for a record."""
+    return connection.execute(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1").fetchone() is not None
 
 
 def _shown(column: str, sentence: str) -> str:
