@@ -8,7 +8,6 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from llmcdsr_lite.arguments import ItemFilter
 from llmcdsr_lite.errors import (
     BundleError,
     DataError,
@@ -20,6 +19,7 @@ from llmcdsr_lite.errors import (
 )
 from llmcdsr_lite.new_items import NewItem
 from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.request import ItemFilter
 from llmcdsr_lite.results import (
     BatchRecommendations,
     Explanation,

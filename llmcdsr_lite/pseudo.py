@@ -1,4 +1,4 @@
-"""Pseudo items at request time: for whom, and which; what is made of them, the mix says.
+"""Pseudo items at request time: for whom, and which; the mix says what is made of them.
 
 They are recalled for what the items of a history say, or for names that a caller gives. Two experts of the
 mix (`mix.settings`) are made of them: their similarity to an item, and what the recommender says where they
@@ -8,20 +8,22 @@ are inserted before the history.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
+from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import ExpertWeights
 from llmcdsr_lite.recall import FloatArray, NameVectors, RecallNetwork
+from llmcdsr_lite.request import Asked
+from llmcdsr_lite.search.hnsw import HnswSearch
 from llmcdsr_lite.search.protocol import Rows, Scores
-
-Asked = Literal["auto", "off"] | Sequence[str]  # what a caller may ask for, one user
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,8 @@ class PseudoRecall:
         Of each target domain.
     max_length : int
         Of the recommender: older items of a history count for nothing here either.
-    names : NameVectors, optional
-        Needed for names that a caller gives.
+    encoder : Encoder, optional
+        The one that the network was trained with, for free text among the names that a caller gives.
     """
 
     def __init__(
@@ -90,13 +92,13 @@ class PseudoRecall:
         network: RecallNetwork,
         mixes: Mixes,
         max_length: int,
-        names: NameVectors | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.network = network
         self.max_length = max_length
         self._catalogue = catalogue
         self._mixes = mixes
-        self._names = names or NameVectors(catalogue, network)
+        self._names = NameVectors(catalogue, network, encoder)
 
     def recall(
         self,
@@ -167,3 +169,43 @@ class PseudoRecall:
                     if len(vectors):
                         found.append((index, weights, vectors))
         return found
+
+
+def make_recaller(
+    bundle: Bundle, encoder: Encoder | None, threads: int, *, graph: bool
+) -> PseudoRecall | None:
+    """Make what recalls pseudo items, None without a recall network; with `graph` by its graph, if there.
+
+    Raises
+    ------
+    UsageError
+        If the encoder is of no use to this bundle, or not the one that it was made with.
+    """
+    network = bundle.recall
+    projections = None if network is None else network.projections
+    if encoder is not None:
+        _check_encoder(encoder, bundle, projections)
+    if network is None:
+        return None
+    if graph and bundle.index is not None and bundle.index.recall is not None:
+        vectors = np.asarray(network.items, dtype=np.float32)
+        search = HnswSearch(vectors, bundle.catalogue.domains, threads, bundle.index.recall)
+        network = replace(network, search=search)
+    max_length = bundle.parameters.config.max_length
+    return PseudoRecall(bundle.catalogue, network, bundle.mix, max_length, encoder)
+
+
+def _check_encoder(encoder: Encoder, bundle: Bundle, projections: FloatArray | None) -> None:
+    """Refuse an encoder that neither free text nor the titles of new items can be encoded with."""
+    expected = [] if projections is None else [int(projections.shape[2])]
+    if bundle.new_items is not None:
+        expected.append(bundle.new_items.dimension)
+    if not expected:
+        lacks = "recall network" if bundle.recall is None else "projections"
+        raise UsageError(f"encoder: this bundle has no {lacks}, so there is nothing to encode for")
+    for dimension in expected:
+        if encoder.dimension != dimension:
+            raise UsageError(
+                f"encoder: gives {encoder.dimension} values a text, this bundle expects {dimension}: "
+                "name the encoder that it was made with"
+            )

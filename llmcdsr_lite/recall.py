@@ -115,23 +115,9 @@ class NameVectors:
     network : RecallNetwork
     encoder : Encoder, optional
         The one that the network was trained with.
-
-    Raises
-    ------
-    UsageError
-        If there is an encoder that the network cannot be used with.
     """
 
     def __init__(self, catalogue: Catalogue, network: RecallNetwork, encoder: Encoder | None = None) -> None:
-        if encoder is not None:
-            if network.projections is None:
-                raise UsageError("encoder: this bundle has no projections, so text cannot be encoded for it")
-            expected = network.projections.shape[2]
-            if encoder.dimension != expected:
-                raise UsageError(
-                    f"encoder: gives {encoder.dimension} values a text, this bundle expects {expected}: "
-                    "name the encoder that it was made with"
-                )
         self._catalogue = catalogue
         self._network = network
         self._encoder = encoder

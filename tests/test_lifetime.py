@@ -227,7 +227,7 @@ def test_pickling_notices_another_bundle_in_its_place(
 
 def test_what_has_no_folder_cannot_be_pickled(folder: Path, bundle_data: Bundle) -> None:
     loaded = Recommender.load(folder, backend="numpy")
-    made = Recommender(loaded.bundle, loaded._backend)
+    made = Recommender(loaded.bundle, loaded._ranking.backend)
     with pytest.raises(UsageError, match="loaded from a folder, its encoder too"):
         pickle.dumps(made)
     encoder = object.__new__(TextEncoder)

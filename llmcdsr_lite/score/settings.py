@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmcdsr_lite.arguments import check_choice
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.histories import FileFormat
+from llmcdsr_lite.request import check_choice
 
 MAX_PROCESSES = 1024
 MAX_BATCH = 1 << 20  # users; their answers must fit into memory

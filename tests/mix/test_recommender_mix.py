@@ -75,7 +75,7 @@ def test_answers_are_scores_of_all_items(
     start, stop = {None: (1, 31), "food": (1, 13), "kitchen": (13, 31)}[domain]
     for history in (["f1", "k2", "f1", "f3"], ["k4", "k5"], ["f2"], ["f3", "k1"]):
         known = np.array([mixed.catalogue.row(item) for item in history])
-        user = plain._backend.represent([known])[0].astype(np.float64)
+        user = plain._ranking.backend.represent([known])[0].astype(np.float64)
         bonus = mixture.bonus(known, start, stop)
         assert bonus is not None
         scores = mixed.item_vectors[1:].astype(np.float64) @ user + bonus.of(rows)
