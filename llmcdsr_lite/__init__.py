@@ -31,9 +31,9 @@ from llmcdsr_lite.results import (
 from llmcdsr_lite.version import __version__
 
 if TYPE_CHECKING:
-    from llmcdsr_lite.encoder import TextEncoder
     from llmcdsr_lite.score import ScoreSettings, score_histories
     from llmcdsr_lite.scorer import Scorer
+    from llmcdsr_lite.text.encoder import TextEncoder
 
 logging.getLogger("llmcdsr_lite").addHandler(logging.NullHandler())  # silent, unless the application asks
 
@@ -64,7 +64,7 @@ __all__ = [
 _LAZY = {  # by their modules: importing the package does not import these
     "ScoreSettings": "score",
     "Scorer": "scorer",
-    "TextEncoder": "encoder",
+    "TextEncoder": "text.encoder",
     "score_histories": "score",
 }
 

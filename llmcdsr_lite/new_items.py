@@ -12,13 +12,13 @@ import numpy.typing as npt
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_lite.request import listed
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.encoder_object import Encoder
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

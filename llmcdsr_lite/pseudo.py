@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import ExpertWeights
@@ -24,6 +23,7 @@ from llmcdsr_lite.recall import FloatArray, NameVectors, RecallNetwork
 from llmcdsr_lite.request import Asked
 from llmcdsr_lite.search.hnsw import HnswSearch
 from llmcdsr_lite.search.protocol import Rows, Scores
+from llmcdsr_lite.text.encoder_object import Encoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.dense import DenseExperts, popularity
 from llmcdsr_lite.mix.mixture import Mixture
@@ -20,6 +19,7 @@ from llmcdsr_lite.request import Asked, Request
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
 from llmcdsr_lite.search.top_k import nothing
+from llmcdsr_lite.text.encoder_object import Encoder
 
 
 class Ranking:

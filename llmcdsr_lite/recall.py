@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.text.encoder_object import Encoder
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

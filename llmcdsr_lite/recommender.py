@@ -17,7 +17,6 @@ from llmcdsr_lite.bundle.files import undisturbed
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
 from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder, open_encoder
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.explanation import explain as explained
 from llmcdsr_lite.mix.mixture import seen_rows
@@ -42,6 +41,7 @@ from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendati
 from llmcdsr_lite.search.added import beside
 from llmcdsr_lite.search.choice import SearchName, make_search
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.text.encoder_object import Encoder, open_encoder
 
 Answer = tuple[Rows, Scores, npt.NDArray[np.bool_], tuple[Explanation, ...] | None]
 

@@ -23,9 +23,9 @@ import pytest
 
 from llmcdsr_lite import BundleError, Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.text.encoder import TextEncoder
 
 BACKENDS = ["onnx", "numpy"]
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -21,7 +21,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 BACKENDS: tuple[BackendName, ...] = ("onnx", "numpy")
 MIXES = (

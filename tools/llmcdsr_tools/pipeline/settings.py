@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_tools.generate.language_model import ServerSettings
 from llmcdsr_tools.generate.stage import GenerateSettings
 from llmcdsr_tools.ingest.stage import IngestSettings
