@@ -75,7 +75,7 @@ def add_to_bundle(
         )
     if isinstance(items, Mapping | NewItem):
         raise UsageError("items is one item, expected a sequence of new items")
-    new = [_new_item(number, item) for number, item in enumerate(listed("items", items, "new items"))]
+    new = [checked_item(item, f"item {n}") for n, item in enumerate(listed("items", items, "new items"))]
     _check(new, bundle.catalogue)
     text = _text(new, titles, encoder)  # (n, E)
     growth = _Growth(bundle.catalogue, new)
@@ -158,9 +158,14 @@ class _Growth:
         return self.rows(old, [np.zeros((len(rows), *old.shape[1:]), old.dtype) for rows in self.chosen])
 
 
-def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
-    """An item whose fields have the right types, with a source."""
-    source = f"item {number}"
+def checked_item(item: NewItem | Mapping[str, Any], source: str) -> NewItem:
+    """Return an item whose fields have the right types, from `source` if it does not say where from.
+
+    Raises
+    ------
+    DataError
+        If a field is missing, unknown or of another type.
+    """
     if isinstance(item, Mapping):
         unknown = sorted(map(str, item.keys() - {f.name for f in fields(NewItem)}))
         if unknown:
