@@ -161,7 +161,7 @@ class NamedScorer:
         """See `Scorer.scores`; the histories are the queries' own."""
         rows = [history.astype(np.int64) for history in histories]
         recalled = self._ranking.recall(rows, [domain], [self._names[id(h)] for h in histories])
-        return self._ranking.domain_scores(rows, domain, recalled)
+        return self._ranking.scores(rows, recalled, (domain.start, domain.stop))
 
 
 def tell(name: str, found: list[Ranked], alone: list[Ranked], data: Dataset) -> None:

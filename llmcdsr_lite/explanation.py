@@ -51,8 +51,9 @@ def _changes(
     n_old = max(0, len(history) - ranking.max_length)
     without = [np.delete(history, i) for i in range(n_old, len(history))]
     recalled = ranking.recall(without, request.domains, [asked] * len(without))
-    scores = ranking.scores(top, [history, *without], [pseudo, *recalled], *request.bounds)
-    whole, *others = scores.tolist()
+    items = top, top + 1
+    scores = ranking.scores([history, *without], [pseudo, *recalled], items, request.bounds)
+    whole, *others = scores[:, 0].tolist()
     changes = [
         whole - score if len(left) or items else None
         for left, items, score in zip(without, recalled, others, strict=True)

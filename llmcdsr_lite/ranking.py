@@ -168,22 +168,35 @@ class Ranking:
 
     def scores(
         self,
-        row: int,
         histories: Sequence[Rows],
         pseudo: Sequence[Recalled],
-        start: int,
-        stop: int,
+        items: tuple[int, int],
+        asked: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Score of one item after each history (n,), where ``start <= row < stop`` are the rows asked for."""
-        wanted = np.array([row])
-        scores = self.represent(histories, pseudo) @ self.bundle.item_vectors[wanted].T  # (n, 1)
-        self._dense(histories, pseudo, start, stop).add(scores, slice(0, len(histories)), wanted)
-        for i, history in enumerate(histories):
+        """Scores of items after each history, as they are ranked.
+
+        Parameters
+        ----------
+        histories : sequence of n int64 arrays
+        pseudo : sequence of n tuples of PseudoItems
+        items : (int, int)
+            Rows ``start <= row < stop`` of one domain.
+        asked : (int, int), optional
+            Rows that are asked for with them; the items alone if not given.
+
+        Returns
+        -------
+        float32 array (n, items)
+        """
+        table = self.bundle.item_vectors[slice(*items)]
+        scores: npt.NDArray[np.float32] = np.asarray(self.represent(histories, pseudo) @ table.T, np.float32)
+        start, stop = asked or items
+        self._dense(histories, pseudo, start, stop).add(scores, slice(0, len(histories)), np.arange(*items))
+        for history, of_history in zip(histories, scores, strict=True):
             bonus = self.mixture.bonus(history, start, stop)
             if bonus is not None:
-                scores[i] += bonus.of(wanted).astype(scores.dtype)
-        found: npt.NDArray[np.float32] = scores[:, 0]
-        return found
+                bonus.add(of_history, *items)
+        return scores
 
     def shares(self, row: int, history: Rows, pseudo: Recalled, start: int, stop: int) -> dict[str, float]:
         """Share of the model, and of everything that is added to it, in the score of one item, by name."""
@@ -199,22 +212,6 @@ class Ranking:
             alone.add(added, slice(0, 1), np.array([row]))
             shares[name] = float(added[0, 0])
         return shares | self.mixture.shares(history, row, start, stop)
-
-    def domain_scores(
-        self, histories: Sequence[Rows], domain: Domain, pseudo: Sequence[Recalled]
-    ) -> npt.NDArray[np.float32]:
-        """Score of every item of a domain after each history (n, items), as items are ranked."""
-        users = self.represent(histories, pseudo)
-        table = self.bundle.item_vectors[domain.start : domain.stop]
-        scores: npt.NDArray[np.float32] = np.asarray(users @ table.T, dtype=np.float32)
-        rows = np.arange(domain.start, domain.stop)
-        dense = self._dense(histories, pseudo, domain.start, domain.stop)
-        dense.add(scores, slice(0, len(histories)), rows)
-        for i, history in enumerate(histories):
-            bonus = self.mixture.bonus(history, domain.start, domain.stop)
-            if bonus is not None:
-                bonus.add(scores[i], domain.start, domain.stop)
-        return scores
 
     def represent(self, histories: Sequence[Rows], pseudo: Sequence[Recalled]) -> Representations:
         """User representations (n, H), moved by what is inserted; zero where there is nothing."""

@@ -77,7 +77,7 @@ class BundleScorer:
         """See `Scorer.scores`."""
         rows = [history.astype(np.int64) for history in histories]
         recalled = self._ranking.recall(rows, [domain], [self._asked] * len(rows))
-        return self._ranking.domain_scores(rows, domain, recalled)
+        return self._ranking.scores(rows, recalled, (domain.start, domain.stop))
 
 
 def bundle_scorers(bundle: Bundle, backend: Backend, *, pseudo: bool = True) -> tuple[Scorer, ...]:
