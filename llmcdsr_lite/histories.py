@@ -57,7 +57,7 @@ def file_format(path: Path, default: FileFormat = "jsonl") -> FileFormat:
 
 
 def named_gzip(path: Path) -> bool:
-    """Whether a file is gzip by its name."""
+    """True if a file is gzip by its name."""
     return path.suffix.lower() == ".gz"
 
 

@@ -1,8 +1,8 @@
-"""The recall network at request time: from what a history's items say to items of a domain that it lacks.
+"""The recall network at request time: from names to items of a domain that a history lacks.
 
-What each item says is in the bundle as a vector in the space of every domain that it is *not* of, so that no
-text encoder is needed: its projected title, or what other users who have it have there. Free-text names
-are encoded where there is an encoder (`NameVectors`).
+The name that each item stands for is in the bundle as a vector in the space of every domain that it is *not*
+of, so that no text encoder is needed: its projected title, or the mean of the items that its other users have
+there. Free-text names are encoded where there is an encoder (`NameVectors`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class RecallNetwork:
-    """What items say, item vectors and poolers.
+    """Names of items, item vectors and poolers.
 
     Parameters
     ----------
     names : float32 array (domains - 1, items + 1, H')
-        What every item says in the space of each domain that it is not of, in the order of the domains; row 0
-        zero, and so are the rows of items that say nothing, as those without a title.
+        Name of every item in the space of each domain that it is not of, in the order of the domains; zero
+        for row 0 and for items without a name, such as those without a title.
     items : float32 array (items + 1, H')
         Item vectors that recall searches, of length 1 or zero; row 0 zero.
     poolers : float32 array (domains, H')
@@ -57,11 +57,11 @@ class RecallNetwork:
         """Hidden size H'."""
         return int(self.items.shape[1])
 
-    def said(self, rows: npt.NDArray[np.integer[Any]], domain: int, catalogue: Catalogue) -> FloatArray:
-        """What items of other domains say in the space of a domain (m, H'), those that say something."""
+    def names_of(self, rows: npt.NDArray[np.integer[Any]], domain: int, catalogue: Catalogue) -> FloatArray:
+        """Names of items of other domains in the space of a domain (m, H'), the non-zero ones."""
         slots = slot(catalogue.domain_indices(rows), domain)
-        found = np.asarray(self.names[slots, rows])
-        return found[found.any(axis=1)]
+        names = np.asarray(self.names[slots, rows])
+        return names[names.any(axis=1)]
 
     def directions(self, names: Sequence[FloatArray], domain: int, *, weigh: bool = True) -> FloatArray:
         """Pooled vectors of length 1.
@@ -123,10 +123,10 @@ class NameVectors:
         self._encoder = encoder
 
     def __call__(self, names: Sequence[str], domain: int) -> FloatArray:
-        """Vectors of names in the space of a domain (m, H'); a name that says nothing has none.
+        """Non-zero vectors of names in the space of a domain (m, H').
 
-        An item of the domain itself stands for its item vector, an item of another domain for what it
-        says, both made as long as a projected title is on average.
+        An item of the domain itself stands for its item vector, an item of another domain for its name
+        there, both made as long as a projected title is on average.
 
         Parameters
         ----------
@@ -144,9 +144,9 @@ class NameVectors:
         rows = [self._row(name, domain) for name in names]
         for i, row in enumerate(rows):
             if row is not None:
-                of = int(self._catalogue.domain_indices(np.array(row)))
-                says = self._network.items if of == domain else self._network.names[slot(of, domain)]
-                vectors[i] = says[row]
+                own = int(self._catalogue.domain_indices(np.array(row)))
+                table = self._network.items if own == domain else self._network.names[slot(own, domain)]
+                vectors[i] = table[row]
         vectors = unit_rows(vectors) * np.float32(self._network.title_lengths[domain])
         others = [i for i, row in enumerate(rows) if row is None]
         if others:
@@ -184,5 +184,5 @@ class NameVectors:
 
 
 def slot(domain: Any, target: Any) -> Any:
-    """Place in `RecallNetwork.names` of what items of a domain say of another one, both by index."""
+    """Place in `RecallNetwork.names` of the names of a domain's items in the space of another, by index."""
     return target - (target > domain)

@@ -22,7 +22,7 @@ MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is to be recommended, the same for all users of a call.
+    """Items that may be recommended, and how many; the same for all users of a call.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def checked_threads(threads: Any) -> int:
-    """The number of threads; one that cannot be meant is refused."""
+    """Return the number of threads, if it is within bounds."""
     number = whole_number("threads", threads)
     if not 1 <= number <= MAX_THREADS:
         raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {number}")
@@ -128,8 +128,8 @@ def known_rows(
         rows, missing = _NO_ROWS, ids
     if not missing:
         return rows, missing
-    if not all(isinstance(one, str) for one in missing):  # what was found is a string
-        rows, missing = catalogue.rows([item_id(name, one) for one in ids])
+    if not all(isinstance(unknown_id, str) for unknown_id in missing):  # known ids are strings
+        rows, missing = catalogue.rows([item_id(name, value) for value in ids])
     if unknown == "error":
         raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
     return rows, missing
@@ -149,7 +149,7 @@ def item_ids(name: str, items: Any) -> list[str]:
     ids = [items] if isinstance(items, str | int | np.integer) else listed(name, items, "item ids")
     if not ids:
         raise UsageError(f"{name} names no item, expected one at least")
-    return [item_id(name, one) for one in ids]
+    return [item_id(name, value) for value in ids]
 
 
 def listed(name: str, values: Any, what: str) -> list[Any]:
@@ -157,10 +157,10 @@ def listed(name: str, values: Any, what: str) -> list[Any]:
     if isinstance(values, str | bytes):
         raise UsageError(f"{name} is one string, expected a sequence of {what}")
     try:
-        found = iter(values)
+        iterator = iter(values)
     except TypeError:
         raise UsageError(f"{name} is {values!r:.60}, expected a sequence of {what}") from None
-    return list(found)
+    return list(iterator)
 
 
 def known_rows_of_each(
@@ -168,8 +168,8 @@ def known_rows_of_each(
 ) -> tuple[list[Rows], tuple[tuple[str, ...], ...]]:
     """Rows of the known ids, and the unknown ids, of each history."""
     each = listed("histories", histories, "histories")
-    found = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
-    return [rows for rows, _ in found], tuple(tuple(missing) for _, missing in found)
+    pairs = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
+    return [rows for rows, _ in pairs], tuple(tuple(missing) for _, missing in pairs)
 
 
 def item_filter(
@@ -248,7 +248,7 @@ def _filter_rows(
 
 
 def asked_pseudo(name: str, pseudo: Any) -> Asked:
-    """What the argument `name` asks for one user: "auto", "off" or names."""
+    """Check the argument `name` for one user: "auto", "off" or names."""
     if isinstance(pseudo, str):
         if pseudo not in ("auto", "off"):
             raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
@@ -260,7 +260,7 @@ def asked_pseudo(name: str, pseudo: Any) -> Asked:
 
 
 def asked_of_each(pseudo: Literal["auto", "off"] | Sequence[Asked], n: int) -> list[Asked]:
-    """What the argument `pseudo` asks for each of n users."""
+    """Check the argument `pseudo`, for each of n users."""
     if isinstance(pseudo, str):
         return [asked_pseudo("pseudo", pseudo)] * n
     each = listed("pseudo", pseudo, "'auto', 'off' or names, one for each history")

@@ -214,7 +214,7 @@ def _load_once(folder: str | Path, backend: BackendName, search: SearchName) -> 
 
 
 def _stamp(config: Path) -> list[int]:
-    """What changes when a bundle is replaced: its configuration holds the hashes of all its files."""
+    """Identity of a bundle's configuration file, another one if the bundle is replaced."""
     try:
         status = config.stat()
     except OSError:

@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class DenseExperts:
-    """What is added to the scores of many users, for whole domains.
+    """Amounts added to the scores of many users, for whole domains.
 
     Parameters
     ----------
