@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
+from llmcdsr_lite.reference.recall_network import pool, project, unit_rows
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.search.top_k import top_k
 from llmcdsr_lite.text.encoder_object import Encoder
 
 FloatArray = npt.NDArray[np.floating[Any]]
+_CHUNK_SCORES = 1 << 22  # similarities in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,33 @@ class RecallNetwork:
             return self.search.search(directions, k, start, stop, [nothing] * len(directions), None)
         places, similarities = recall(directions, np.asarray(self.items[start:stop]), k)
         return places + start, similarities
+
+
+def recall(pooled: FloatArray, unit_items: FloatArray, k: int) -> tuple[Rows, Scores]:
+    """The k items with the highest cosine to every pooled vector.
+
+    Parameters
+    ----------
+    pooled : float array (users, H)
+    unit_items : float array (items, H)
+        Item vectors of the domain, of length 1 (see `unit_rows`; make them once).
+    k : int
+
+    Returns
+    -------
+    places : int64 array (users, min(k, items))
+        Indices into `unit_items`, most similar first, ties by index.
+    similarities : float32 array (users, min(k, items))
+        Their cosines.
+    """
+    directions = unit_rows(pooled)
+    places = np.empty((len(pooled), min(k, len(unit_items))), dtype=np.int64)
+    similarities = np.empty(places.shape, dtype=np.float32)
+    size = max(1, _CHUNK_SCORES // max(1, len(unit_items)))
+    for start in range(0, len(pooled), size):
+        chunk = slice(start, start + size)
+        places[chunk], similarities[chunk] = top_k(directions[chunk] @ unit_items.T, k)
+    return places, similarities
 
 
 class NameVectors:
