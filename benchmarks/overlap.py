@@ -23,7 +23,6 @@ from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.settings import DomainMix
-from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_tools.checkpoint import load_model
@@ -156,18 +155,15 @@ class NamedScorer:
     name = "named"
 
     def __init__(self, bundle: Bundle, queries: Queries, names: list[tuple[str, ...]]) -> None:
-        assert bundle.recall is not None
         backend = NumpyBackend(bundle.parameters)
-        max_length = bundle.parameters.config.max_length
         self._names = {id(h): given for h, given in zip(queries.histories, names, strict=True)}
         self._ranking = Ranking(bundle, backend, ExactSearch(bundle.item_vectors))
-        self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.mix, max_length)
 
     def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
         """See `Scorer.scores`; the histories are the queries' own."""
         rows = [history.astype(np.int64) for history in histories]
-        recalled = self._recall.recall(rows, [domain], [self._names[id(h)] for h in histories])
-        return self._ranking.domain_scores(rows, domain, recalled)
+        recalled = self._ranking.recall(rows, [domain], [self._names[id(h)] for h in histories])
+        return self._ranking.scores(rows, recalled, (domain.start, domain.stop))
 
 
 def tell(name: str, found: list[Ranked], alone: list[Ranked], data: Dataset) -> None:

@@ -1,8 +1,8 @@
 """Speed and peak memory of reading random interactions in each form: ``python benchmarks/reading.py``.
 
 DuckDB writes the interactions to a temporary folder; each form is read, filtered and split in a process of
-its own, whose peak resident memory is printed. A frame's process holds the frame, too; its seconds are without
-making it.
+its own, whose peak resident memory is printed. A process of a frame holds the frame, too; its seconds are
+without making it.
 """
 
 from __future__ import annotations

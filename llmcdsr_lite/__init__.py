@@ -8,7 +8,6 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from llmcdsr_lite.arguments import ItemFilter
 from llmcdsr_lite.errors import (
     BundleError,
     DataError,
@@ -20,6 +19,7 @@ from llmcdsr_lite.errors import (
 )
 from llmcdsr_lite.new_items import NewItem
 from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.request import ItemFilter
 from llmcdsr_lite.results import (
     BatchRecommendations,
     Explanation,
@@ -31,9 +31,9 @@ from llmcdsr_lite.results import (
 from llmcdsr_lite.version import __version__
 
 if TYPE_CHECKING:
-    from llmcdsr_lite.encoder import TextEncoder
     from llmcdsr_lite.score import ScoreSettings, score_histories
     from llmcdsr_lite.scorer import Scorer
+    from llmcdsr_lite.text.encoder import TextEncoder
 
 logging.getLogger("llmcdsr_lite").addHandler(logging.NullHandler())  # silent, unless the application asks
 
@@ -64,7 +64,7 @@ __all__ = [
 _LAZY = {  # by their modules: importing the package does not import these
     "ScoreSettings": "score",
     "Scorer": "scorer",
-    "TextEncoder": "encoder",
+    "TextEncoder": "text.encoder",
     "score_histories": "score",
 }
 

@@ -27,9 +27,9 @@ _LONGEST_CHECK = 1024  # attention is quadratic in the length: the check at load
 
 
 class Backend(Protocol):
-    """What turns histories into user representations."""
+    """Turns histories into user representations."""
 
-    name: str
+    name: BackendName
 
     def represent(self, histories: Sequence[npt.NDArray[np.integer[Any]]]) -> Representations:
         """User representations.
@@ -53,7 +53,7 @@ class NumpyBackend:
     parameters : SASRecParameters or SASRecEnsemble
     """
 
-    name = "numpy"
+    name: BackendName = "numpy"
 
     def __init__(self, parameters: Model) -> None:
         self._parameters = parameters
@@ -88,7 +88,7 @@ class OnnxBackend:
         If the session refuses the model, or it is not one that fits the item table.
     """
 
-    name = "onnx"
+    name: BackendName = "onnx"
 
     def __init__(
         self,

@@ -117,6 +117,11 @@ class Catalogue:
             raise DataError(f"catalogue: item id {twice!r} occurs more than once")
         return rows
 
+    @cached_property
+    def id_of_row(self) -> npt.NDArray[np.object_]:
+        """Item id of every row (items + 1,), None for row 0; built on first use."""
+        return np.array([None, *self.ids], dtype=object)
+
     def row(self, item_id: str) -> int:
         """Row of one item.
 

@@ -2,102 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.pseudo import Asked, PseudoItems, PseudoRecall, Recalled
+from llmcdsr_lite.pseudo import PseudoItems, Recalled
 from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.request import Asked, Request
 from llmcdsr_lite.results import Explanation, Influence, PseudoItem
 from llmcdsr_lite.search.protocol import Rows
 
 
-class Explainer:
-    """Explains first recommendations.
+def explain(
+    ranking: Ranking, request: Request, history: Rows, asked: Asked, pseudo: Recalled, top: int
+) -> Explanation:
+    """Explain the first recommendation for one history.
 
     Parameters
     ----------
-    catalogue : Catalogue
     ranking : Ranking
-    recaller : PseudoRecall or None
-    max_length : int
-        Of the recommender.
+    request : Request
+    history : int64 array (n,)
+        Item rows.
+    asked : "auto", "off" or names
+    pseudo : tuple of PseudoItems
+        Those of the answer.
+    top : int
+        Row of the first recommendation, 0 if there is none that the history had a part in.
     """
+    influences: list[Influence] = []
+    shares: dict[str, float] = {}
+    if top:
+        changes = _changes(ranking, request, history, asked, pseudo, top)
+        items = zip(history.tolist(), changes, strict=True)
+        influences = [Influence(*_id_and_title(ranking, row), change) for row, change in items]
+        shares = ranking.shares(top, history, pseudo, *request.bounds)
+    several = len(request.domains) > 1
+    return Explanation(
+        "; ".join(f"{p.domain.name}: {p}" if several else str(p) for p in pseudo) or "off",
+        tuple(item for recalled in pseudo for item in _pseudo_items(ranking, recalled, len(history))),
+        tuple(influences),
+        {name: share for name, share in shares.items() if share or name == "model"},
+    )
 
-    def __init__(
-        self, catalogue: Catalogue, ranking: Ranking, recaller: PseudoRecall | None, max_length: int
-    ) -> None:
-        self._catalogue = catalogue
-        self._ranking = ranking
-        self._recaller = recaller
-        self._max_length = max_length
 
-    def explain(
-        self,
-        history: Rows,
-        domains: Sequence[Domain],
-        asked: Asked,
-        pseudo: Recalled,
-        top: int,
-    ) -> Explanation:
-        """Explain the first recommendation for one history.
+def _changes(
+    ranking: Ranking, request: Request, history: Rows, asked: Asked, pseudo: Recalled, top: int
+) -> list[float | None]:
+    """Change of the score of row `top` for each item of the history, all scored in one call."""
+    n_old = max(0, len(history) - ranking.max_length)
+    without = [np.delete(history, i) for i in range(n_old, len(history))]
+    recalled = ranking.recall(without, request.domains, [asked] * len(without))
+    items = top, top + 1
+    scores = ranking.scores([history, *without], [pseudo, *recalled], items, request.bounds)
+    whole, *others = scores[:, 0].tolist()
+    changes = [
+        whole - score if len(left) or items else None
+        for left, items, score in zip(without, recalled, others, strict=True)
+    ]
+    return [0.0] * n_old + changes
 
-        Parameters
-        ----------
-        history : int64 array (n,)
-            Item rows.
-        domains : sequence of Domain
-            Those that were asked for, in order.
-        asked : "auto", "off" or names
-        pseudo : tuple of PseudoItems
-            Those of the answer.
-        top : int
-            Row of the first recommendation, 0 if there is none that the history had a part in.
-        """
-        rows = domains[0].start, domains[-1].stop
-        changes = self._changes(history, domains, asked, pseudo, top) if top else []
-        shares = self._ranking.shares(top, history, pseudo, *rows) if top else {}
-        items = history.tolist() if top else []
-        return Explanation(
-            "; ".join(self._setting(items, domains) for items in pseudo) or "off",
-            tuple(item for items in pseudo for item in self._described(items, history)),
-            tuple(Influence(*self._item(r), change) for r, change in zip(items, changes, strict=True)),
-            {name: share for name, share in shares.items() if share or name == "model"},
-        )
 
-    def _changes(
-        self,
-        history: Rows,
-        domains: Sequence[Domain],
-        asked: Asked,
-        pseudo: Recalled,
-        top: int,
-    ) -> list[float | None]:
-        """Change of the score of row `top` for each item of the history, all scored in one call."""
-        n_old = max(0, len(history) - self._max_length)
-        without = [np.delete(history, i) for i in range(n_old, len(history))]
-        recalled: list[Recalled] = [()] * len(without)
-        if self._recaller is not None:
-            recalled = self._recaller.recall(without, domains, [asked] * len(without))
-        histories, of_each = [history, *without], [pseudo, *recalled]
-        rows = domains[0].start, domains[-1].stop
-        whole, *scores = self._ranking.scores(top, histories, of_each, *rows).tolist()
-        changes: list[float | None] = [0.0] * n_old
-        for left, items, score in zip(without, recalled, scores, strict=True):
-            changes.append(whole - score if len(left) or items else None)
-        return changes
+def _pseudo_items(ranking: Ranking, pseudo: PseudoItems, history_length: int) -> list[PseudoItem]:
+    n_seen = pseudo.n_seen(history_length, ranking.max_length) if pseudo.weights.inserted else 0
+    recalled = zip(pseudo.rows.tolist(), pseudo.similarities.tolist(), strict=True)
+    return [
+        PseudoItem(*_id_and_title(ranking, row), similarity, place < n_seen)
+        for place, (row, similarity) in enumerate(recalled)
+    ]
 
-    def _setting(self, pseudo: PseudoItems, domains: Sequence[Domain]) -> str:
-        return str(pseudo) if len(domains) == 1 else f"{pseudo.domain.name}: {pseudo}"
 
-    def _described(self, pseudo: PseudoItems, history: Rows) -> tuple[PseudoItem, ...]:
-        n_seen = pseudo.n_seen(len(history), self._max_length) if pseudo.weights.inserted else 0
-        found = zip(pseudo.rows.tolist(), pseudo.similarities.tolist(), strict=True)
-        return tuple(
-            PseudoItem(*self._item(row), similarity, place < n_seen)
-            for place, (row, similarity) in enumerate(found)
-        )
-
-    def _item(self, row: int) -> tuple[str, str]:
-        return self._catalogue.ids[row - 1], self._catalogue.titles[row - 1]
+def _id_and_title(ranking: Ranking, row: int) -> tuple[str, str]:
+    catalogue = ranking.bundle.catalogue
+    return catalogue.ids[row - 1], catalogue.titles[row - 1]

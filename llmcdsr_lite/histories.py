@@ -57,7 +57,7 @@ def file_format(path: Path, default: FileFormat = "jsonl") -> FileFormat:
 
 
 def named_gzip(path: Path) -> bool:
-    """Whether a file is gzip by its name."""
+    """True if a file is gzip by its name."""
     return path.suffix.lower() == ".gz"
 
 
@@ -85,7 +85,7 @@ def read_histories(
     DataError
         If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header.
     """
-    with _open_binary(path) as file:
+    with open_binary(path) as file:
         # Bytes that are not UTF-8 become lone surrogates: each record can then be refused by its number.
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:
@@ -100,7 +100,14 @@ def read_histories(
 
 
 @contextmanager
-def _open_binary(path: Path) -> Iterator[IO[bytes]]:
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, or standard input for ``-``, and unpack it where it is gzip.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
     if path == STREAM and sys.stdin is None:
         raise DataError("-: cannot be read: standard input is closed")
     try:

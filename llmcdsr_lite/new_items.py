@@ -1,4 +1,4 @@
-"""New items without retraining: what they must be, and the bundle with them in it."""
+"""New items without retraining: they are checked, and the bundle grows by them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.arguments import listed
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.recall import RecallNetwork, slot
 from llmcdsr_lite.reference.recall_network import project, unit_rows
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.request import listed
+from llmcdsr_lite.search.protocol import Rows
+from llmcdsr_lite.text.encoder_object import Encoder
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -52,7 +53,7 @@ class NewItem:
 def add_to_bundle(
     bundle: Bundle, items: Iterable[NewItem | Mapping[str, Any]], encoder: Encoder | None
 ) -> Bundle:
-    """The bundle with new items: the last ones of their domains, in the order that they come in.
+    """Return the bundle with new items: the last ones of their domains, in the order that they come in.
 
     Parameters
     ----------
@@ -75,92 +76,48 @@ def add_to_bundle(
         )
     if isinstance(items, Mapping | NewItem):
         raise UsageError("items is one item, expected a sequence of new items")
-    new = [_new_item(number, item) for number, item in enumerate(listed("items", items, "new items"))]
+    new = [checked_item(item, f"item {n}") for n, item in enumerate(listed("items", items, "new items"))]
     _check(new, bundle.catalogue)
     text = _text(new, titles, encoder)  # (n, E)
-    growth = _Growth(bundle.catalogue, new)
-    catalogue = growth.catalogue(bundle.catalogue, new)
-    vectors = [
-        titles.item_vectors(text[chosen], bundle.item_vectors, domain.start, domain.stop, weighing)
-        for chosen, domain, weighing in zip(
-            growth.chosen, bundle.catalogue.domains, titles.weighings, strict=True
+    stops = np.array([bundle.catalogue.domain(item.domain).stop for item in new], dtype=np.int64)  # (n,)
+    catalogue = _grown_catalogue(bundle.catalogue, new, stops)
+    vectors = np.zeros((len(new), bundle.item_vectors.shape[1]), dtype=np.float32)
+    for domain, weighing in zip(bundle.catalogue.domains, titles.weighings, strict=True):
+        chosen = stops == domain.stop
+        vectors[chosen] = titles.item_vectors(
+            text[chosen], bundle.item_vectors, domain.start, domain.stop, weighing
         )
-    ]
     config = replace(bundle.parameters.config, n_items=len(catalogue))
-    table = growth.rows(bundle.item_vectors, vectors)
+    table = np.insert(bundle.item_vectors, stops, vectors, axis=0)
+    recall, counts = bundle.recall, bundle.next_counts
+    old_sizes = [domain.n_items for domain in bundle.catalogue.domains]
+    new_sizes = [domain.n_items for domain in catalogue.domains]
     return replace(
         bundle,
         catalogue=catalogue,
         parameters=type(bundle.parameters)(config, table, bundle.parameters.dense),
-        item_counts=growth.zeros(bundle.item_counts),
+        item_counts=np.insert(bundle.item_counts, stops, 0),
         folder=None,
-        recall=None if bundle.recall is None else _grown_recall(bundle, bundle.recall, text, growth),
+        recall=recall and _grown_recall(recall, bundle, text, stops),
         # an added item stands for no other: nothing is made of what was made, whatever the order of additions
         new_items=replace(
             titles,
-            directions=growth.zeros(titles.directions),
-            added=tuple(n + len(more) for n, more in zip(titles.added, growth.chosen, strict=True)),
+            directions=np.insert(titles.directions, stops, 0, axis=0),
+            added=tuple(n + b - a for n, a, b in zip(titles.added, old_sizes, new_sizes, strict=True)),
         ),
-        next_counts=None if bundle.next_counts is None else _grown_counts(bundle.next_counts, growth),
+        next_counts=counts and _grown_counts(counts, stops, len(catalogue.domains)),
         index=None,  # it knows neither the new items nor the rows that have moved
     )
 
 
-class _Growth:
-    """Puts what belongs to new items behind what belongs to the items of their domains.
+def checked_item(item: NewItem | Mapping[str, Any], source: str) -> NewItem:
+    """Return an item whose fields have the right types, from `source` if it does not say where from.
 
-    Parameters
-    ----------
-    catalogue : Catalogue
-        Before.
-    new : list of NewItem
+    Raises
+    ------
+    DataError
+        If a field is missing, unknown or of another type.
     """
-
-    def __init__(self, catalogue: Catalogue, new: list[NewItem]) -> None:
-        self._domains = catalogue.domains
-        self.chosen = [  # which of the new items are of each domain
-            np.array([i for i, one in enumerate(new) if one.domain == domain.name], dtype=np.int64)
-            for domain in catalogue.domains
-        ]
-
-    def catalogue(self, old: Catalogue, new: list[NewItem]) -> Catalogue:
-        """The catalogue with the new items."""
-        return Catalogue.from_sizes(
-            self._strings(old.ids, [one.id for one in new]),
-            self._strings(old.titles, [one.title for one in new]),
-            [domain.name for domain in old.domains],
-            [d.n_items + len(rows) for d, rows in zip(old.domains, self.chosen, strict=True)],
-        )
-
-    def _strings(self, old: Sequence[str], added: list[str]) -> list[str]:
-        strings: list[str] = []
-        for domain, rows in zip(self._domains, self.chosen, strict=True):
-            strings += old[domain.start - 1 : domain.stop - 1]
-            strings += [added[i] for i in rows.tolist()]
-        return strings
-
-    def new_rows(self, n_old: int) -> npt.NDArray[np.int64]:
-        """Where each of the old rows (items + 1,) is now."""
-        rows = np.arange(n_old)
-        for domain, added in zip(self._domains, self.chosen, strict=True):
-            rows[domain.stop :] += len(added)
-        return rows
-
-    def rows(self, old: npt.NDArray[Any], of_new: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """An array (items + 1, ...) with the rows of the new items of each domain."""
-        parts = [old[:1]]
-        for domain, rows in zip(self._domains, of_new, strict=True):
-            parts += [old[domain.start : domain.stop], rows]
-        return np.concatenate(parts).astype(old.dtype, copy=False)
-
-    def zeros(self, old: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """An array (items + 1, ...) with rows of zeros for the new items."""
-        return self.rows(old, [np.zeros((len(rows), *old.shape[1:]), old.dtype) for rows in self.chosen])
-
-
-def _new_item(number: int, item: NewItem | Mapping[str, Any]) -> NewItem:
-    """An item whose fields have the right types, with a source."""
-    source = f"item {number}"
     if isinstance(item, Mapping):
         unknown = sorted(map(str, item.keys() - {f.name for f in fields(NewItem)}))
         if unknown:
@@ -246,31 +203,48 @@ def _embedding(item: NewItem, dimension: int) -> npt.NDArray[np.float32]:
     return single
 
 
-def _grown_counts(counts: NextCounts, growth: _Growth) -> NextCounts:
-    """Next-item counts with sparse rows of nothing for new items, whose rows of the others have moved."""
-    lengths = np.diff(counts.starts).reshape(len(growth.chosen), -1)  # (domains, items + 1)
-    n_old = lengths.shape[1]
-    grown = np.concatenate([growth.zeros(of_domain) for of_domain in lengths])
-    moved = growth.new_rows(n_old)[counts.rows].astype(np.int32)
-    return NextCounts(np.concatenate([[0], np.cumsum(grown)]), moved, np.asarray(counts.weights))
+# Every new item is inserted before the row `stops` (n,), the one behind the last old row of its domain.
 
 
-def _grown_recall(bundle: Bundle, recall: RecallNetwork, text: FloatArray, growth: _Growth) -> RecallNetwork:
-    """The recall network with what new items say in other domains, and their vectors in their own.
+def _grown_catalogue(old: Catalogue, new: list[NewItem], stops: Rows) -> Catalogue:
+    """Catalogue with the new items, the last ones of their domains."""
+    ids, titles = (
+        np.insert(np.array(before, dtype=object), stops - 1, added).tolist()
+        for before, added in (
+            (old.ids, [item.id for item in new]),
+            (old.titles, [item.title for item in new]),
+        )
+    )
+    sizes = [domain.n_items + int((stops == domain.stop).sum()) for domain in old.domains]
+    return Catalogue.from_sizes(ids, titles, [domain.name for domain in old.domains], sizes)
 
-    A new item says its title, or nothing where items say their companions for a target domain: it has none.
+
+def _grown_counts(counts: NextCounts, stops: Rows, n_domains: int) -> NextCounts:
+    """Next-item counts with empty sparse rows for new items, and the rows where the others are now."""
+    lengths = np.diff(counts.starts).reshape(n_domains, -1)  # (domains, items + 1)
+    starts = np.concatenate([[0], np.cumsum(np.insert(lengths, stops, 0, axis=1))])
+    rows = counts.rows + np.searchsorted(np.sort(stops), counts.rows, side="right")
+    return NextCounts(starts, rows.astype(np.int32), np.asarray(counts.weights))
+
+
+def _grown_recall(recall: RecallNetwork, bundle: Bundle, text: FloatArray, stops: Rows) -> RecallNetwork:
+    """Recall network with the names of new items in other domains, and their vectors in their own.
+
+    The name of a new item is its title; none for a target domain where names are made of companions: it has
+    no users.
     """
-    projections = recall.projections
-    if projections is None or projections.shape[2] != text.shape[1]:
-        names = np.stack([growth.zeros(said) for said in recall.names])
-        return replace(recall, names=names, items=growth.zeros(recall.items))
-    grown = []
-    for place, said in enumerate(recall.names):
-        of_new = []
-        for domain, rows in enumerate(growth.chosen):
-            target = place + (place >= domain)
-            by_title = project(text[rows], projections[target])
-            of_new.append(by_title if bundle.mix[target].source == "titles" else np.zeros_like(by_title))
-        grown.append(growth.rows(said, of_new))
-    of_new = [unit_rows(project(text[rows], projections[d])) for d, rows in enumerate(growth.chosen)]
-    return replace(recall, names=np.stack(grown), items=growth.rows(recall.items, of_new))
+    domains, projections = bundle.catalogue.domains, recall.projections
+    names = np.zeros((len(recall.names), len(stops), recall.hidden), dtype=np.float32)
+    items = np.zeros((len(stops), recall.hidden), dtype=np.float32)
+    if projections is not None and projections.shape[2] == text.shape[1]:
+        for index, domain in enumerate(domains):
+            chosen = stops == domain.stop
+            items[chosen] = unit_rows(project(text[chosen], projections[index]))
+            for target, mix in enumerate(bundle.mix):
+                if target != index and mix.source == "titles":
+                    names[slot(index, target), chosen] = project(text[chosen], projections[target])
+    return replace(
+        recall,
+        names=np.insert(recall.names, stops, names, axis=1),
+        items=np.insert(recall.items, stops, items, axis=0),
+    )

@@ -1,27 +1,29 @@
-"""Pseudo items at request time: for whom, and which; what is made of them, the mix says.
+"""Pseudo items at request time: for whom, and which; the mix says what is made of them.
 
-They are recalled for what the items of a history say, or for names that a caller gives. Two experts of the
-mix (`mix.settings`) are made of them: their similarity to an item, and what the recommender says where they
-are inserted before the history.
+They are recalled by the names that the items of a history stand for, or by those that a caller gives. Two
+experts of the mix (`mix.settings`) are made of them: their similarity to an item, and the change of its score
+where they are inserted before the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import ExpertWeights
 from llmcdsr_lite.recall import FloatArray, NameVectors, RecallNetwork
+from llmcdsr_lite.request import Asked
+from llmcdsr_lite.search.hnsw import HnswSearch
 from llmcdsr_lite.search.protocol import Rows, Scores
-
-Asked = Literal["auto", "off"] | Sequence[str]  # what a caller may ask for, one user
+from llmcdsr_lite.text.encoder_object import Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,8 @@ class PseudoItems:
     Parameters
     ----------
     domain : Domain
-        That they are of.
     weights : ExpertWeights
-        Of them, `similar` and `inserted` count here.
+        `similar` and `inserted` alone count here.
     direction : float32 array (H',)
         The pooled names, of length 1.
     rows : int64 array (k,)
@@ -49,20 +50,20 @@ class PseudoItems:
     similarities: Scores
 
     def __str__(self) -> str:
-        said = []
+        parts = []
         if self.weights.inserted:
             share = "" if self.weights.inserted == 1 else f", weight {self.weights.inserted:.3g}"
-            said.append(f"insert {len(self.rows)} items before the history{share}")
+            parts.append(f"insert {len(self.rows)} items before the history{share}")
         if self.weights.similar:
-            said.append(f"add {self.weights.similar:.3g} x cosine to the scores")
-        return " and ".join(said)
+            parts.append(f"add {self.weights.similar:.3g} x cosine to the scores")
+        return " and ".join(parts)
 
     def sequence(self, history: npt.NDArray[np.integer[Any]], max_length: int) -> Rows:
-        """The history with them before it, the least similar first; the newest `max_length` items at most."""
+        """Rows (n,) of them, the least similar first, and the history; the newest `max_length` at most."""
         return np.concatenate([self.rows[::-1], history[-max_length:].astype(np.int64)])[-max_length:]
 
     def n_seen(self, history_length: int, max_length: int) -> int:
-        """How many of them are in `sequence`: the most similar."""
+        """Number of them in `sequence`: the most similar."""
         return max(0, min(len(self.rows), max_length - history_length))
 
 
@@ -80,8 +81,8 @@ class PseudoRecall:
         Of each target domain.
     max_length : int
         Of the recommender: older items of a history count for nothing here either.
-    names : NameVectors, optional
-        Needed for names that a caller gives.
+    encoder : Encoder, optional
+        The one that the network was trained with, for free text among the names that a caller gives.
     """
 
     def __init__(
@@ -90,13 +91,13 @@ class PseudoRecall:
         network: RecallNetwork,
         mixes: Mixes,
         max_length: int,
-        names: NameVectors | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.network = network
         self.max_length = max_length
         self._catalogue = catalogue
         self._mixes = mixes
-        self._names = names or NameVectors(catalogue, network)
+        self._names = NameVectors(catalogue, network, encoder)
 
     def recall(
         self,
@@ -126,44 +127,82 @@ class PseudoRecall:
         UsageError
             If there are names and not one domain alone, or free text and no encoder.
         """
-        found: list[Recalled] = [()] * len(histories)
-        wanted: dict[tuple[int, ExpertWeights, bool], list[tuple[int, FloatArray]]] = {}
+        recalled: list[Recalled] = [()] * len(histories)
         indices = [self._catalogue.domains.index(domain) for domain in domains]
-        for i, (history, what) in enumerate(zip(histories, asked, strict=True)):
-            for index, weights, vectors in self._names_of(history, indices, what):
-                weigh = not isinstance(what, str) or self._mixes[index].source == "titles"
-                wanted.setdefault((index, weights, weigh), []).append((i, vectors))
+        users_of: dict[tuple[int, ExpertWeights, bool], list[tuple[int, FloatArray]]] = {}
+        for user, (history, pseudo) in enumerate(zip(histories, asked, strict=True)):
+            for index, weights, names in self._names_by_domain(history, indices, pseudo):
+                weigh = not isinstance(pseudo, str) or self._mixes[index].source == "titles"
+                users_of.setdefault((index, weights, weigh), []).append((user, names))
         # by domain, so that a user's do not depend on who else is asked for
-        for (index, weights, weigh), users in sorted(wanted.items(), key=lambda one: one[0][0]):
-            of = self._catalogue.domains[index]
-            directions = self.network.directions([vectors for _, vectors in users], index, weigh=weigh)
+        for (index, weights, weigh), users in sorted(users_of.items(), key=lambda item: item[0][0]):
+            domain = self._catalogue.domains[index]
+            directions = self.network.directions([names for _, names in users], index, weigh=weigh)
             rows, similarities = np.zeros((len(users), 0), np.int64), np.zeros((len(users), 0), np.float32)
             if rows_always or weights.inserted:
                 k = self._mixes[index].n_recalled
-                rows, similarities = self.network.nearest(directions, of.start, of.stop, k)
-            for n, (i, _) in enumerate(users):
-                found[i] += (PseudoItems(of, weights, directions[n], rows[n], similarities[n]),)
-        return found
+                rows, similarities = self.network.nearest(directions, domain.start, domain.stop, k)
+            for n, (user, _) in enumerate(users):
+                recalled[user] += (PseudoItems(domain, weights, directions[n], rows[n], similarities[n]),)
+        return recalled
 
-    def _names_of(
+    def _names_by_domain(
         self, history: npt.NDArray[np.integer[Any]], indices: Sequence[int], asked: Asked
-    ) -> list[tuple[int, ExpertWeights, FloatArray]]:
-        """For one history, what is recalled for: index of the domain, weights and names (m, H')."""
+    ) -> Iterator[tuple[int, ExpertWeights, FloatArray]]:
+        """Indices of the domains that one user gets pseudo items of, their weights and names (m, H')."""
         if not isinstance(asked, str):
             if len(indices) != 1:
                 raise UsageError("pseudo: names need the one domain that is asked for")
-            vectors = self._names(asked, indices[0])
-            return [(indices[0], self._mixes[indices[0]].named, vectors)] if len(vectors) else []
-        found = []
-        if asked == "auto" and len(history):
+            names = self._names(asked, indices[0])
+            if len(names):
+                yield indices[0], self._mixes[indices[0]].named, names
+        elif asked == "auto" and len(history):
             has_items_of = set(self._catalogue.domain_indices(history).tolist())
-            newest = history[-self.max_length :]
             for index in indices:
                 cold = self._mixes[index].cold
                 inserted = cold.inserted if len(indices) == 1 else 0.0
                 weights = ExpertWeights(similar=cold.similar, inserted=inserted)
                 if index not in has_items_of and weights.recalls:
-                    vectors = self.network.said(newest, index, self._catalogue)
-                    if len(vectors):
-                        found.append((index, weights, vectors))
-        return found
+                    names = self.network.names_of(history[-self.max_length :], index, self._catalogue)
+                    if len(names):
+                        yield index, weights, names
+
+
+def make_recaller(
+    bundle: Bundle, encoder: Encoder | None, threads: int, *, graph: bool
+) -> PseudoRecall | None:
+    """Make what recalls pseudo items, None without a recall network; with `graph` by its graph, if there.
+
+    Raises
+    ------
+    UsageError
+        If the encoder is of no use to this bundle, or not the one that it was made with.
+    """
+    network = bundle.recall
+    projections = None if network is None else network.projections
+    if encoder is not None:
+        _check_encoder(encoder, bundle, projections)
+    if network is None:
+        return None
+    if graph and bundle.index is not None and bundle.index.recall is not None:
+        vectors = np.asarray(network.items, dtype=np.float32)
+        search = HnswSearch(vectors, bundle.catalogue.domains, threads, bundle.index.recall)
+        network = replace(network, search=search)
+    max_length = bundle.parameters.config.max_length
+    return PseudoRecall(bundle.catalogue, network, bundle.mix, max_length, encoder)
+
+
+def _check_encoder(encoder: Encoder, bundle: Bundle, projections: FloatArray | None) -> None:
+    """Refuse an encoder that neither free text nor the titles of new items can be encoded with."""
+    expected = [] if projections is None else [int(projections.shape[2])]
+    if bundle.new_items is not None:
+        expected.append(bundle.new_items.dimension)
+    if not expected:
+        lacks = "recall network" if bundle.recall is None else "projections"
+        raise UsageError(f"encoder: this bundle has no {lacks}, so there is nothing to encode for")
+    for dimension in expected:
+        if encoder.dimension != dimension:
+            raise UsageError(
+                f"encoder: gives {encoder.dimension} values a text, this bundle expects {dimension}: "
+                "name the encoder that it was made with"
+            )

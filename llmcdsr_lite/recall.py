@@ -1,8 +1,8 @@
-"""The recall network at request time: from what a history's items say to items of a domain that it lacks.
+"""The recall network at request time: from names to items of a domain that a history lacks.
 
-What each item says is in the bundle as a vector in the space of every domain that it is *not* of, so that no
-text encoder is needed: its projected title, or what other users who have it have there. Free-text names
-are encoded where there is an encoder (`NameVectors`).
+The name that each item stands for is in the bundle as a vector in the space of every domain that it is *not*
+of, so that no text encoder is needed: its projected title, or the mean of the items that its other users have
+there. Free-text names are encoded where there is an encoder (`NameVectors`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.reference.recall_network import pool, project, recall, unit_rows
+from llmcdsr_lite.reference.recall_network import pool, project, unit_rows
 from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores, Search
+from llmcdsr_lite.search.top_k import top_k
+from llmcdsr_lite.text.encoder_object import Encoder
 
 FloatArray = npt.NDArray[np.floating[Any]]
+_CHUNK_SCORES = 1 << 22  # similarities in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
 class RecallNetwork:
-    """What items say, item vectors and poolers.
+    """Names of items, item vectors and poolers.
 
     Parameters
     ----------
     names : float32 array (domains - 1, items + 1, H')
-        What every item says in the space of each domain that it is not of, in the order of the domains; row 0
-        zero, and so are the rows of items that say nothing, as those without a title.
+        Name of every item in the space of each domain that it is not of, in the order of the domains; zero
+        for row 0 and for items without a name, such as those without a title.
     items : float32 array (items + 1, H')
         Item vectors that recall searches, of length 1 or zero; row 0 zero.
     poolers : float32 array (domains, H')
@@ -57,11 +59,11 @@ class RecallNetwork:
         """Hidden size H'."""
         return int(self.items.shape[1])
 
-    def said(self, rows: npt.NDArray[np.integer[Any]], domain: int, catalogue: Catalogue) -> FloatArray:
-        """What items of other domains say in the space of a domain (m, H'), those that say something."""
+    def names_of(self, rows: npt.NDArray[np.integer[Any]], domain: int, catalogue: Catalogue) -> FloatArray:
+        """Names of items of other domains in the space of a domain (m, H'), the non-zero ones."""
         slots = slot(catalogue.domain_indices(rows), domain)
-        found = np.asarray(self.names[slots, rows])
-        return found[found.any(axis=1)]
+        names = np.asarray(self.names[slots, rows])
+        return names[names.any(axis=1)]
 
     def directions(self, names: Sequence[FloatArray], domain: int, *, weigh: bool = True) -> FloatArray:
         """Pooled vectors of length 1.
@@ -106,6 +108,33 @@ class RecallNetwork:
         return places + start, similarities
 
 
+def recall(pooled: FloatArray, unit_items: FloatArray, k: int) -> tuple[Rows, Scores]:
+    """The k items with the highest cosine to every pooled vector.
+
+    Parameters
+    ----------
+    pooled : float array (users, H)
+    unit_items : float array (items, H)
+        Item vectors of the domain, of length 1 (see `unit_rows`; make them once).
+    k : int
+
+    Returns
+    -------
+    places : int64 array (users, min(k, items))
+        Indices into `unit_items`, most similar first, ties by index.
+    similarities : float32 array (users, min(k, items))
+        Their cosines.
+    """
+    directions = unit_rows(pooled)
+    places = np.empty((len(pooled), min(k, len(unit_items))), dtype=np.int64)
+    similarities = np.empty(places.shape, dtype=np.float32)
+    size = max(1, _CHUNK_SCORES // max(1, len(unit_items)))
+    for start in range(0, len(pooled), size):
+        chunk = slice(start, start + size)
+        places[chunk], similarities[chunk] = top_k(directions[chunk] @ unit_items.T, k)
+    return places, similarities
+
+
 class NameVectors:
     """Projected vectors of names: of items by id or title without an encoder, of other text with one.
 
@@ -115,32 +144,18 @@ class NameVectors:
     network : RecallNetwork
     encoder : Encoder, optional
         The one that the network was trained with.
-
-    Raises
-    ------
-    UsageError
-        If there is an encoder that the network cannot be used with.
     """
 
     def __init__(self, catalogue: Catalogue, network: RecallNetwork, encoder: Encoder | None = None) -> None:
-        if encoder is not None:
-            if network.projections is None:
-                raise UsageError("encoder: this bundle has no projections, so text cannot be encoded for it")
-            expected = network.projections.shape[2]
-            if encoder.dimension != expected:
-                raise UsageError(
-                    f"encoder: gives {encoder.dimension} values a text, this bundle expects {expected}: "
-                    "name the encoder that it was made with"
-                )
         self._catalogue = catalogue
         self._network = network
         self._encoder = encoder
 
     def __call__(self, names: Sequence[str], domain: int) -> FloatArray:
-        """Vectors of names in the space of a domain (m, H'); a name that says nothing has none.
+        """Non-zero vectors of names in the space of a domain (m, H').
 
-        An item of the domain itself stands for its item vector, an item of another domain for what it
-        says, both made as long as a projected title is on average.
+        An item of the domain itself stands for its item vector, an item of another domain for its name
+        there, both made as long as a projected title is on average.
 
         Parameters
         ----------
@@ -158,9 +173,9 @@ class NameVectors:
         rows = [self._row(name, domain) for name in names]
         for i, row in enumerate(rows):
             if row is not None:
-                of = int(self._catalogue.domain_indices(np.array(row)))
-                says = self._network.items if of == domain else self._network.names[slot(of, domain)]
-                vectors[i] = says[row]
+                own = int(self._catalogue.domain_indices(np.array(row)))
+                table = self._network.items if own == domain else self._network.names[slot(own, domain)]
+                vectors[i] = table[row]
         vectors = unit_rows(vectors) * np.float32(self._network.title_lengths[domain])
         others = [i for i, row in enumerate(rows) if row is None]
         if others:
@@ -198,5 +213,5 @@ class NameVectors:
 
 
 def slot(domain: Any, target: Any) -> Any:
-    """Place in `RecallNetwork.names` of what items of a domain say of another one, both by index."""
+    """Place in `RecallNetwork.names` of the names of a domain's items in the space of another, by index."""
     return target - (target > domain)

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.answering import Answering, make_recaller
-from llmcdsr_lite.arguments import (
+from llmcdsr_lite.backend import Backend, BackendName, make_backend
+from llmcdsr_lite.bundle.files import undisturbed
+from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
+from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
+from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import BundleError, UsageError
+from llmcdsr_lite.explanation import explain as explained
+from llmcdsr_lite.mix.mixture import seen_rows
+from llmcdsr_lite.new_items import NewItem, add_to_bundle
+from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.request import (
+    Asked,
     ItemFilter,
+    Request,
     UnknownPolicy,
     asked_of_each,
     asked_pseudo,
+    check_choice,
+    checked_request,
+    checked_threads,
     item_filter,
+    item_ids,
     known_rows,
     known_rows_of_each,
-    wanted_items,
 )
-from llmcdsr_lite.backend import Backend, BackendName
-from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
-from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.encoder_object import Encoder
-from llmcdsr_lite.lifetime import CLOSED, Source, give_memory_back, still_open
-from llmcdsr_lite.loading import load_parts, reduced, search_of
-from llmcdsr_lite.mix.mixture import seen_rows
-from llmcdsr_lite.new_items import NewItem, add_to_bundle
-from llmcdsr_lite.pseudo import Asked
-from llmcdsr_lite.ranking import Ranking
-from llmcdsr_lite.results import BatchRecommendations, Recommendations, described
+from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendations, described
 from llmcdsr_lite.search.added import beside
-from llmcdsr_lite.search.choice import SearchName
-from llmcdsr_lite.search.protocol import Search
-from llmcdsr_lite.similar import SimilarItems
+from llmcdsr_lite.search.choice import SearchName, make_search
+from llmcdsr_lite.search.protocol import Rows, Scores, Search
+from llmcdsr_lite.text.encoder_object import Encoder, open_encoder
+
+Answer = tuple[Rows, Scores, npt.NDArray[np.bool_], tuple[Explanation, ...] | None]
 
 
 class Recommender:
@@ -62,20 +70,17 @@ class Recommender:
         encoder: Encoder | None = None,
         card: str | None = None,
     ) -> None:
-        self._made_with = (search, threads)
-        self._source: Source | None = None  # where it was loaded from
-        self._encoder = encoder
+        self._threads = threads
+        self._search_name: SearchName = search if isinstance(search, str) else "auto"
+        self._load_again: Callable[[], Recommender] | None = None  # where it was loaded from folders alone
         self._card = card  # that of its folder, if there is none
-        self._bundle = bundle
-        self._catalogue = bundle.catalogue
-        self._backend = backend
-        self._search = search_of(bundle, search, threads, scan=backend.name == "onnx")
-        self._ranking = Ranking(bundle, backend, self._search)
-        recaller = make_recaller(bundle, encoder, threads, graph=self._search.name == "hnsw")
-        self._answering = Answering(bundle, self._ranking, recaller)
-        self._similar = SimilarItems(bundle)
-        self._seen = seen_rows(bundle.mix, bundle.catalogue)
-        self._ids = np.array([None, *bundle.catalogue.ids], dtype=object)
+        self._seen_by_default = seen_rows(bundle.mix, bundle.catalogue)
+        _ = bundle.catalogue.id_of_row  # built now: no request waits for it
+        if isinstance(search, str):
+            graph = None if bundle.index is None else bundle.index.items
+            domains, scan = bundle.catalogue.domains, backend.name == "onnx"
+            search = make_search(search, bundle.item_vectors, domains, threads, scan=scan, graph=graph)
+        self._open: Ranking | None = Ranking(bundle, backend, search, encoder, threads)
 
     @classmethod
     def load(
@@ -125,9 +130,28 @@ class Recommender:
         UsageError
             If an argument is not one of those named above, or the encoder is not of this bundle.
         """
-        parts = load_parts(folder, backend, threads, search, encoder, mmap=mmap)
-        recommender = cls(parts.bundle, parts.backend, search, threads, parts.encoder)
-        recommender._source = parts.source
+        check_choice("backend", backend, get_args(BackendName))
+        check_choice("search", search, get_args(SearchName))
+        threads = checked_threads(threads)
+        path = Path(folder)
+
+        def read() -> tuple[Bundle, Backend]:
+            bundle = read_bundle(path) if mmap else in_memory(read_bundle(path))
+            return bundle, make_backend(backend, bundle.parameters, path / ONNX, threads)
+
+        bundle, runs = undisturbed(path, read)
+        opened = None if encoder is None else open_encoder(encoder, threads)
+        recommender = cls(bundle, runs, search, threads, opened)
+        if encoder is None or isinstance(encoder, str | Path):
+            recommender._load_again = partial(
+                cls.load,
+                path.absolute(),
+                backend=backend,
+                threads=threads,
+                search=search,
+                encoder=None if encoder is None else Path(encoder).absolute(),
+                mmap=mmap,
+            )
         return recommender
 
     def close(self) -> None:
@@ -137,9 +161,18 @@ class Recommender:
         and nobody else holds `bundle` or `items`. To replace a bundle, closing is not needed: write the new
         one beside the old one and rename it.
         """
-        self._bundle = self._catalogue = self._backend = self._search = self._ranking = CLOSED
-        self._answering = self._similar = self._ids = self._encoder = self._card = CLOSED
-        give_memory_back()
+        self._open = None
+        # The GNU C library keeps up to some 64 MB of what was freed, in the hope of further use.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        if trim is not None:  # other C libraries have no such function
+            trim(0)
+
+    @property
+    def _ranking(self) -> Ranking:
+        """All that requests need; taken once a call, as another thread may close this one meanwhile."""
+        if self._open is None:
+            raise UsageError("this recommender was closed")
+        return self._open
 
     def __enter__(self) -> Recommender:
         return self
@@ -148,38 +181,43 @@ class Recommender:
         self.close()
 
     def __repr__(self) -> str:
-        if self._catalogue is CLOSED:
+        if self._open is None:
             return "<Recommender, closed>"
-        domains = ", ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self._catalogue.domains)
+        domains = ", ".join(f"{d.name!r} ({d.n_items:,} items)" for d in self.items.domains)
         return f"<Recommender of {domains}: {self.backend_name} backend, {self.search_name} search>"
 
-    def __reduce__(self) -> tuple[Callable[[Source], Recommender], tuple[Source]]:
-        return reduced(self._bundle, self._source)
+    def __reduce__(self) -> tuple[Callable[..., Recommender], tuple[Any, ...]]:
+        if self.bundle.folder is None or self._load_again is None:
+            raise UsageError(
+                "only a recommender that was loaded from a folder, its encoder too, can be sent to another "
+                "process: save it, and load it from there"
+            )
+        return _loaded_again, (self._load_again, dict(self.bundle.hashes))
 
     @property
     def items(self) -> Catalogue:
         """The catalogue: ids, titles and domains of all items; as a collection, the ids in order."""
-        return still_open(self._catalogue)
+        return self._ranking.bundle.catalogue
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the domains."""
-        return tuple(domain.name for domain in self._catalogue.domains)
+        return tuple(domain.name for domain in self.items.domains)
 
     @property
     def bundle(self) -> Bundle:
-        """What was loaded."""
-        return still_open(self._bundle)
+        """The bundle that was loaded."""
+        return self._ranking.bundle
 
     @property
     def backend_name(self) -> str:
-        """What runs the model: onnx or numpy."""
-        return self._backend.name
+        """Name of what runs the model: onnx or numpy."""
+        return self._ranking.backend.name
 
     @property
     def search_name(self) -> str:
-        """The search in use: exact or hnsw."""
-        return self._search.name
+        """Name of the search in use: exact or hnsw."""
+        return self._ranking.search.name
 
     def recommend(
         self,
@@ -239,14 +277,24 @@ class Recommender:
             or names are given without one domain, to a bundle without a recall network, or as free text
             without an encoder.
         """
-        catalogue, answering = self._catalogue, self._answering  # now: another thread may close this one
+        ranking = self._ranking
+        catalogue = ranking.bundle.catalogue
         known, missing = known_rows(catalogue, "history", history, unknown)
-        wanted = wanted_items(catalogue, k, domain, exclude_seen, self._seen, allow, exclude, unknown)
+        request = checked_request(
+            catalogue,
+            k,
+            domain,
+            allow,
+            exclude,
+            unknown,
+            exclude_seen=exclude_seen,
+            seen_by_default=self._seen_by_default,
+        )
         asked = asked_pseudo("pseudo", pseudo)
-        rows, scores, fallback, why = answering.answer([known], [asked], wanted, explain=explain)
+        rows, scores, fallback, why = _answer(ranking, request, [known], [asked], explain=explain)
         found = described(catalogue, rows[0], scores[0])
         explanation = why[0] if why else None
-        return Recommendations(found, tuple(missing), bool(fallback[0]), explanation, wanted.unknown)
+        return Recommendations(found, tuple(missing), bool(fallback[0]), explanation, request.unknown)
 
     def recommend_batch(
         self,
@@ -277,14 +325,23 @@ class Recommender:
         BatchRecommendations
             Arrays (n, k), aligned with `histories`; as wide as the catalogue has items, if `k` is more.
         """
-        # now: another thread may close this one before there is an answer
-        ids, catalogue, answering = self._ids, self._catalogue, self._answering
+        ranking = self._ranking
+        catalogue = ranking.bundle.catalogue
         known, missing = known_rows_of_each(catalogue, histories, unknown)
-        wanted = wanted_items(catalogue, k, domain, exclude_seen, self._seen, allow, exclude, unknown)
+        request = checked_request(
+            catalogue,
+            k,
+            domain,
+            allow,
+            exclude,
+            unknown,
+            exclude_seen=exclude_seen,
+            seen_by_default=self._seen_by_default,
+        )
         asked = asked_of_each(pseudo, len(known))
-        rows, scores, fallback, why = answering.answer(known, asked, wanted, explain=explain)
-        unknown_items = tuple(map(tuple, missing))
-        return BatchRecommendations(ids[rows], scores, rows, unknown_items, fallback, why, wanted.unknown)
+        rows, scores, fallback, why = _answer(ranking, request, known, asked, explain=explain)
+        ids = catalogue.id_of_row[rows]
+        return BatchRecommendations(ids, scores, rows, missing, fallback, why, request.unknown)
 
     def filter(
         self,
@@ -311,7 +368,7 @@ class Recommender:
         >>> in_stock = recommender.filter(exclude=["k-coffee-burr-grinder-40-settings"])
         >>> answer = recommender.recommend(["g-coffee-dark-roast-whole-bean"], allow=in_stock)
         """
-        return item_filter(self._catalogue, allow, exclude, unknown)
+        return item_filter(self.items, allow, exclude, unknown)
 
     def represent(
         self, histories: Sequence[Sequence[str]], *, unknown: UnknownPolicy = "skip"
@@ -333,8 +390,8 @@ class Recommender:
         float32 array (n, H)
             Zero for a history without a known item.
         """
-        catalogue, ranking = self._catalogue, self._ranking
-        known, _ = known_rows_of_each(catalogue, histories, unknown)
+        ranking = self._ranking
+        known, _ = known_rows_of_each(ranking.bundle.catalogue, histories, unknown)
         users: npt.NDArray[np.float32] = ranking.represent(known, [()] * len(known))
         return users
 
@@ -391,7 +448,12 @@ class Recommender:
         UnknownItemError
             If an id of `item` is not in the catalogue.
         """
-        return self._similar.find(item, k, domain, allow, exclude)
+        ranking = self._ranking
+        catalogue = ranking.bundle.catalogue
+        items, _ = known_rows(catalogue, "item", item_ids("item", item), "error")
+        request = checked_request(catalogue, k, domain, allow, exclude)
+        rows, cosines = ranking.similar(items, request)
+        return Recommendations(described(catalogue, rows, cosines), unknown_filter_items=request.unknown)
 
     def add_items(self, items: Iterable[NewItem | Mapping[str, Any]]) -> Recommender:
         """A recommender that has new items, too, by what their titles say; no training.
@@ -426,14 +488,15 @@ class Recommender:
         >>> recommender = recommender.add_items([item])  # doctest: +SKIP
         >>> recommender.save("models/grown")  # doctest: +SKIP
         """
-        bundle = add_to_bundle(self._bundle, items, self._encoder)
-        card = card_with_added(self._card or read_card(self._bundle), bundle)
-        search, threads = self._made_with
-        if self.search_name == "hnsw":  # to build its graph again would take minutes
-            before, after = self._catalogue.domains, bundle.catalogue.domains
-            search = beside(self._search, before, after, bundle.item_vectors)
-        backend = unsaved_backend(self.backend_name, bundle, threads)
-        return Recommender(bundle, backend, search, threads, self._encoder, card)
+        ranking = self._ranking
+        bundle = add_to_bundle(ranking.bundle, items, ranking.encoder)
+        card = card_with_added(self._card or read_card(ranking.bundle), bundle)
+        search: SearchName | Search = self._search_name
+        if ranking.search.name == "hnsw":  # to build its graph again would take minutes
+            before, after = ranking.bundle.catalogue.domains, bundle.catalogue.domains
+            search = beside(ranking.search, before, after, bundle.item_vectors)
+        backend = unsaved_backend(ranking.backend.name, bundle, self._threads)
+        return Recommender(bundle, backend, search, self._threads, ranking.encoder, card)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the bundle, with the items that were added, to a folder that `load` reads.
@@ -453,4 +516,33 @@ class Recommender:
         BundleError
             If the model card that this bundle was loaded with has changed since.
         """
-        save_bundle(self._bundle, self._card or read_card(self._bundle), Path(folder), overwrite=overwrite)
+        bundle = self.bundle
+        save_bundle(bundle, self._card or read_card(bundle), Path(folder), overwrite=overwrite)
+
+
+def _answer(
+    ranking: Ranking, request: Request, histories: Sequence[Rows], asked: Sequence[Asked], *, explain: bool
+) -> Answer:
+    """Rows and scores (n, k), users who get the most popular items (n,), and explanations if wanted."""
+    pseudo = ranking.recall(histories, request.domains, asked, rows_always=explain)
+    rows, scores, fallback = ranking.rank(histories, pseudo, request)
+    if not explain:
+        return rows, scores, fallback, None
+    tops = np.where(fallback, 0, rows[:, 0]).tolist()
+    users = zip(histories, asked, pseudo, tops, strict=True)
+    return rows, scores, fallback, tuple(explained(ranking, request, *user) for user in users)
+
+
+def _loaded_again(load: Callable[[], Recommender], hashes: dict[str, str]) -> Recommender:
+    """Load a recommender again in the process that it was sent to.
+
+    Raises
+    ------
+    BundleError
+        If there is another bundle in its place by now.
+    """
+    recommender = load()
+    if dict(recommender.bundle.hashes) != hashes:
+        folder = recommender.bundle.folder
+        raise BundleError(f"{folder}: is no longer the bundle that was pickled; load it anew")
+    return recommender

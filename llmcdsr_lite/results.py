@@ -1,4 +1,4 @@
-"""What a recommender answers with."""
+"""Answers of a recommender."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PseudoItem:
 
 @dataclass(frozen=True)
 class Influence:
-    """What an item of the history did for the first recommendation.
+    """Influence of one item of the history on the first recommendation.
 
     Parameters
     ----------

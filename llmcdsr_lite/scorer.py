@@ -16,12 +16,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.arguments import check_choice
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.request import check_choice
 from llmcdsr_lite.score.batches import ScoreSettings, check_domain
 from llmcdsr_lite.score.lines import recommend_records
 from llmcdsr_lite.search.choice import SearchName
@@ -211,7 +211,7 @@ def _load_once(folder: str | Path, backend: BackendName, search: SearchName) -> 
 
 
 def _stamp(config: Path) -> list[int]:
-    """What changes when a bundle is replaced: its configuration holds the hashes of all its files."""
+    """Identity of a bundle's configuration file, another one if the bundle is replaced."""
     try:
         status = config.stat()
     except OSError:

@@ -86,7 +86,8 @@ class Answers:
             arguments = {"domain": self.names[number], "k": 7}
             try:
                 plain = recommender.recommend(seen, pseudo="off", **arguments)
-                users = recommender._backend.represent([np.array(history or [1])])[0].astype(np.float64)
+                (user,) = recommender._ranking.backend.represent([np.array(history or [1])])
+                users = user.astype(np.float64)
                 whole = recommender.recommend(seen, domain=self.names[-1], k=7, explain=number == 1)
             except LlmcdsrError:
                 if self.ordinary:  # only absurd values may be refused so late

@@ -23,9 +23,9 @@ import pytest
 
 from llmcdsr_lite import BundleError, Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.text.encoder import TextEncoder
 
 BACKENDS = ["onnx", "numpy"]
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -227,7 +227,7 @@ def test_pickling_notices_another_bundle_in_its_place(
 
 def test_what_has_no_folder_cannot_be_pickled(folder: Path, bundle_data: Bundle) -> None:
     loaded = Recommender.load(folder, backend="numpy")
-    made = Recommender(loaded.bundle, loaded._backend)
+    made = Recommender(loaded.bundle, loaded._ranking.backend)
     with pytest.raises(UsageError, match="loaded from a folder, its encoder too"):
         pickle.dumps(made)
     encoder = object.__new__(TextEncoder)

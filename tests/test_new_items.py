@@ -21,7 +21,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 BACKENDS: tuple[BackendName, ...] = ("onnx", "numpy")
 MIXES = (
@@ -216,11 +216,11 @@ def test_no_items_are_no_change(folder: Path) -> None:
 
 def test_mappings_and_titles_with_an_encoder(bundle: Bundle, folder: Path) -> None:
     encoder: Any = Encoder()
-    made = Recommender(bundle, Recommender.load(folder)._backend, encoder=encoder)
+    made = Recommender(bundle, Recommender.load(folder)._ranking.backend, encoder=encoder)
     with pytest.raises(UsageError, match="not loaded from a folder, so it has no model card"):
         made.add_items(NEW)
     recommender = Recommender(
-        read_bundle(folder), Recommender.load(folder, backend="numpy")._backend, encoder=encoder
+        read_bundle(folder), Recommender.load(folder, backend="numpy")._ranking.backend, encoder=encoder
     )
     grown = recommender.add_items(
         [
@@ -243,7 +243,7 @@ def test_an_encoder_without_a_recall_network(
 ) -> None:
     build_bundle(replace(bundle_data, new_items=title_map), tmp_path / "bundle")
     encoder: Any = Encoder()
-    backend = Recommender.load(tmp_path / "bundle")._backend
+    backend = Recommender.load(tmp_path / "bundle")._ranking.backend
     recommender = Recommender(read_bundle(tmp_path / "bundle"), backend, encoder=encoder)
     grown = recommender.add_items([{"id": "new", "domain": "food", "title": "seed 3"}])
     assert grown.items.ids[12] == "new"
@@ -269,7 +269,7 @@ def test_the_saved_bundle_stands_alone(folder: Path, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "grown" / "recommender.onnx")
     rows = np.array([[grown.items.row("f3"), grown.items.row("new-k")]])
     (found,) = session.run(None, {"item_rows": rows})
-    np.testing.assert_allclose(found, grown._backend.represent([rows[0]]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, grown._ranking.backend.represent([rows[0]]), rtol=1e-5, atol=1e-6)
     config = json.loads((tmp_path / "grown" / "config.json").read_text())
     assert config["new_items"]["added"] == [2, 1]
     assert [d["items"] for d in config["domains"]] == [14, 19]
@@ -333,7 +333,7 @@ GOOD = {"id": "n", "domain": "food", "title": "t", "embedding": [1.0] * 7}
 )
 def test_refused(folder: Path, change: dict[str, Any], reason: str) -> None:
     encoder: Any = Encoder()
-    backend = Recommender.load(folder, backend="numpy")._backend
+    backend = Recommender.load(folder, backend="numpy")._ranking.backend
     recommender = Recommender(read_bundle(folder), backend, encoder=encoder)
     first = NewItem("first", "food", "t", [2.0] * 7)
     with pytest.raises(DataError) as caught:

@@ -16,7 +16,7 @@ from tiny_encoder import E, make_tiny_model, write_encoder
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 

@@ -82,7 +82,8 @@ def test_similarities_are_added_to_the_columns_of_the_domain(
     columns = np.array(rows, dtype=np.int64)
     for first in (0, 2):  # users 0..3, then 2..5
         scores = np.zeros((4, len(columns)), dtype=np.float32)
-        experts = DenseExperts(np.zeros(31, np.float32), recall_network.items, [{}] * 6, pseudo)
+        similar = [{one.domain: 2.0 * one.direction for one in found} for found in pseudo]
+        experts = DenseExperts(np.zeros(31, np.float32), recall_network.items, [{}] * 6, similar)
         experts.add(scores, slice(first, first + 4), columns)
         for i, found in enumerate(pseudo[first : first + 4]):
             for column, row in enumerate(columns.tolist()):

@@ -258,7 +258,7 @@ def test_names_that_are_items_stand_for_title_or_vector(load: Loads, naive: Naiv
 def test_only_text_is_weighed_by_the_pooler(load: Loads, naive: Naive) -> None:
     mix = DomainMix(cold=SETTINGS["similar"], named=SETTINGS["similar"], source="companions")
     bundle = replace(naive.bundle, recall=naive.network, mix=(mix, mix))
-    recommender = Recommender(bundle, load()._backend)
+    recommender = Recommender(bundle, load()._ranking.backend)
     history = ["k3", "k9", "k5"]
     said = [naive.network.names[0, ALL.index(i) + 1] for i in history]
     lengths = [np.sqrt(v @ v) / 1.5 for v in said]
@@ -286,7 +286,7 @@ def test_free_text_is_encoded_and_projected(
 ) -> None:
     mix = DomainMix(named=SETTINGS["similar"])
     bundle = replace(bundle_data, recall=recall_network, mix=(mix, mix))
-    backend = load()._backend
+    backend = load()._ranking.backend
     encoder: Any = Encoder()
     recommender = Recommender(bundle, backend, encoder=encoder)
     assert recall_network.projections is not None
@@ -401,7 +401,7 @@ def test_an_encoder_that_does_not_fit(
     load: Loads, bundle_data: Bundle, recall_network: RecallNetwork
 ) -> None:
     encoder: Any = Encoder()
-    backend = load()._backend
+    backend = load()._ranking.backend
     with pytest.raises(UsageError, match="no recall network, so there is nothing to encode for"):
         Recommender(bundle_data, backend, encoder=encoder)
     without = replace(bundle_data, recall=replace(recall_network, projections=None))

@@ -15,7 +15,7 @@ from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.title_neighbours import TitleMap, Weighing
+from llmcdsr_lite.text.title_neighbours import TitleMap, Weighing
 
 SIZES = {1: (9,), 2: (8, 7), 3: (6, 9, 7), 5: (4, 6, 3, 7, 5)}
 NAMES = ("food", "kitchen", "books", "films", "garden")

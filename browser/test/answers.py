@@ -26,7 +26,7 @@ from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.reference.recall_network import unit_rows
-from llmcdsr_lite.title_neighbours import LEVELS, TitleMap, Weighing
+from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.export.onnx_graph import build_onnx
 
 SIMILAR, INSERTED = ExpertWeights(similar=2.94), ExpertWeights(inserted=1.0)

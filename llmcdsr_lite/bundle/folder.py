@@ -55,7 +55,7 @@ from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 _LOG = logging.getLogger(__name__)
 

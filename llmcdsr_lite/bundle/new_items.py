@@ -24,7 +24,7 @@ import numpy as np
 
 from llmcdsr_lite.bundle.files import CONFIG, read_array, read_size
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.title_neighbours import TitleMap, Weighing
+from llmcdsr_lite.text.title_neighbours import TitleMap, Weighing
 
 COMPONENTS = "title_components.npy"
 DIRECTIONS = "title_directions.npy"

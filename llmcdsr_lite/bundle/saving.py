@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import Backend, make_backend
+from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, MODEL_CARD, ONNX, Bundle, write_bundle
 from llmcdsr_lite.bundle.recommender_graph import build_onnx
 from llmcdsr_lite.errors import BundleError, UsageError
@@ -24,11 +24,10 @@ def onnx_model(bundle: Bundle) -> bytes:
     return build_onnx(bundle.parameters, ITEM_VECTORS, header.tell())
 
 
-def unsaved_backend(name: str, bundle: Bundle, threads: int) -> Backend:
-    """The backend of that name for a bundle that is in no folder."""
-    if name != "onnx":
-        return make_backend("numpy", bundle.parameters, Path(ONNX), threads)
-    return make_backend("onnx", bundle.parameters, Path(ONNX), threads, onnx_model(bundle))
+def unsaved_backend(name: BackendName, bundle: Bundle, threads: int) -> Backend:
+    """Make the backend of that name for a bundle that is in no folder."""
+    model = onnx_model(bundle) if name == "onnx" else None
+    return make_backend(name, bundle.parameters, Path(ONNX), threads, model)
 
 
 def read_card(bundle: Bundle) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.pseudo import Recalled
-from llmcdsr_lite.recall import FloatArray
 from llmcdsr_lite.search.protocol import Rows
+
+FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class DenseExperts:
-    """What is added to the scores of many users, for whole domains.
+    """Amounts added to the scores of many users, for whole domains.
 
     Parameters
     ----------
@@ -23,16 +25,16 @@ class DenseExperts:
         Of every item, see `mix.settings`.
     items : float array (items + 1, H') or None
         Item vectors that recall searches, where there is a recall network.
-    popular : sequence of n dicts
-        Weight of popularity in each domain where a user's history has a weight for it.
-    pseudo : sequence of n tuples of PseudoItems
-        Of each user.
+    popular : sequence of n mappings
+        Weight of popularity by domain, for each user.
+    similar : sequence of n mappings
+        Pooled names (H',) times the weight of similarity by domain, for each user.
     """
 
     popularity: FloatArray
     items: FloatArray | None
-    popular: Sequence[dict[Domain, float]]
-    pseudo: Sequence[Recalled]
+    popular: Sequence[Mapping[Domain, float]]
+    similar: Sequence[Mapping[Domain, FloatArray]]
 
     def add(self, scores: FloatArray, chunk: slice, rows: Rows) -> None:
         """Add to the scores of some users, in place.
@@ -45,27 +47,20 @@ class DenseExperts:
         rows : int64 array (m,)
             Item rows of the columns, sorted.
         """
-        popular: dict[Domain, list[tuple[int, float]]] = {}
-        similar: dict[Domain, list[tuple[int, FloatArray]]] = {}
-        for i, (weights, recalled) in enumerate(zip(self.popular[chunk], self.pseudo[chunk], strict=True)):
-            for domain, weight in weights.items():
-                popular.setdefault(domain, []).append((i, weight))
-            for pseudo in recalled:
-                if pseudo.weights.similar:
-                    direction = pseudo.weights.similar * pseudo.direction
-                    similar.setdefault(pseudo.domain, []).append((i, direction))
-        for domain in {**popular, **similar}:
+        popular, similar = self.popular[chunk], self.similar[chunk]
+        for domain in {domain: None for weights in (*popular, *similar) for domain in weights}:
             first, last = np.searchsorted(rows, (domain.start, domain.stop))
             if first == last:
                 continue
             contiguous = rows[last - 1] - rows[first] == last - first - 1
             wanted = slice(rows[first], rows[first] + last - first) if contiguous else rows[first:last]
-            for i, weight in popular.get(domain, ()):
-                scores[i, first:last] += weight * self.popularity[wanted]
-            users = similar.get(domain)
+            for i, weights in enumerate(popular):
+                if domain in weights:
+                    scores[i, first:last] += weights[domain] * self.popularity[wanted]
+            users = [i for i, directions in enumerate(similar) if domain in directions]
             if users and self.items is not None:
-                directions = np.stack([direction for _, direction in users])
-                scores[[i for i, _ in users], first:last] += directions @ self.items[wanted].T
+                stacked = np.stack([similar[i][domain] for i in users])
+                scores[users, first:last] += stacked @ self.items[wanted].T
 
 
 def popularity(item_counts: FloatArray | Rows) -> FloatArray:

@@ -17,7 +17,7 @@ _NO_ROWS, _NO_AMOUNTS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float3
 
 
 class Mixture:
-    """What the sparse experts of the mix, and offsets, add to scores.
+    """Amounts that the sparse experts of the mix, and offsets, add to scores.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Mixture:
         self._has_offsets = any(mix.offset or mix.offset_last for mix in mixes)
 
     def bonus(self, history: Rows, start: int, stop: int) -> SparseBonus | None:
-        """What is added to the scores of the rows ``start <= row < stop`` after a history; None for nothing.
+        """Amounts added to the scores of the rows ``start <= row < stop`` after a history; None for nothing.
 
         Where they are those of several domains, each one's scores are shifted by how much its offset is above
         that of the first.
@@ -75,7 +75,7 @@ class Mixture:
         return mix.offset + mix.offset_last * (domain.start <= last < domain.stop)
 
     def shares(self, history: Rows, row: int, start: int, stop: int) -> dict[str, float]:
-        """What each sparse expert adds to the score of a row after a history, and its domain's offset.
+        """Amount that each sparse expert adds to the score of a row, and the offset of its domain.
 
         The offset counts where the rows ``start <= row < stop`` that are asked for are of several domains.
         """

@@ -84,7 +84,7 @@ class ExpertWeights:
 
     @property
     def recalls(self) -> bool:
-        """Whether experts are weighed that need pseudo items."""
+        """True if experts are weighed that need pseudo items."""
         return bool(self.similar or self.inserted)
 
 

@@ -147,7 +147,8 @@ def causal_attention(
 
     Parameters
     ----------
-    query : float array (T, H)
+    query : float array (T, H), or (sequences, H)
+        Of every token; or of the last one of every sequence alone, without dropout and backward.
     key_value : float array (T, 2H)
         Keys, then values.
     groups : tuple of Group
@@ -163,23 +164,30 @@ def causal_attention(
 
     Returns
     -------
-    output : float array (T, H)
+    output : float array of the shape of `query`
     cache : AttentionCache
     """
     output = np.empty_like(query)
+    query_groups = groups if len(query) == len(key_value) else _last_tokens(groups)
     masks = _attention_masks(groups, n_heads, padding, rate, rng, query.dtype)
     cache = AttentionCache(query, key_value, groups, n_heads, padding, [], masks)
-    for group, mask in zip(groups, masks, strict=True):
-        q = split_heads(query, group, n_heads)
+    for group, queries, mask in zip(groups, query_groups, masks, strict=True):
+        q = split_heads(query, queries, n_heads)
         k, v = keys_values(key_value, group, n_heads, padding)
-        scores = q @ k.swapaxes(-1, -2)  # (count, heads, length, keys)
+        scores = q @ k.swapaxes(-1, -2)  # (count, heads, queries, keys)
         scores *= attention_scale(query, n_heads)
-        scores += _additive_mask(group, padding, scores.dtype)
+        scores += _additive_mask(group, padding, scores.dtype)[-queries.length :]
         weights = softmax(scores)
         cache.weights.append(weights)
-        mixed = (weights if mask is None else weights * mask) @ v  # (count, heads, length, H / heads)
-        output[group.start : group.stop] = merge_heads(mixed)
+        mixed = (weights if mask is None else weights * mask) @ v  # (count, heads, queries, H / heads)
+        output[queries.start : queries.stop] = merge_heads(mixed)
     return output, cache
+
+
+def _last_tokens(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Groups of the last tokens of the sequences, one token a sequence."""
+    stops = accumulate(group.count for group in groups)
+    return tuple(Group(stop - g.count, stop, g.count, 1) for g, stop in zip(groups, stops, strict=True))
 
 
 def causal_attention_backward(
@@ -213,41 +221,6 @@ def causal_attention_backward(
             d_padding[:hidden] += dk[:, :, group.length].sum(axis=0).reshape(hidden)
             d_padding[hidden:] += dv[:, :, group.length].sum(axis=0).reshape(hidden)
     return d_query, d_key_value, d_padding
-
-
-def last_query_attention(
-    query: FloatArray,
-    key_value: FloatArray,
-    groups: tuple[Group, ...],
-    n_heads: int,
-    padding: PaddingKey | None = None,
-) -> FloatArray:
-    """`causal_attention` for the last token of every sequence alone, without dropout.
-
-    Parameters
-    ----------
-    query : float array (sequences, H)
-        One query a sequence, in packed order.
-    key_value : float array (T, 2H)
-        Keys and values of all tokens.
-
-    Returns
-    -------
-    float array (sequences, H)
-    """
-    output = np.empty_like(query)
-    start = 0
-    for group in groups:
-        sequences = slice(start, start + group.count)
-        one_query = Group(sequences.start, sequences.stop, group.count, 1)
-        q = split_heads(query, one_query, n_heads)  # (count, heads, 1, H / heads)
-        k, v = keys_values(key_value, group, n_heads, padding)
-        scores = q @ k.swapaxes(-1, -2)
-        scores *= attention_scale(query, n_heads)
-        scores += _additive_mask(group, padding, scores.dtype)[-1]
-        output[sequences] = merge_heads(softmax(scores) @ v)
-        start = sequences.stop
-    return output
 
 
 def softmax(scores: FloatArray) -> FloatArray:

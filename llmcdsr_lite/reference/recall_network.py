@@ -1,24 +1,21 @@
-"""The recall network: what to trust of the names generated for a user, and the real items they stand for.
+"""Layers of the recall network: names generated for a user, projected and pooled, forward and backward.
 
 ``z = G P^T``; ``weights = softmax(z . w)`` over the user's names; ``pooled = sum(weights * z)``; the
-pseudo items are the k items with the highest cosine to `pooled`. The names of all users lie one after the
-other in one flat array, as `offsets` has it, so that no arithmetic is spent on padding.
+pseudo items are the k items with the highest cosine to `pooled` (`llmcdsr_lite.recall`). The
+names of all users lie one after the other in one flat array, as `offsets` has it, so that no arithmetic is
+spent on padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.search.top_k import top_k
 
 IntArray = npt.NDArray[np.int64]
-
-_CHUNK_SCORES = 1 << 22  # similarities in memory at a time
 
 
 @dataclass(frozen=True)
@@ -92,30 +89,3 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     lengths = np.sqrt(np.einsum("nh,nh->n", vectors, vectors))[:, None]
     unit: FloatArray = vectors / np.where(lengths > 0, lengths, 1)
     return unit
-
-
-def recall(pooled: FloatArray, unit_items: FloatArray, k: int) -> tuple[IntArray, npt.NDArray[Any]]:
-    """The k items with the highest cosine to every pooled vector.
-
-    Parameters
-    ----------
-    pooled : float array (users, H)
-    unit_items : float array (items, H)
-        Item vectors of the domain, of length 1 (see `unit_rows`; make them once).
-    k : int
-
-    Returns
-    -------
-    places : int64 array (users, min(k, items))
-        Indices into `unit_items`, most similar first, ties by index.
-    similarities : float32 array (users, min(k, items))
-        Their cosines.
-    """
-    directions = unit_rows(pooled)
-    places = np.empty((len(pooled), min(k, len(unit_items))), dtype=np.int64)
-    similarities = np.empty(places.shape, dtype=np.float32)
-    size = max(1, _CHUNK_SCORES // max(1, len(unit_items)))
-    for start in range(0, len(pooled), size):
-        chunk = slice(start, start + size)
-        places[chunk], similarities[chunk] = top_k(directions[chunk] @ unit_items.T, k)
-    return places, similarities

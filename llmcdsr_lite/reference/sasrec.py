@@ -21,7 +21,6 @@ from llmcdsr_lite.reference.layers import (
     causal_attention,
     causal_attention_backward,
     dropout_mask,
-    last_query_attention,
     layer_norm,
     layer_norm_backward,
     linear,
@@ -159,9 +158,13 @@ def block_forward(
     groups: tuple[Group, ...],
     config: SASRecConfig,
     rng: np.random.Generator | None = None,
+    last: npt.NDArray[np.int64] | None = None,
 ) -> tuple[FloatArray, BlockCache]:
-    """One block: x (T, H) to (T, H)."""
-    normalized, norm = layer_norm(x, block.attention_norm_weight, block.attention_norm_bias, config.epsilon)
+    """One block: x (T, H) to (T, H), or (n, H) for the last tokens (n,) of the sequences alone."""
+    queries = x if last is None else x[last]
+    normalized, norm = layer_norm(
+        queries, block.attention_norm_weight, block.attention_norm_bias, config.epsilon
+    )
     query = linear(normalized, block.query_weight, block.query_bias)
     key_value = linear(x, block.key_value_weight, block.key_value_bias)
     mixed, attention = causal_attention(
@@ -253,7 +256,7 @@ def user_representations(parameters: SASRecParameters, batch: PackedSequences) -
     x = token_inputs(parameters, batch)
     for block in parameters.blocks[:-1]:
         x, _ = block_forward(x, block, batch.groups, config)
-    x = _last_block(x, parameters.blocks[-1], batch, config)
+    x, _ = block_forward(x, parameters.blocks[-1], batch.groups, config, last=batch.last)
     features, _ = layer_norm(x, parameters.norm_weight, parameters.norm_bias, config.epsilon)
     in_callers_order = np.empty_like(features)
     in_callers_order[batch.order] = features
@@ -283,22 +286,6 @@ def sum_rows(rows: npt.NDArray[np.int64], values: FloatArray) -> RowGradient:
         occurrence += 1
         more = more[counts[more] > occurrence]
     return RowGradient(ordered[first], total)
-
-
-def _last_block(
-    x: FloatArray, block: BlockParameters, batch: PackedSequences, config: SASRecConfig
-) -> FloatArray:
-    """The last block for the last token of every sequence: x (T, H) to (n, H)."""
-    normalized, _ = layer_norm(
-        x[batch.last], block.attention_norm_weight, block.attention_norm_bias, config.epsilon
-    )
-    query = linear(normalized, block.query_weight, block.query_bias)
-    key_value = linear(x, block.key_value_weight, block.key_value_bias)
-    padding = _padding_key(block, config)
-    mixed = last_query_attention(query, key_value, batch.groups, config.n_heads, padding)
-    y = linear(mixed, block.output_weight, block.output_bias)
-    y += normalized
-    return feed_forward(y, block, config)[0]
 
 
 def _padding_key(block: BlockParameters, config: SASRecConfig) -> PaddingKey | None:

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
-from llmcdsr_lite.arguments import check_choice
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.histories import BadRecord, FileFormat, HistoryRecord, read_histories
+from llmcdsr_lite.request import check_choice
 
 MAX_PROCESSES = 1024
 MAX_BATCH = 1 << 20  # users; their answers must fit into memory

@@ -23,8 +23,8 @@ from encoder_folder import (
     assemble_encoder_folder,
     main,
 )
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.text.encoder import TextEncoder
 
 CONFIGURATION = ("tokenizer.json", "modules.json", "1_Pooling/config.json", "config.json")
 

@@ -14,7 +14,7 @@ import pytest
 from bundle_damage import edit_config, npy, put, refusal, set_field
 
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 
 @pytest.fixture(scope="module")

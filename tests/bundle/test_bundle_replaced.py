@@ -76,7 +76,7 @@ def test_a_bundle_that_is_replaced_for_ever(others: list[Path], monkeypatch: pyt
 def test_a_bundle_that_is_replaced_before_its_session_is_made(
     others: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    swap_before("llmcdsr_lite.loading.make_backend", others, monkeypatch, times=1)
+    swap_before("llmcdsr_lite.recommender.make_backend", others, monkeypatch, times=1)
     found = Recommender.load(others[0]).recommend(["1-f1", "1-k2"])
     assert found == Recommender.load(others[0]).recommend(["1-f1", "1-k2"])
     assert not found.unknown_items

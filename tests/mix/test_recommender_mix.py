@@ -17,6 +17,7 @@ from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixture
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.new_items import _grown_counts
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters
 
@@ -75,7 +76,7 @@ def test_answers_are_scores_of_all_items(
     start, stop = {None: (1, 31), "food": (1, 13), "kitchen": (13, 31)}[domain]
     for history in (["f1", "k2", "f1", "f3"], ["k4", "k5"], ["f2"], ["f3", "k1"]):
         known = np.array([mixed.catalogue.row(item) for item in history])
-        user = plain._backend.represent([known])[0].astype(np.float64)
+        user = plain._ranking.backend.represent([known])[0].astype(np.float64)
         bonus = mixture.bonus(known, start, stop)
         assert bonus is not None
         scores = mixed.item_vectors[1:].astype(np.float64) @ user + bonus.of(rows)
@@ -150,12 +151,9 @@ def test_exclude_seen_that_cannot_be_meant(mixed_folder: Path) -> None:
         Recommender.load(mixed_folder).recommend(["f1"], exclude_seen=other)
 
 
-def test_new_items_move_the_counts(mixed: Bundle, mixed_folder: Path) -> None:
-    from llmcdsr_lite.new_items import NewItem, _grown_counts, _Growth
-
+def test_new_items_move_the_counts(mixed: Bundle) -> None:
     assert mixed.next_counts is not None
-    new = [NewItem("f-new", "food", "x"), NewItem("k-new", "kitchen", "y"), NewItem("f-new2", "food", "z")]
-    grown = _grown_counts(mixed.next_counts, _Growth(mixed.catalogue, new))
+    grown = _grown_counts(mixed.next_counts, np.array([13, 31, 13]), 2)  # two of food, one of kitchen
     moved = np.concatenate([np.arange(13), np.arange(15, 33)])  # old row to new row
     assert len(grown.starts) == 2 * 34 + 1
     for index in range(2):

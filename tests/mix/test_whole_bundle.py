@@ -19,7 +19,7 @@ from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.scorer import Scorer
-from llmcdsr_lite.title_neighbours import TitleMap
+from llmcdsr_lite.text.title_neighbours import TitleMap
 
 HISTORIES = [
     ["f1", "k2", "f1"],

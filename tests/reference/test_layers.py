@@ -14,7 +14,6 @@ from llmcdsr_lite.reference.layers import (
     causal_attention,
     causal_attention_backward,
     dropout_mask,
-    last_query_attention,
     layer_norm,
     layer_norm_backward,
     linear,
@@ -124,7 +123,7 @@ def test_causal_attention_is_a_loop_over_tokens(n_heads: int, padded: bool) -> N
     output, _ = causal_attention(query, key_value, GROUPS, n_heads, padding)
     expected = loop_attention(query, key_value, n_heads, padding)
     np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-14)
-    last = last_query_attention(query[LAST], key_value, GROUPS, n_heads, padding)
+    last, _ = causal_attention(query[LAST], key_value, GROUPS, n_heads, padding)
     np.testing.assert_allclose(last, expected[LAST], rtol=1e-12, atol=1e-14)
 
 

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
-from llmcdsr_lite.encoder_object import Encoder, open_encoder
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
+from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
+from llmcdsr_lite.text.encoder_object import Encoder, open_encoder
 from llmcdsr_tools.dataset import Dataset, load_dataset
 
 BLOCK = 1024  # rows between two saves: a few seconds of work
@@ -118,7 +118,8 @@ def embed(
     dataset : str or Path or Dataset
         The data set folder, or what was read from it.
     encoder : str, Path, TextEncoder or object
-        An encoder folder, see `llmcdsr_lite.encoder_config`, or an object with ``encode(texts) -> (n, E)``.
+        An encoder folder, see `llmcdsr_lite.text.encoder_config`, or an object with
+        ``encode(texts) -> (n, E)``.
     output : str or Path
         The matrix.
     threads : int

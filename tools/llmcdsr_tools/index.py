@@ -156,10 +156,10 @@ def _known_histories(bundle: Bundle, path: Path, n: int) -> list[Rows]:
 
 
 def _directions(bundle: Bundle, network: RecallNetwork, domain: int, sample: Histories) -> Vectors:
-    """What the histories' items of other domains say of this one (n, H'), for those that say something."""
+    """Pooled names of the histories' items of other domains (n, H'), of histories with any."""
     catalogue = bundle.catalogue
     others = [rows[catalogue.domain_indices(rows) != domain] for rows in sample]
-    names = [network.said(rows, domain, catalogue) for rows in others]
+    names = [network.names_of(rows, domain, catalogue) for rows in others]
     names = [vectors for vectors in names if len(vectors)]
     weigh = bundle.mix[domain].source == "titles"
     if not names:

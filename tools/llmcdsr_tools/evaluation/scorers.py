@@ -12,8 +12,8 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.ranking import Ranking
+from llmcdsr_lite.request import Asked
 from llmcdsr_lite.search.exact import ExactSearch
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -71,18 +71,13 @@ class BundleScorer:
     def __init__(self, bundle: Bundle, backend: Backend, name: str = "model", *, pseudo: bool = True) -> None:
         self.name = name
         self._ranking = Ranking(bundle, backend, ExactSearch(bundle.item_vectors))
-        self._recall = None
-        if pseudo and bundle.recall is not None:
-            max_length = bundle.parameters.config.max_length
-            self._recall = PseudoRecall(bundle.catalogue, bundle.recall, bundle.mix, max_length)
+        self._asked: Asked = "auto" if pseudo else "off"
 
     def scores(self, histories: Sequence[IntArray], domain: Domain) -> FloatArray:
         """See `Scorer.scores`."""
         rows = [history.astype(np.int64) for history in histories]
-        if self._recall is None:
-            return self._ranking.domain_scores(rows, domain, [()] * len(rows))
-        recalled = self._recall.recall(rows, [domain], ["auto"] * len(rows))
-        return self._ranking.domain_scores(rows, domain, recalled)
+        recalled = self._ranking.recall(rows, [domain], [self._asked] * len(rows))
+        return self._ranking.scores(rows, recalled, (domain.start, domain.stop))
 
 
 def bundle_scorers(bundle: Bundle, backend: Backend, *, pseudo: bool = True) -> tuple[Scorer, ...]:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights, Source
-from llmcdsr_lite.pseudo import Asked, PseudoRecall
+from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.request import Asked
 from llmcdsr_tools.evaluation.scorers import IntArray, Scorer
 
 _EACH = ExpertWeights(similar=1.0, inserted=1.0)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_lite.errors import DataError, SettingsError
+from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_tools.generate.settings import GenerateSettings, ServerSettings
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS

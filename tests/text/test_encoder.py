@@ -27,8 +27,8 @@ from tiny_encoder import (
     write_pooling,
 )
 
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError
+from llmcdsr_lite.text.encoder import TextEncoder
 
 
 @pytest.fixture(scope="session")

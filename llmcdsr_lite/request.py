@@ -1,4 +1,4 @@
-"""What callers of a recommender ask for, checked: names become item rows, faults a `UsageError`."""
+"""From what a caller says to rows: arguments checked, ids looked up, filters made."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue, Domain, Ranges, joined_ranges
 from llmcdsr_lite.errors import UnknownItemError, UsageError
-from llmcdsr_lite.pseudo import Asked
-from llmcdsr_lite.ranking import Filters
 from llmcdsr_lite.search.protocol import Rows
 
+Asked = Literal["auto", "off"] | Sequence[str]  # pseudo items of one user: by the mix, none, or by names
 UnknownPolicy = Literal["skip", "error"]
 _UNKNOWN_POLICIES = get_args(UnknownPolicy)  # to ask for them costs more than the check
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 MAX_THREADS = 256  # thousands keep onnxruntime busy starting them
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be recommended.
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Items that may be recommended, and how many; the same for all users of a call.
 
     Parameters
     ----------
@@ -31,15 +30,41 @@ class Wanted:
         Items a user, no more than the catalogue has.
     domains : tuple of Domain
         Those that are asked for, in order.
-    filters : Filters
+    ranges : tuple of (int, int)
+        Their rows, ``start <= row < stop``.
+    allowed : int64 array, optional
+        Nothing but these, sorted and distinct.
+    excluded : int64 array
+        None of these.
+    seen : tuple of (int, int)
+        Nothing of the history whose row is in one of these ranges. Pseudo items are not of it: they may be
+        recommended.
     unknown : tuple of str
         Ids of the filters that are not in the catalogue.
     """
 
     k: int
     domains: tuple[Domain, ...]
-    filters: Filters
-    unknown: tuple[str, ...] = ()
+    ranges: Ranges
+    allowed: Rows | None
+    excluded: Rows
+    seen: Ranges
+    unknown: tuple[str, ...]
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """First row asked for, and the one after the last."""
+        return self.ranges[0][0], self.ranges[-1][1]
+
+    def blocked(self, history: Rows) -> Rows:
+        """Rows that a user with this history must not get."""
+        if not self.seen:
+            return self.excluded
+        start, stop = self.bounds
+        first, last = self.seen[0]
+        if len(self.seen) > 1 or first > start or last < stop:
+            history = history[np.any([(history >= a) & (history < b) for a, b in self.seen], axis=0)]
+        return np.concatenate([history, self.excluded]) if len(self.excluded) else history
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +109,11 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def checked_threads(threads: Any) -> int:
-    """The number of threads; one that cannot be meant is refused."""
+    """Return the number of threads, if it is within bounds."""
     number = whole_number("threads", threads)
     if not 1 <= number <= MAX_THREADS:
         raise UsageError(f"threads must be from 1 to {MAX_THREADS}, found {number}")
     return number
-
-
-def checked_k(catalogue: Catalogue, k: Any) -> int:
-    """How many items are wanted: no more than there are, and not none."""
-    number = whole_number("k", k)
-    if number < 1:
-        raise UsageError(f"k must be at least 1, found {number}")
-    return min(number, len(catalogue))
 
 
 def known_rows(
@@ -111,8 +128,8 @@ def known_rows(
         rows, missing = _NO_ROWS, ids
     if not missing:
         return rows, missing
-    if not all(isinstance(one, str) for one in missing):  # what was found is a string
-        rows, missing = catalogue.rows([item_id(name, one) for one in ids])
+    if not all(isinstance(unknown_id, str) for unknown_id in missing):  # known ids are strings
+        rows, missing = catalogue.rows([item_id(name, value) for value in ids])
     if unknown == "error":
         raise UnknownItemError(f"{name}: item {missing[0]!r} is not in the catalogue")
     return rows, missing
@@ -127,28 +144,77 @@ def item_id(name: str, value: Any) -> str:
     raise UsageError(f"{name} holds {value!r:.60}, expected item ids, strings or whole numbers")
 
 
+def item_ids(name: str, items: Any) -> list[str]:
+    """Ids of the argument `name`, which is an item id or a sequence of one or more."""
+    ids = [items] if isinstance(items, str | int | np.integer) else listed(name, items, "item ids")
+    if not ids:
+        raise UsageError(f"{name} names no item, expected one at least")
+    return [item_id(name, value) for value in ids]
+
+
 def listed(name: str, values: Any, what: str) -> list[Any]:
     """The values of the argument `name`, which must be a sequence, and not one string."""
     if isinstance(values, str | bytes):
         raise UsageError(f"{name} is one string, expected a sequence of {what}")
     try:
-        found = iter(values)
+        iterator = iter(values)
     except TypeError:
         raise UsageError(f"{name} is {values!r:.60}, expected a sequence of {what}") from None
-    return list(found)
+    return list(iterator)
 
 
 def known_rows_of_each(
     catalogue: Catalogue, histories: Iterable[Sequence[str]], unknown: UnknownPolicy
-) -> tuple[list[Rows], list[list[str]]]:
+) -> tuple[list[Rows], tuple[tuple[str, ...], ...]]:
     """Rows of the known ids, and the unknown ids, of each history."""
     each = listed("histories", histories, "histories")
-    found = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
-    return [rows for rows, _ in found], [missing for _, missing in found]
+    pairs = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
+    return [rows for rows, _ in pairs], tuple(tuple(missing) for _, missing in pairs)
 
 
-def wanted_domains(catalogue: Catalogue, domain: str | Iterable[str] | None) -> tuple[Domain, ...]:
-    """The domain of that name, or those of several names, in order; all of them for None."""
+def item_filter(
+    catalogue: Catalogue,
+    allow: Iterable[str] | None,
+    exclude: Iterable[str] | None,
+    unknown: UnknownPolicy,
+) -> ItemFilter:
+    """Items that are allowed and not excluded."""
+    allowed, excluded, missing = _filter_rows(catalogue, allow, exclude, unknown)
+    rows = np.arange(1, len(catalogue) + 1) if allowed is None else allowed
+    return ItemFilter(np.setdiff1d(rows, excluded), missing, catalogue)
+
+
+def checked_request(
+    catalogue: Catalogue,
+    k: int,
+    domain: str | Iterable[str] | None,
+    allow: Iterable[str] | ItemFilter | None,
+    exclude: Iterable[str] | None,
+    unknown: UnknownPolicy = "skip",
+    *,
+    exclude_seen: bool | None = None,
+    seen_by_default: Ranges = (),
+) -> Request:
+    """Check the arguments of `Recommender.recommend` and look up their names.
+
+    `seen_by_default` are the ranges of rows of which items of a history are left out where `exclude_seen` is
+    None.
+    """
+    number = whole_number("k", k)
+    if number < 1:
+        raise UsageError(f"k must be at least 1, found {number}")
+    domains = _checked_domains(catalogue, domain)
+    allowed, excluded, missing = _filter_rows(catalogue, allow, exclude, unknown)
+    if exclude_seen not in (None, True, False):
+        raise UsageError(f"exclude_seen is {exclude_seen!r:.60}, expected True, False or None")
+    everything = ((1, len(catalogue) + 1),)
+    seen = seen_by_default if exclude_seen is None else everything if exclude_seen else ()
+    k = min(number, len(catalogue))
+    return Request(k, domains, joined_ranges(domains), allowed, excluded, seen, missing)
+
+
+def _checked_domains(catalogue: Catalogue, domain: str | Iterable[str] | None) -> tuple[Domain, ...]:
+    """Domain of that name, or those of several names, in order; all of them for None."""
     if domain is None:
         return catalogue.domains
     if isinstance(domain, str):
@@ -159,63 +225,30 @@ def wanted_domains(catalogue: Catalogue, domain: str | Iterable[str] | None) -> 
     return tuple(one for one in catalogue.domains if one in named)
 
 
-def item_filter(
+def _filter_rows(
     catalogue: Catalogue,
-    allow: Iterable[str] | None,
-    exclude: Iterable[str] | None,
-    unknown: UnknownPolicy,
-) -> ItemFilter:
-    """The items that are allowed and not excluded."""
-    rows = np.arange(1, len(catalogue) + 1)
-    missing: list[str] = []
-    if allow is not None:
-        allowed, missing = known_rows(catalogue, "allow", allow, unknown)
-        rows = np.unique(allowed)
-    if exclude is not None:
-        excluded, others = known_rows(catalogue, "exclude", exclude, unknown)
-        rows, missing = np.setdiff1d(rows, excluded), [*missing, *others]
-    return ItemFilter(rows, tuple(missing), catalogue)
-
-
-def wanted_items(
-    catalogue: Catalogue,
-    k: int,
-    domain: str | Iterable[str] | None,
-    exclude_seen: bool | None,
-    seen_by_default: Ranges,
     allow: Iterable[str] | ItemFilter | None,
     exclude: Iterable[str] | None,
     unknown: UnknownPolicy,
-) -> Wanted:
-    """What the arguments of `Recommender.recommend` ask for.
-
-    `seen_by_default` are the ranges of rows of which items of a history are left out where `exclude_seen` is
-    None.
-    """
-    k = checked_k(catalogue, k)
-    domains = wanted_domains(catalogue, domain)
+) -> tuple[Rows | None, Rows, tuple[str, ...]]:
+    """Rows of `allow`, sorted and distinct, or None for all; rows of `exclude`; the unknown ids of both."""
     allowed, excluded = None, _NO_ROWS
-    missing: list[str] = []
+    missing: Sequence[str] = ()
     if isinstance(allow, ItemFilter):
         if allow.catalogue is not catalogue:
             raise UsageError("allow is a filter of another recommender; make it with this one's `filter`")
-        allowed, missing = allow.rows, [*allow.unknown]
+        allowed, missing = allow.rows, allow.unknown
     elif allow is not None:
-        allowed, missing = known_rows(catalogue, "allow", allow, unknown)
-        allowed = np.unique(allowed)
+        rows, missing = known_rows(catalogue, "allow", allow, unknown)
+        allowed = np.unique(rows)
     if exclude is not None:
         excluded, others = known_rows(catalogue, "exclude", exclude, unknown)
         missing = [*missing, *others]
-    if exclude_seen not in (None, True, False):
-        raise UsageError(f"exclude_seen is {exclude_seen!r:.60}, expected True, False or None")
-    everything = ((1, len(catalogue) + 1),)
-    seen = seen_by_default if exclude_seen is None else everything if exclude_seen else ()
-    filters = Filters(joined_ranges(domains), allowed, excluded, seen)
-    return Wanted(k, domains, filters, tuple(missing))
+    return allowed, excluded, tuple(missing)
 
 
 def asked_pseudo(name: str, pseudo: Any) -> Asked:
-    """What the argument `name` asks for one user: "auto", "off" or names."""
+    """Check the argument `name` for one user: "auto", "off" or names."""
     if isinstance(pseudo, str):
         if pseudo not in ("auto", "off"):
             raise UsageError(f"{name} is {pseudo!r}, expected 'auto', 'off' or a list of names")
@@ -227,7 +260,7 @@ def asked_pseudo(name: str, pseudo: Any) -> Asked:
 
 
 def asked_of_each(pseudo: Literal["auto", "off"] | Sequence[Asked], n: int) -> list[Asked]:
-    """What the argument `pseudo` asks for each of n users."""
+    """Check the argument `pseudo`, for each of n users."""
     if isinstance(pseudo, str):
         return [asked_pseudo("pseudo", pseudo)] * n
     each = listed("pseudo", pseudo, "'auto', 'off' or names, one for each history")

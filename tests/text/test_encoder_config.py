@@ -18,8 +18,8 @@ from tiny_encoder import (
     write_json,
 )
 
-from llmcdsr_lite.encoder import TextEncoder
 from llmcdsr_lite.errors import BundleError, UsageError
+from llmcdsr_lite.text.encoder import TextEncoder
 
 
 @pytest.fixture(scope="session")

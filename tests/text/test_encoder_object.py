@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny_encoder import PLACES, WORDS, E, make_tiny_model, write_encoder
 
-from llmcdsr_lite.encoder import TextEncoder
-from llmcdsr_lite.encoder_object import EncoderObject, open_encoder
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.text.encoder import TextEncoder
+from llmcdsr_lite.text.encoder_object import EncoderObject, open_encoder
 
 TEXTS = ["red pan", "", "blue tea of the pot", " ", "bean"]
 VOCABULARY = {"[UNK]": 0, **{word: n for n, word in enumerate(WORDS, 1)}}

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.encoder import DEFAULT_BATCH_SIZE, TextEncoder
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE, TextEncoder
 
 _PROBES = ["text", "stovetop espresso maker", "100 % whole-grain crackers, 8 oz"]
 

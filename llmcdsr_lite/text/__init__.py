@@ -1,0 +1,1 @@
+"""Texts to embeddings, and what is made of titles: encoders, and vectors of new items."""
