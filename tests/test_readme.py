@@ -37,8 +37,18 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def test_a_model_of_the_sample_in_ten_lines(tmp_path: Path) -> None:
+    code, _ = blocks("python")
+    assert len(code.strip().splitlines()) <= 10
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    text = run(["-c", code], tmp_path)
+    assert len([line for line in text.splitlines()[-3:] if "spresso" in line or "offee" in line]) >= 2
+    assert (tmp_path / "bundle" / "config.json").exists()
+    assert "kitchenware: model is" in text
+
+
 def test_python_block_recommends_coffee_kitchenware() -> None:
-    (code,) = blocks("python")
+    _, code = blocks("python")
     lines = run(["-c", code], ROOT).splitlines()
     assert len(code.strip().splitlines()) <= 11
     assert len([line for line in lines[:5] if " k-coffee-" in line]) >= 4

@@ -9,7 +9,7 @@ import click
 from llmcdsr_lite.cli import FilePath
 from llmcdsr_lite.cli_errors import Command
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option
-from llmcdsr_tools.cli.progress import fit_progress
+from llmcdsr_tools.progress import fit_progress
 
 
 @click.command(cls=Command)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,6 +295,19 @@ def _draw(rng: np.random.Generator, weights: Sequence[float] | npt.NDArray[np.fl
     upto = np.cumsum(weights)
     # below 1, but the product may round up to the sum
     return min(int(np.searchsorted(upto, rng.random() * upto[-1], side="right")), len(upto) - 1)
+
+
+def write_sample(folder: Path, *, n_users: int = 800) -> None:
+    """Write the small sample of events for the README: events.csv.gz, events.parquet and items.csv."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory() as name:
+        world = write_demo_world(Path(name), n_users=n_users)
+        (folder / "events.csv.gz").write_bytes(world.interactions.read_bytes())
+        (folder / "items.csv").write_bytes(world.items.read_bytes())
+    query = f"SELECT * FROM read_csv('{folder / 'events.csv.gz'}', types={{'timestamp': 'BIGINT'}})"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({query}) TO '{folder / 'events.parquet'}'")
 
 
 def _csv(header: Sequence[str], records: Iterable[Sequence[str]]) -> bytes:

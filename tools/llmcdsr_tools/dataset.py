@@ -17,6 +17,7 @@ Item rows: 0 is padding and never occurs, the first domain begins at 1, each oth
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import sys
@@ -251,6 +252,19 @@ def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
 def density(dataset: Dataset) -> float:
     """Share of the user x item matrix that the training interactions fill."""
     return len(dataset.train.rows) / max(1, len(dataset.train) * len(dataset.catalogue))
+
+
+def content_hash(dataset: Dataset) -> str:
+    """SHA-256 of all that a data set holds but its notes."""
+    digest = hashlib.sha256(dataset.test_positions.encode())
+    texts = [dataset.catalogue.ids, dataset.catalogue.titles]
+    digest.update(json.dumps([[d.name, d.n_items] for d in dataset.catalogue.domains]).encode())
+    for split in SPLITS:
+        histories = dataset.split(split)
+        digest.update(histories.rows.tobytes() + histories.offsets.tobytes())
+        texts.append(histories.users)
+    digest.update(json.dumps([list(some) for some in texts]).encode())
+    return digest.hexdigest()
 
 
 def save_dataset(

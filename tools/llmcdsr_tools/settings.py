@@ -100,8 +100,8 @@ def setting_fields(cls: type[Any]) -> tuple[SettingField, ...]:
 
 def _setting_field(field: Any, hint: Any, text: str) -> SettingField:
     extras: tuple[Any, ...] = ()
-    optional = get_origin(hint) in (Union, types.UnionType)
-    if optional:
+    optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    if optional and len(get_args(hint)) == 2:
         (hint,) = (a for a in get_args(hint) if a is not type(None))
     if get_origin(hint) is Annotated:
         hint, *extra = get_args(hint)

@@ -14,9 +14,16 @@ import pytest
 from demo_world import items as demo_items
 from demo_world import world as demo_world
 from demo_world.items import DemoItem, load_demo_items
-from demo_world.world import DOMAINS, DemoWorld, generate_users, sample_histories, write_demo_world
+from demo_world.world import (
+    DOMAINS,
+    DemoWorld,
+    generate_users,
+    sample_histories,
+    write_demo_world,
+    write_sample,
+)
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.dataset import summarize
+from llmcdsr_tools.dataset import Dataset, content_hash, summarize
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.ingest.stage import ingest
 
@@ -305,3 +312,16 @@ class TestSampleHistories:
     def test_both_directions_are_shown(self) -> None:
         wanted = Counter(sample.domain for sample in sample_histories())
         assert min(wanted[domain] for domain in DOMAINS) >= 5
+
+
+def test_the_sample_is_what_the_world_gives_and_its_forms_agree(tmp_path: Path) -> None:
+    write_sample(tmp_path)
+    shipped = Path(__file__).parents[3] / "examples" / "sample"
+    for name in ("events.csv.gz", "items.csv"):
+        assert (tmp_path / name).read_bytes() == (shipped / name).read_bytes()
+    data = [
+        Dataset.from_interactions(shipped / name, items=shipped / "items.csv")
+        for name in ("events.csv.gz", "events.parquet")
+    ]
+    assert content_hash(data[0]) == content_hash(data[1])
+    assert data[0].test_positions == "every"

@@ -152,7 +152,7 @@ def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path)
     result = fit(config)
     assert ran(result) == [name for name in STAGES if name not in ("names", "embed-names")]
     assert (result.bundle / "recall_items.npy").exists()  # histories are recalled for by their own titles
-    assert "Generated names" not in result.report.read_text(encoding="utf-8")
+    assert "Generated names" not in result.report().read_text(encoding="utf-8")
     config.write_text(text + "[export]\nrecall = false\n", encoding="utf-8")
     result = fit(config)
     assert ran(result) == ["export", "evaluate", "report"]
@@ -174,7 +174,7 @@ def test_names_of_a_file(world: Path, made: FitResult, tmp_path: Path) -> None:
     config.write_text(text, encoding="utf-8")
     result = fit(config)
     assert ran(result) == ["names", "embed-names", "train", "export", "evaluate", "report"]
-    assert "by hand" in result.report.read_text(encoding="utf-8")
+    assert "by hand" in result.report().read_text(encoding="utf-8")
     write_names(config.parent / "mine.jsonl", [GeneratedNames("u0", "kitchen", ("no title",), "by hand")])
     with pytest.raises(UsageError, match="name an encoder folder"):
         fit(config)
@@ -221,7 +221,7 @@ def test_names_of_a_language_model(world: Path, tmp_path: Path, monkeypatch: pyt
     assert {(r.generator, r.names) for r in names} == {
         ("stand-in", ("A sweet pan", "A sour pot", "A salt lid"))
     }
-    assert "20 of 20 answers kept" in result.report.read_text(encoding="utf-8")
+    assert "20 of 20 answers kept" in result.report().read_text(encoding="utf-8")
     moved = text.replace("127.0.0.1:1", "127.0.0.1:2").replace("concurrency = 1", "concurrency = 2")
     config.write_text(moved, encoding="utf-8")
     assert ran(fit(config)) == ["report"]  # where the server is decides no answer

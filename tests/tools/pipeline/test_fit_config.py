@@ -28,9 +28,9 @@ def load(folder: Path, text: str) -> FitConfig:
 
 def test_everything_has_a_default_but_the_source(tmp_path: Path) -> None:
     config = load(tmp_path, MINIMAL)
-    assert config.ingest.source == tmp_path / "log.csv"
-    assert config.ingest.items is None
-    assert config.ingest_settings == IngestSettings()
+    assert config.data.source == tmp_path / "log.csv"
+    assert config.data.items is None
+    assert config.ingest == IngestSettings()
     assert (config.work, config.bundle) == (tmp_path / "work", tmp_path / "bundle")
     assert config.report == tmp_path / "report.html"
     assert config.train == TrainSettings()
@@ -52,8 +52,8 @@ def test_what_is_given(tmp_path: Path) -> None:
         "[train]\nhidden = 32\ntext_initialization = false\n[export]\nseed = 4\nbest_for = 'b'\n",
     )
     assert (config.work, config.bundle, config.threads) == (tmp_path / "w", Path("/b"), 2)
-    assert config.ingest.items == tmp_path / "i.csv"
-    assert config.ingest_settings == IngestSettings(("x", "y"), Columns(user="uid"), core=0)
+    assert config.data.items == tmp_path / "i.csv"
+    assert config.ingest == IngestSettings(("x", "y"), Columns(user="uid"), core=0)
     assert config.embed.encoder == tmp_path / "minilm"
     assert config.names == NamesTable("file", tmp_path / "n.jsonl")
     assert config.train == TrainSettings(hidden=32)
@@ -93,7 +93,7 @@ def test_a_recipe_is_replaced_key_by_key(tmp_path: Path) -> None:
 
 def test_the_example_is_one(tmp_path: Path) -> None:
     config = load(tmp_path, example_config())
-    assert config.ingest.source == tmp_path / "interactions.csv.gz"
+    assert config.data.source == tmp_path / "interactions.csv.gz"
     assert config.train == TrainSettings()
     assert config.text_initialization
     # keys that are commented out are real ones, too
@@ -174,7 +174,7 @@ def test_every_setting_of_a_stage_is_a_key(tmp_path: Path, name: str) -> None:
     assert len(lines) >= 5
     text = MINIMAL if name == "ingest" else MINIMAL + f"[{name}]\n"
     config = load(tmp_path, text + "\n".join(lines))
-    assert (config.ingest_settings if name == "ingest" else getattr(config, name)) == cls()
+    assert (config.ingest if name == "ingest" else getattr(config, name)) == cls()
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_one_domain(world: Path, tmp_path: Path) -> None:
     titles = [item.title for item in grown.similar("new", k=5)]
     assert len(titles) == 5
     assert sum(title.startswith("sour") for title in titles) >= 3
-    assert {m.domain for m in result.measures.test} == {"shop"}
+    assert {m.domain for m in result.metrics.test} == {"shop"}
     config.write_text(config.read_text(encoding="utf-8").replace('generator = "none"', NAMES), "utf-8")
     with pytest.raises(DataError, match=r"fit\.toml \[names\]: .* one domain alone; set generator = 'none'"):
         fit(config)
@@ -79,7 +79,7 @@ def test_three_domains(world: Path, tmp_path: Path) -> None:
     found = [(record.user, record.domain) for record in read_names(by_name["names"])]
     assert len(set(found)) == len(found) > 0
     assert set(found) <= lacks
-    assert {m.domain for m in result.measures.test} == {"food", "garden", "kitchen"}
+    assert {m.domain for m in result.metrics.test} == {"food", "garden", "kitchen"}
     recommender = Recommender.load(result.bundle, backend="numpy")
     assert recommender.domains == ("food", "garden", "kitchen")
     for name in recommender.domains:

@@ -18,8 +18,8 @@ from llmcdsr_tools.cli.options import (
     settings_of,
     settings_options,
 )
-from llmcdsr_tools.cli.progress import counter
 from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.progress import counter
 
 if TYPE_CHECKING:
     from llmcdsr_tools.generate.stage import GenerateResult

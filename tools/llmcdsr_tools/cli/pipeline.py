@@ -18,8 +18,8 @@ from llmcdsr_tools.cli.options import (
     settings_options,
     threads_option,
 )
-from llmcdsr_tools.cli.progress import fit_progress, pretraining_progress
 from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.progress import fit_progress, pretraining_progress
 
 
 @cli.command()
@@ -85,7 +85,6 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         return
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
-    from llmcdsr_tools.evaluation.table import format_measures, format_repeats
     from llmcdsr_tools.pipeline.measures import without_nan
     from llmcdsr_tools.pipeline.stage import fit as run_fit
 
@@ -93,16 +92,14 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         raise UsageError("name a configuration; --example prints one to start from")
     result = run_fit(config, observer=fit_progress())
     if as_json:
-        paths = {"bundle": str(result.bundle), "report": str(result.report)}
+        paths = {"bundle": str(result.bundle), "report": str(result.report())}
         stages = [{"name": s.name, "seconds": s.seconds, "cached": s.cached} for s in result.stages]
-        click.echo(json.dumps({**paths, "stages": stages, **without_nan(asdict(result.measures))}))
+        click.echo(json.dumps({**paths, "stages": stages, **without_nan(asdict(result.metrics))}))
         return
     click.echo(f"{'stage':<14}{'seconds':>10}")
     for stage in result.stages:
         click.echo(f"{stage.name:<14}{stage.seconds:>10.1f}{'  done before' if stage.cached else ''}")
-    click.echo(f"\n{format_measures(result.measures.test)}\n{format_repeats(result.measures.test)}")
-    click.echo("\n".join(result.measures.verdicts))
-    click.echo(f"\nbundle: {result.bundle}\nreport: {result.report}")
+    click.echo(f"\n{result.table()}\n\nbundle: {result.bundle}\nreport: {result.report()}")
 
 
 def example_config() -> str:

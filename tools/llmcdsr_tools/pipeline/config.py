@@ -88,13 +88,14 @@ def load_config(path: Path) -> FitConfig:
     (pretrain,) = _read("pretrain", tables, path, hidden=train.hidden)
     try:
         return FitConfig(
-            path,
+            str(path),
             text,
             folder / top.work,
+            ingest,
             folder / top.bundle,
             folder / top.report,
-            ingest,
             ingest_settings,
+            None,
             usable_threads(top.threads),
             not train.pretrained_items if start is None else start,
             beside.members,

@@ -14,7 +14,8 @@ from typing import Any
 
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_lite.text.encoder_object import open_encoder
+from llmcdsr_tools.dataset import Dataset, content_hash, load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.stage import export
@@ -73,8 +74,8 @@ class _Plan:
         if self.config.names.generator != "none":
             if not several:
                 raise DataError(
-                    f"{self.config.path} [names]: names are of a domain that a user lacks, but there is one "
-                    "domain alone; set generator = 'none'"
+                    f"{self.config.source} [names]: names are of a domain that a user lacks, but there is "
+                    "one domain alone; set generator = 'none'"
                 )
             written = self._names(ingested)
             yield written
@@ -121,24 +122,28 @@ class _Plan:
         return Stage(name, key, folder, path, lambda: run(path), appears_whole, tuple(after))
 
     def _ingest(self) -> Stage:
-        c, settings = self.config.ingest, self.config.ingest_settings
+        source, settings = self.config.data, self.config.ingest
+        if isinstance(source, Dataset):
+            data = source  # a name of its own: what is closed over keeps its type
+            return self._stage("ingest", "dataset", data.save, content_hash(data), [])
+        table = source
 
         def run(output: Path) -> None:
-            ingest(c.source, output, items=c.items, settings=settings)
+            ingest(table.source, output, items=table.items, settings=settings)
 
-        parts = [c.source] if is_official(c.source) else list_files(c.source)
-        files = {"items": c.items, **{f"source {n}": part for n, part in enumerate(parts)}}
+        parts = [table.source] if is_official(table.source) else list_files(table.source)
+        files = {"items": table.items, **{f"source {n}": part for n, part in enumerate(parts)}}
         return self._stage("ingest", "dataset", run, asdict(settings), [], files)
 
     def _embed(self, ingested: Stage) -> Stage:
         c = self.config.embed
-        if c.encoder is None:
+        encoder = self.config.encoder or c.encoder
+        if encoder is None:
 
             def run(output: Path) -> None:
                 word_vectors(ingested.output, output, dimension=c.dimension)
 
             return self._stage("embed", "titles.npy", run, {"dimension": c.dimension}, [ingested])
-        encoder = c.encoder
 
         def encode(output: Path) -> None:
             embed(
@@ -153,7 +158,10 @@ class _Plan:
             )
 
         settings = {"prompt": c.prompt, "max_length": c.max_length, "batch_size": c.batch_size}
-        return self._stage("embed", "titles.npy", encode, settings, [ingested], {"encoder": encoder})
+        if isinstance(encoder, Path):
+            return self._stage("embed", "titles.npy", encode, settings, [ingested], {"encoder": encoder})
+        settings["encoder"] = open_encoder(encoder).fingerprint()
+        return self._stage("embed", "titles.npy", encode, settings, [ingested])
 
     def _names(self, ingested: Stage) -> Stage:
         c = self.config.names
@@ -216,7 +224,7 @@ class _Plan:
         return self._stage("names", "names.jsonl", run, described, [ingested], files, appears_whole=False)
 
     def _embed_names(self, ingested: Stage, embedded: Stage, names: Stage) -> Stage:
-        encoder = self.config.embed.encoder
+        encoder = self.config.encoder or self.config.embed.encoder
 
         def run(output: Path) -> None:
             embed_names(
@@ -292,13 +300,12 @@ class _Plan:
 
     def _export(self, ingested: Stage, trained: Stage, embedded: Stage, recall: Stage | None) -> Stage:
         seed, best_for = self.config.export.seed, self.config.export.best_for
-        bundle = self.config.bundle
         pretrained = None if recall is None else recall.output
 
         def run(output: Path) -> None:
             export(
                 trained.output,
-                bundle,
+                output,
                 dataset=ingested.output,
                 best_for=best_for,
                 seed=seed,
@@ -309,7 +316,7 @@ class _Plan:
 
         settings = {"seed": seed, "best_for": best_for}
         after = [ingested, trained, embedded, *([] if recall is None else [recall])]
-        return self._stage("export", bundle, run, settings, after)
+        return self._stage("export", self.config.bundle or "bundle", run, settings, after)
 
     def _report(self, stages: list[Stage]) -> Stage:
         by_name = {stage.name: stage.output for stage in stages}
@@ -330,4 +337,6 @@ class _Plan:
             times = [(o.name, o.seconds) for o in self.outcomes]
             write_report(sources, times, output)
 
-        return self._stage("report", self.config.report, run, {"config": self.config.text}, stages)
+        return self._stage(
+            "report", self.config.report or "report.html", run, {"config": self.config.text}, stages
+        )

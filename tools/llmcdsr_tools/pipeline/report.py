@@ -15,7 +15,7 @@ from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
-from llmcdsr_tools.dataset import Dataset, load_dataset
+from llmcdsr_tools.dataset import Dataset, Positions, load_dataset
 from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluation.measures import GROUPS, Measure
@@ -62,6 +62,12 @@ class ReportSources:
     pretrained: Path | None = None
 
 
+_TARGETS: dict[Positions, str] = {
+    "last": "The last item of each held-out user",
+    "every": "Every item that came after the moment of the split",
+}
+
+
 def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], output: Path) -> None:
     """Write the report.
 
@@ -82,9 +88,9 @@ def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], out
     title = card_title(data.catalogue)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="note">Made by <code>llmcdsr fit {escape(sources.config.path.name)}</code>, '
+        f'<p class="note">Made by <code>{escape(sources.config.source)}</code>, '
         f"llmcdsr_lite {escape(__version__)}.</p>",
-        *_measure_parts(sources),
+        *_measure_parts(sources, data.test_positions),
         *_training_parts(sources, data),
         *_recall_parts(sources, data),
         "<h2>Data</h2>",
@@ -106,13 +112,13 @@ def _style() -> str:
     return files("llmcdsr_tools.pipeline").joinpath("report.css").read_text(encoding="utf-8")
 
 
-def _measure_parts(sources: ReportSources) -> Iterable[str]:
+def _measure_parts(sources: ReportSources, positions: Positions) -> Iterable[str]:
     measures = read_measures(sources.measures)
     yield "<h2>How well it ranks: test users</h2>"
     yield _measure_table([m for m in measures.test if m.group in GROUPS])
     yield "".join(f"<p>{escape(said)}.</p>" for said in measures.verdicts)
     yield (
-        f'<p class="note">{escape(format_repeats(measures.test))}. The last item of each held-out user is '
+        f'<p class="note">{escape(format_repeats(measures.test))}. {_TARGETS[positions]} is '
         "ranked in its whole domain; ties count against a scorer. HR@10/999: expected among 999 negatives of "
         "the domain. Unseen: with the items of the history left out, those that are targets out of reach. "
         "Cold: every item of the target's domain taken out of the history, kept where three items or more "

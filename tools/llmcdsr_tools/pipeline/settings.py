@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llmcdsr_lite.errors import DataError, SettingsError
 from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
+from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.settings import GenerateSettings, ServerSettings
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
@@ -138,16 +139,18 @@ class FitConfig:
 
     Parameters
     ----------
-    path : Path
-        The file it was read from.
+    source : str
+        What it was read from, or the call that made it.
     text : str
         Its content.
     work : Path
         Folder of the stages' outputs.
-    bundle : Path
-        The bundle to write.
-    report : Path
-        The report to write.
+    bundle, report : Path, optional
+        What to write; in the working folder if not given.
+    data : IngestTable or Dataset
+        What is read, or was.
+    encoder : object, optional
+        From Python, in place of an encoder folder, see `embed`.
     threads : int
         Of matrix products and of the encoder. Another number may change the last bits of the result.
     text_initialization : bool
@@ -156,8 +159,7 @@ class FitConfig:
         Models to train.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
-    ingest : IngestTable
-    ingest_settings : IngestSettings
+    ingest : IngestSettings
     embed, names, generate, pretrain, train, export
         The tables.
 
@@ -167,13 +169,14 @@ class FitConfig:
         If settings do not go together.
     """
 
-    path: Path
+    source: str
     text: str
     work: Path
-    bundle: Path
-    report: Path
-    ingest: IngestTable
-    ingest_settings: IngestSettings = field(default_factory=IngestSettings)
+    data: IngestTable | Dataset
+    bundle: Path | None = None
+    report: Path | None = None
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    encoder: Any = None
     threads: Count = 1
     text_initialization: bool = True
     members: Count = 1
@@ -195,7 +198,7 @@ class FitConfig:
             )
         if (generator == "llm") != (self.server is not None):
             raise SettingsError("table [generate] goes with [names] generator = 'llm', and only with it")
-        if generator == "llm" and self.embed.encoder is None:
+        if generator == "llm" and self.embed.encoder is None and self.encoder is None:
             raise SettingsError(
                 "names of a language model are no titles, they need an encoder; name its folder in [embed] "
                 "encoder"

@@ -7,19 +7,34 @@ on. The bundle has the same bytes either way.
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from html import escape
 from pathlib import Path
+from typing import Any
 
 from llmcdsr_lite.bundle.folder import BUNDLE
-from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.files import check_folder
+from llmcdsr_lite.errors import DataError, TrainingError, UsageError
+from llmcdsr_lite.files import atomic_file, check_folder
+from llmcdsr_lite.recommender import Recommender
+from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.pipeline.config import FitConfig, load_config
 from llmcdsr_tools.pipeline.measures import Measures, read_measures
 from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
 from llmcdsr_tools.pipeline.plan import plan
+from llmcdsr_tools.pipeline.settings import EmbedTable
 from llmcdsr_tools.pipeline.stage_cache import complete, finished
+from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.progress import fit_progress
+from llmcdsr_tools.settings import usable_threads
+from llmcdsr_tools.train.settings import Recipe, recipe_settings
+from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["FitObserver", "FitResult", "StageOutcome", "fit"]
 
@@ -30,27 +45,79 @@ class FitResult:
 
     Parameters
     ----------
-    bundle, report : Path
+    bundle : Path
     stages : tuple of StageOutcome
         In order.
-    measures : Measures
-        Of the test users.
+    metrics : Measures
+        Of the test users, and of the validation users.
+    config : FitConfig
+        What was asked for.
     """
 
     bundle: Path
-    report: Path
     stages: tuple[StageOutcome, ...]
-    measures: Measures
+    metrics: Measures
+    config: FitConfig = field(repr=False)
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The bundle, loaded; `Recommender.save` writes it where it is to stay."""
+        encoder = self.config.encoder or self.config.embed.encoder
+        if encoder is None:
+            encoder = WordEncoder.of_dataset(self.stages[0].output, self.config.embed.dimension)
+        return Recommender.load(self.bundle, encoder=encoder)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """The report, an HTML page; copied to `path` if that is given."""
+        made = self.stages[-1].output
+        if path is None:
+            return made
+        with atomic_file(Path(path)) as temporary:
+            shutil.copyfile(made, temporary)
+        return Path(path)
+
+    def table(self) -> str:
+        """The measures of the test users as a table to read, and what they say, in words."""
+        test = self.metrics.test
+        return "\n".join([format_measures(test), format_repeats(test), *self.metrics.verdicts])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.table())}</pre>"
 
 
-def fit(config: str | Path | FitConfig, *, observer: FitObserver | None = None) -> FitResult:
+def fit(
+    data: Dataset | FitConfig | str | Path,
+    *,
+    encoder: Any = None,
+    recipe: Recipe = "best",
+    members: int = 1,
+    threads: int = 1,
+    work: str | Path | None = None,
+    observer: FitObserver | None = None,
+    **settings: Any,
+) -> FitResult:
     """Run the pipeline.
 
     Parameters
     ----------
-    config : str or Path or FitConfig
-        The configuration, or the file that has it.
+    data : Dataset, FitConfig, str or Path
+        The data; or a configuration, or the TOML file that has it, which says all that stands below.
+    encoder : str, Path or object, optional
+        Encoder folder, or an object of model2vec, fastembed or the like, see `embed`; without one, titles are
+        compared by their words.
+    recipe : {"best", "official"}
+        What ranks best, or the paper's.
+    members : int
+        Models to train, whose mean answers.
+    threads : int
+        Of matrix products and of the encoder. Another number may change the last bits of the result.
+    work : str or Path, optional
+        Folder of the stages' outputs. Without one they are kept in a temporary folder until the process ends;
+        a call that was interrupted goes on when it is made again, either way.
     observer : FitObserver, optional
+        Told how it goes. Without one, of a Dataset lines on a terminal or in a notebook tell of it.
+    **settings
+        Fields of `TrainSettings`, in place of the recipe's.
 
     Returns
     -------
@@ -60,10 +127,72 @@ def fit(config: str | Path | FitConfig, *, observer: FitObserver | None = None) 
     ------
     LlmcdsrError
         What a stage raises; the stages before it stay done.
+
+    Examples
+    --------
+    >>> result = fit(Dataset.from_interactions("events.csv", "items.csv"))  # doctest: +SKIP
+    >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
-    config = config if isinstance(config, FitConfig) else Path(config)
-    config = load_config(config) if isinstance(config, Path) else config
-    observer = observer or FitObserver()
+    if isinstance(data, Dataset):
+        config = _config(data, encoder, recipe, members, threads, work, settings)
+        shows = sys.stderr.isatty() or "ipykernel" in sys.modules
+        observer = observer or (fit_progress() if shows else FitObserver())
+    else:
+        if (
+            settings
+            or encoder is not None
+            or work is not None
+            or (recipe, members, threads) != ("best", 1, 1)
+        ):
+            raise UsageError("a configuration says all; give a Dataset to set things in the call")
+        config = data if isinstance(data, FitConfig) else load_config(Path(data))
+    return _run(config, observer or FitObserver())
+
+
+def _config(
+    data: Dataset,
+    encoder: Any,
+    recipe: Recipe,
+    members: int,
+    threads: int,
+    work: str | Path | None,
+    settings: dict[str, Any],
+) -> FitConfig:
+    """The configuration that a call asks for."""
+    given = {"recipe": recipe, "members": members, "threads": threads, **settings}
+    is_folder = isinstance(encoder, (str, Path))
+    if encoder is not None:
+        given["encoder"] = str(encoder) if is_folder else type(encoder).__name__
+    try:
+        train = recipe_settings(recipe, **settings)
+    except TypeError as error:
+        raise UsageError(str(error).split("__init__() ")[-1]) from None
+    return FitConfig(
+        "fit",
+        f"fit(data, {', '.join(f'{name}={value!r}' for name, value in given.items())})\n",
+        _session_folder() if work is None else Path(work),
+        data,
+        encoder=None if is_folder else encoder,
+        threads=usable_threads(threads),
+        text_initialization=not train.pretrained_items,
+        members=members,
+        embed=EmbedTable(Path(encoder) if is_folder else None),
+        pretrain=PretrainSettings(hidden=train.hidden),
+        train=train,
+    )
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="llmcdsr-fit-")
+
+
+def _session_folder() -> Path:
+    """A folder that is there until the process ends."""
+    return Path(_temporary().name)
+
+
+def _run(config: FitConfig, observer: FitObserver) -> FitResult:
     outcomes: list[StageOutcome] = []
     hashes: dict[str, str] = {}  # of the outputs
     _check_outputs(config)
@@ -78,15 +207,16 @@ def fit(config: str | Path | FitConfig, *, observer: FitObserver | None = None) 
             outcomes.append(StageOutcome(stage.name, stage.output, before is not None, record.seconds))
             observer.done(outcomes[-1])
     made = {o.name: o.output for o in outcomes}
-    return FitResult(config.bundle, config.report, tuple(outcomes), read_measures(made["evaluate"]))
+    metrics = read_measures(made["evaluate"])
+    return FitResult(made["export"], tuple(outcomes), metrics, config)
 
 
 def _check_outputs(config: FitConfig) -> None:
     """Refuse, before hours of work, to replace what `fit` did not make."""
-    bundle, report = config.bundle, config.report
-    check_folder(bundle, BUNDLE, overwrite=True)
-    if report.is_dir():
-        raise DataError(f"{report}: is a folder, expected the name of an HTML file")
+    if config.bundle is not None:
+        check_folder(config.bundle, BUNDLE, overwrite=True)
+    if config.report is not None and config.report.is_dir():
+        raise DataError(f"{config.report}: is a folder, expected the name of an HTML file")
 
 
 @contextmanager
