@@ -185,7 +185,7 @@ class TestLog:
         assert min(counts.values()) >= 5
 
     def test_ingest_reads_it_and_drops_nothing(self, world: DemoWorld, tmp_path: Path) -> None:
-        settings = IngestSettings(domains=DOMAINS)
+        settings = IngestSettings(domains=DOMAINS, split="overlapped")
         result = ingest(world.interactions, tmp_path / "dataset", items=world.items, settings=settings)
         assert not result.warnings
         assert len(result.dataset.catalogue) == world.n_items

@@ -71,7 +71,7 @@ def test_from_nothing_to_a_bundle_and_a_report(made: FitResult) -> None:
     assert max(len(record.names) for record in names) == 4
     assert np.load(by_name["embed"]).shape == (54, 8)
     # the measures are those of the bundle
-    assert repr(made.measures.test) == repr(evaluate([made.bundle], by_name["ingest"]).measures)
+    assert repr(made.metrics.test) == repr(evaluate([made.bundle], by_name["ingest"]).measures)
     assert read_bundle(made.bundle).training["settings"]["inner_optimizer"] == "sgd"
     assert read_bundle(made.bundle).new_items is not None
     assert (made.bundle / "recall_items.npy").exists()
@@ -86,7 +86,7 @@ def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path
     after = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in config.parent.rglob("*") if p.is_file()}
     del before[config.parent / "work" / ".lock"], after[config.parent / "work" / ".lock"]
     assert after == before
-    assert repr(again.measures) == repr(made.measures)  # some are nan
+    assert repr(again.metrics) == repr(made.metrics)  # some are nan
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 def test_the_configuration_is_one(tmp_path: Path) -> None:
     (text,) = blocks("toml")
     (tmp_path / "fit.toml").write_text(text, encoding="utf-8")
-    assert load_config(tmp_path / "fit.toml").ingest.items == tmp_path / "items.csv"
+    assert load_config(tmp_path / "fit.toml").data.items == tmp_path / "items.csv"
 
 
 def test_the_commands_are_ones_and_their_options_too() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.text.title_neighbours import Weighing
+from llmcdsr_tools.dataset import Positions
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
 from llmcdsr_tools.evaluation.stage import BASELINES
@@ -46,7 +47,7 @@ recommender.recommend(["item id", "newer item id"], domain={domains[-1].name!r},
 {mix_section(bundle)}
 ## Metrics
 
-Test users, the last item of each history as the target:
+Test users, {_TARGETS[test.positions]}:
 
 ```
 {format_measures(test.measures)}
@@ -66,6 +67,12 @@ HR@10/999 is the expectation among 999 negatives of the domain. *Unseen*: as `re
 the target's domain taken out of the history, kept where 3 items or more remain. Coverage: share of the
 domain's items that are among anybody's first ten; popularity: mean percentile of what is recommended.
 """
+
+
+_TARGETS: dict[Positions, str] = {
+    "last": "the last item of each history as the target",
+    "every": "every item after the moment of the time split as a target",
+}
 
 
 def card_title(catalogue: Catalogue) -> str:
