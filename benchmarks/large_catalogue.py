@@ -93,7 +93,7 @@ def prepare(folder: Path, n_items: int, like: Path | None, unlike: bool, setting
 
 
 def requests(bundle: Path) -> list[tuple[list[str], str]]:
-    """Histories of 20 items, other ones than the widths were chosen on, and a domain to ask for."""
+    """Histories of 20 items, other ones than the ef_values were chosen on, and a domain to ask for."""
     found = read_bundle(bundle)
     rng = np.random.default_rng(12345)
     ids, domains = found.catalogue.ids, found.catalogue.domains
@@ -167,8 +167,8 @@ def report_load(bundle: Path) -> None:
     assert graph_fault(read.index.items.graph, read.catalogue.domains) is None
     print(
         f"  of it to check the graph: {time.perf_counter() - begun[0]:.2f} s, "
-        f"{time.process_time() - begun[1]:.2f} s of CPU; search widths {read.index.items.search_widths}, "
-        f"of both domains at once {read.index.items.width_together}"
+        f"{time.process_time() - begun[1]:.2f} s of CPU; search ef_values {read.index.items.ef_search}, "
+        f"of both domains at once {read.index.items.ef_search_together}"
     )
 
 
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[36_000, 100_000, 300_000, 1_000_000])
     parser.add_argument("--like", type=Path, help="bundle whose items there are variants of")
     parser.add_argument("--unlike", action="store_true", help="draw all items at random instead")
-    parser.add_argument("--links", type=int, default=32)
+    parser.add_argument("--m", type=int, default=32)
     parser.add_argument("--recall", type=float, default=0.96)
     parser.add_argument("--threads", type=int, default=1, help="of building")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

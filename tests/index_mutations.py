@@ -65,11 +65,11 @@ def damage_array(array: npt.NDArray[Any], rng: np.random.Generator, n_rows: int)
 
 def damage_config(index: dict[str, Any], rng: np.random.Generator) -> None:
     part = index[("items", "recall")[rng.integers(2)]]
-    holder, key = part, ("links", "search_widths", "measured", "width_together")[rng.integers(4)]
+    holder, key = part, ("M", "ef_search", "measured", "ef_search_together")[rng.integers(4)]
     if rng.integers(6) == 0:
         holder, key = index, ("items", "recall")[rng.integers(2)]
     value = VALUES[rng.integers(len(VALUES))]
-    if key == "search_widths" and rng.integers(2):
+    if key == "ef_search" and rng.integers(2):
         value = rng.integers(0, 200, 2).tolist()
     holder[key] = value
 

@@ -13,9 +13,9 @@ recall_index_levels.npy  all there or none
 recall_index_upper.npy
 ======================== ====================================================================
 
-``index`` in config.json: ``items`` and, with the last three, ``recall``, each with ``links`` (M),
-``search_widths`` (of each domain), ``measured``, how it was built and what it finds, and possibly
-``width_together``, how wide a domain is searched at most where several are searched at once.
+``index`` in config.json: ``items`` and, with the last three, ``recall``, each with ``M``,
+``ef_search`` (of each domain), ``measured``, how it was built and what it finds, and possibly
+``ef_search_together``, how wide a domain is searched at most where several are searched at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARRAYS = ("links", "levels", "upper")
 PREFIXES = {"items": "index_", "recall": "recall_index_"}
 INDEX_FILES = tuple(f"{prefix}{array}.npy" for prefix in PREFIXES.values() for array in ARRAYS)
 
-_MAX_WIDTH = 10_000
+_MAX_EF_SEARCH = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,12 @@ def write_index(folder: Path, index: BundleIndex) -> tuple[tuple[str, ...], dict
             names.append(f"{prefix}{array}.npy")
             np.save(folder / names[-1], getattr(searched.graph, array))
         described[part] = {
-            "links": searched.graph.n_links,
-            "search_widths": list(searched.search_widths),
+            "M": searched.graph.M,
+            "ef_search": list(searched.ef_search),
             "measured": dict(searched.measured),
         }
-        if searched.width_together is not None:
-            described[part]["width_together"] = searched.width_together
+        if searched.ef_search_together is not None:
+            described[part]["ef_search_together"] = searched.ef_search_together
     return tuple(names), described
 
 
@@ -126,9 +126,9 @@ def _read_graph(
         if name not in description["files"]:
             raise BundleError(f"{path}: field 'files' does not list {name}, which 'index.{part}' needs")
         paths[array] = folder / name
-    n_links = read_size(path, described, "links", MAX_LINKS)
+    n_links = read_size(path, described, "M", MAX_LINKS)
     if n_links < 2:
-        raise BundleError(f"{path}: field 'index.{part}.links' is {n_links}, expected 2 or more")
+        raise BundleError(f"{path}: field 'index.{part}.M' is {n_links}, expected 2 or more")
     n_rows = domains[-1].stop
     levels = read_array(paths["levels"], np.uint8, (n_rows,))
     graph = Graph(
@@ -147,21 +147,21 @@ def _read_graph(
         raise BundleError(f"{path}: field 'index.{part}.measured' must be an object")
     together = (
         None
-        if "width_together" not in described
-        else read_size(path, described, "width_together", _MAX_WIDTH)
+        if "ef_search_together" not in described
+        else read_size(path, described, "ef_search_together", _MAX_EF_SEARCH)
     )
     return SearchGraph(graph, _read_widths(path, described, part, len(domains)), measured, together)
 
 
 def _read_widths(path: Path, described: dict[str, Any], part: str, n_domains: int) -> tuple[int, ...]:
-    widths = described.get("search_widths")
+    ef_values = described.get("ef_search")
     if (
-        not isinstance(widths, list)
-        or len(widths) != n_domains
-        or not all(type(width) is int and 1 <= width <= _MAX_WIDTH for width in widths)
+        not isinstance(ef_values, list)
+        or len(ef_values) != n_domains
+        or not all(type(ef) is int and 1 <= ef <= _MAX_EF_SEARCH for ef in ef_values)
     ):
         raise BundleError(
-            f"{path}: field 'index.{part}.search_widths' is {widths!r:.60}, "
-            f"expected {n_domains} numbers from 1 to {_MAX_WIDTH}"
+            f"{path}: field 'index.{part}.ef_search' is {ef_values!r:.60}, "
+            f"expected {n_domains} numbers from 1 to {_MAX_EF_SEARCH}"
         )
-    return tuple(widths)
+    return tuple(ef_values)

@@ -29,19 +29,19 @@ class SearchGraph:
     Parameters
     ----------
     graph : Graph
-    search_widths : tuple of int
+    ef_search : tuple of int
         For each domain, how many candidates a search keeps.
     measured : mapping
-        JSON-able: how it was built, and the recall that was found for these widths.
-    width_together : int, optional
+        JSON-able: how it was built, and the recall that was found for these ef_values.
+    ef_search_together : int, optional
         How many it keeps in each domain at most where several are searched at once: fewer of each are among
         the best of all. Without it they are searched as wide as alone.
     """
 
     graph: Graph
-    search_widths: tuple[int, ...]
+    ef_search: tuple[int, ...]
     measured: Mapping[str, Any] = field(default_factory=dict)
-    width_together: int | None = None
+    ef_search_together: int | None = None
 
 
 class HnswSearch:
@@ -82,18 +82,18 @@ class HnswSearch:
             raise ValueError(f"a graph of {len(graph.graph.links)} rows for {len(item_vectors)} item vectors")
         self._exact = ExactSearch(item_vectors)
         self._indexes = [
-            (domain, width, make_index(graph.graph, item_vectors, domain, threads))
-            for domain, width in zip(domains, graph.search_widths, strict=True)
+            (domain, ef, make_index(graph.graph, item_vectors, domain, threads))
+            for domain, ef in zip(domains, graph.ef_search, strict=True)
         ]
-        self._width_together = graph.width_together
+        self._ef_search_together = graph.ef_search_together
 
-    def set_width(self, width: int) -> None:
+    def set_ef_search(self, ef: int) -> None:
         """Set how many candidates a search keeps, in every domain."""
-        self._indexes = [(domain, width, index) for domain, _, index in self._indexes]
+        self._indexes = [(domain, ef, index) for domain, _, index in self._indexes]
 
-    def set_width_together(self, width: int | None) -> None:
+    def set_ef_search_together(self, ef: int | None) -> None:
         """Set how many candidates a search of several domains keeps in each at most."""
-        self._width_together = width
+        self._ef_search_together = ef
 
     def search(
         self,
@@ -118,18 +118,18 @@ class HnswSearch:
         ):
             return self._exact.search(users, k, wanted, bonuses)
         found_rows, found_scores = [], []
-        together = None if len(indexes) == 1 else self._width_together
-        for (domain, width, index), by_graph in zip(indexes, large, strict=True):
+        together = None if len(indexes) == 1 else self._ef_search_together
+        for (domain, ef, index), by_graph in zip(indexes, large, strict=True):
             if not by_graph:
                 whole = self._exact.search(users, k, RowFilter(domain.start, domain.stop, blocked))
                 found_rows.append(whole[0])
                 found_scores.append(whole[1])
                 continue
-            width = min(width if together is None else min(width, together), domain.n_items)
+            ef = min(ef if together is None else min(ef, together), domain.n_items)
             # of a narrow search, which is as wide as what is asked for, the best of twice as many
-            n = n_wanted if width >= 2 * n_wanted else 2 * n_wanted
+            n = n_wanted if ef >= 2 * n_wanted else 2 * n_wanted
             try:
-                labels, distances = index.knn_query(users, k=max(width, n))  # nearest first
+                labels, distances = index.knn_query(users, k=max(ef, n))  # nearest first
             except RuntimeError:  # the graph does not reach so many items
                 return self._exact.search(users, k, wanted, bonuses)
             found_rows.append(labels[:, :n].astype(np.int64))

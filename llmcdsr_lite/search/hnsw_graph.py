@@ -5,7 +5,7 @@ be checked; the vectors are those of the bundle.
 
 The links are chosen by cosine, though the search is by inner product. A graph that is built by inner product
 has the longest vectors for neighbours of everything and cannot be left again towards the others: on trained
-item vectors it needs several times the search width for the same recall, or does not reach it.
+item vectors it needs several times the ef_search for the same recall, or does not reach it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class GraphSettings:
 
     Parameters
     ----------
-    links : int
-        Of an item, at most; twice as many on the lowest level.
-    build_width : int
+    M : int
+        Links of an item, at most; twice as many on the lowest level.
+    ef_construction : int
         How many candidates an item's links are chosen from.
     seed : int
         Of the levels.
@@ -44,8 +44,8 @@ class GraphSettings:
         The graph is reproducible with one alone.
     """
 
-    links: int = 32
-    build_width: int = 200
+    M: int = 32
+    ef_construction: int = 200
     seed: int = 0
     threads: int = 1
 
@@ -69,8 +69,8 @@ class Graph:
     upper: Links
 
     @property
-    def n_links(self) -> int:
-        """M, the number of links of an item at most."""
+    def M(self) -> int:
+        """Links of an item, at most."""
         return int(self.upper.shape[1])
 
 
@@ -99,16 +99,16 @@ def build_graph(
     hnswlib = import_hnswlib()
     n_rows, hidden = vectors.shape
     graph = Graph(
-        np.zeros((n_rows, 2 * settings.links), np.uint32),
+        np.zeros((n_rows, 2 * settings.M), np.uint32),
         np.zeros(n_rows, np.uint8),
-        np.zeros((0, settings.links), np.uint32),
+        np.zeros((0, settings.M), np.uint32),
     )
     upper = []
     for domain in domains:
         index = hnswlib.Index(space="ip", dim=hidden)
         seed = settings.seed + 1  # 0 and 1 are the same to its generator
         index.init_index(
-            domain.n_items, M=settings.links, ef_construction=settings.build_width, random_seed=seed
+            domain.n_items, M=settings.M, ef_construction=settings.ef_construction, random_seed=seed
         )
         for first in range(domain.start, domain.stop, _CHUNK):
             last = min(first + _CHUNK, domain.stop)
@@ -122,7 +122,7 @@ def build_graph(
 
 def _take_links(state: dict[str, Any], domain: Domain, hidden: int, graph: Graph) -> Links:
     """Copy what hnswlib has linked into the graph; the links on the upper levels are returned."""
-    n_links = graph.n_links
+    n_links = graph.M
     records = state["data_level0"].view(_record(n_links, hidden))
     row_of = records["label"].astype(np.uint32)  # several threads add items in any order
     levels = state["element_levels"]
@@ -193,7 +193,7 @@ def _links_fault(links: Links, domain: Domain, owners: npt.NDArray[np.int64]) ->
 def make_index(graph: Graph, vectors: npt.NDArray[np.float32], domain: Domain, threads: int) -> Any:
     """Give hnswlib the graph of a domain, for search by inner product; its labels are item rows.
 
-    A search keeps as many candidates as it is asked for, so that each may have a width of its own: what
+    A search keeps as many candidates as it is asked for, so that each may have an ef_search of its own: what
     hnswlib calls ``ef`` is of the index, and must not change while others search.
 
     Parameters
@@ -211,7 +211,7 @@ def make_index(graph: Graph, vectors: npt.NDArray[np.float32], domain: Domain, t
         If hnswlib is not installed, or lays its memory out in another way than the version known here.
     """
     hnswlib = import_hnswlib()
-    n, n_links, hidden = domain.n_items, graph.n_links, vectors.shape[1]
+    n, n_links, hidden = domain.n_items, graph.M, vectors.shape[1]
     empty = hnswlib.Index(space="ip", dim=hidden)
     empty.init_index(n, M=n_links, ef_construction=n_links, random_seed=0)
     state = empty.__getstate__()[0]

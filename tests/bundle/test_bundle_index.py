@@ -46,7 +46,7 @@ def large() -> Bundle:
     names[0] = items[0] = 0
     items[1:] /= np.linalg.norm(items[1:], axis=1, keepdims=True)
     recall = RecallNetwork(names[None], items, np.zeros((2, 5), np.float32), None, (1.0, 1.0))
-    settings = GraphSettings(links=2, build_width=20)
+    settings = GraphSettings(M=2, ef_construction=20)
     vectors = parameters.item_embedding
     index = BundleIndex(
         SearchGraph(build_graph(vectors, catalogue.domains, settings), (30, 40), {"by": "hand"}, 35),
@@ -77,17 +77,17 @@ def test_round_trip(written: Path, large: Bundle) -> None:
     assert large.index is not None
     assert large.index.recall is not None
     for one, other in ((found.items, large.index.items), (found.recall, large.index.recall)):
-        assert one.search_widths == other.search_widths
+        assert one.ef_search == other.ef_search
         assert one.measured == other.measured
-        assert one.width_together == other.width_together
+        assert one.ef_search_together == other.ef_search_together
         for name in ARRAYS:
             array = getattr(one.graph, name)
             assert isinstance(array, np.memmap)
             assert np.array_equal(array, getattr(other.graph, name))
     config = json.loads((written / "config.json").read_text())
-    widths = {"search_widths": [30, 40], "width_together": 35}
-    assert config["index"]["items"] == {"links": 2, **widths, "measured": {"by": "hand"}}
-    assert set(config["index"]["recall"]) == {"links", "search_widths", "measured"}
+    ef_values = {"ef_search": [30, 40], "ef_search_together": 35}
+    assert config["index"]["items"] == {"M": 2, **ef_values, "measured": {"by": "hand"}}
+    assert set(config["index"]["recall"]) == {"M", "ef_search", "measured"}
     assert set(FILES) < set(config["files"])
 
 
@@ -194,16 +194,16 @@ def test_wrong_array_with_the_right_hash(
         (["index", "items"], None, "field 'index.items' must be an object"),
         (["index", "recall"], None, "lists recall_index_links.npy, but has no field 'index.recall'"),
         (["index", "recall"], 3, "field 'index.recall' must be an object"),
-        (["index", "items", "links"], 1, "field 'index.items.links' is 1, expected 2 or more"),
-        (["index", "items", "links"], 10**9, "field 'links' is 1000000000"),
-        (["index", "items", "search_widths"], [30], "field 'index.items.search_widths' is [30]"),
-        (["index", "items", "search_widths"], [30, 0], "search_widths"),
-        (["index", "items", "search_widths"], [30, 10**9], "search_widths"),
-        (["index", "items", "search_widths"], [30, True], "search_widths"),
-        (["index", "items", "width_together"], 0, "field 'width_together' is 0"),
-        (["index", "items", "width_together"], None, "field 'width_together' is None"),
-        (["index", "recall", "width_together"], 10**9, "field 'width_together' is 1000000000"),
-        (["index", "recall", "search_widths"], None, "field 'index.recall.search_widths' is None"),
+        (["index", "items", "M"], 1, "field 'index.items.M' is 1, expected 2 or more"),
+        (["index", "items", "M"], 10**9, "field 'M' is 1000000000"),
+        (["index", "items", "ef_search"], [30], "field 'index.items.ef_search' is [30]"),
+        (["index", "items", "ef_search"], [30, 0], "ef_search"),
+        (["index", "items", "ef_search"], [30, 10**9], "ef_search"),
+        (["index", "items", "ef_search"], [30, True], "ef_search"),
+        (["index", "items", "ef_search_together"], 0, "field 'ef_search_together' is 0"),
+        (["index", "items", "ef_search_together"], None, "field 'ef_search_together' is None"),
+        (["index", "recall", "ef_search_together"], 10**9, "field 'ef_search_together' is 1000000000"),
+        (["index", "recall", "ef_search"], None, "field 'index.recall.ef_search' is None"),
         (["index", "recall", "measured"], [], "field 'index.recall.measured' must be an object"),
     ],
 )

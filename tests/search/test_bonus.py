@@ -112,7 +112,7 @@ def test_hnsw_scores_what_a_bonus_touches() -> None:
 
     vectors, users = world(5, "normal")
     search = HnswSearch(vectors, DOMAINS, 1)
-    search.set_width(300)  # as good as exact
+    search.set_ef_search(300)  # as good as exact
     rng = np.random.default_rng(5)
     bonuses = [some_bonus(rng, 5.0, shifted=True), None, *[some_bonus(rng, 5.0, shifted=False)] * 3]
     blocked = [rng.choice(np.arange(1, N_A + N_B + 1), 3, replace=False) for _ in users]

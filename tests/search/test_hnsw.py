@@ -152,12 +152,12 @@ def test_a_graph_of_other_vectors(vectors: npt.NDArray[np.float32]) -> None:
 
 
 def test_a_wider_search_finds_more(vectors: npt.NDArray[np.float32]) -> None:
-    graph = build_graph(vectors, DOMAINS, GraphSettings(links=3))
+    graph = build_graph(vectors, DOMAINS, GraphSettings(M=3))
     users = np.random.default_rng(4).normal(size=(100, 16)).astype(np.float32)
     hits = []
-    for width in (5, 200):
+    for ef in (5, 200):
         search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (20, 20)))
-        search.set_width(width)
+        search.set_ef_search(ef)
         found = [search.search(users[i : i + 1], 2, RowFilter(1, 2001, [NONE]))[0][0] for i in range(100)]
         expected = [best_rows(user, vectors, 2, 1, 2001) for user in users]
         hits.append(sum(len(set(a.tolist()) & set(b)) for a, b in zip(found, expected, strict=True)))
@@ -165,19 +165,19 @@ def test_a_wider_search_finds_more(vectors: npt.NDArray[np.float32]) -> None:
 
 
 def test_several_domains_are_searched_as_wide_as_is_said_for_them(vectors: npt.NDArray[np.float32]) -> None:
-    """Where no width is said, as wide as alone; and a domain alone never minds it."""
-    graph = build_graph(vectors, DOMAINS, GraphSettings(links=3))
+    """Where no ef is said, as wide as alone; and a domain alone never minds it."""
+    graph = build_graph(vectors, DOMAINS, GraphSettings(M=3))
     users = np.random.default_rng(4).normal(size=(60, 16)).astype(np.float32)
 
     def found(together: int | None, start: int, stop: int) -> list[list[int]]:
-        search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200), width_together=together))
+        search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200), ef_search_together=together))
         return search.search(users, 2, RowFilter(start, stop, [NONE] * 60))[0].tolist()
 
-    def joined(width: int | None) -> list[list[int]]:
+    def joined(ef: int | None) -> list[list[int]]:
         """The best of both domains, each searched alone."""
         search = HnswSearch(vectors, DOMAINS, 1, SearchGraph(graph, (150, 200)))
-        if width is not None:
-            search.set_width(width)
+        if ef is not None:
+            search.set_ef_search(ef)
         parts = [search.search(users, 2, RowFilter(d.start, d.stop, [NONE] * 60)) for d in DOMAINS]
         rows, scores = (np.concatenate(one, axis=1) for one in zip(*parts, strict=True))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :2]
@@ -200,7 +200,7 @@ def test_no_users(hnsw: HnswSearch) -> None:
 def test_a_domain_of_fewer_items_than_the_width_is_searched_too(vectors: npt.NDArray[np.float32]) -> None:
     domains = (Domain("a", 1, 101), Domain("b", 101, 2001))
     search = HnswSearch(vectors, domains, 1)
-    search.set_width(256)
+    search.set_ef_search(256)
     search._exact = None  # fails where it would answer exactly
     users = np.random.default_rng(6).normal(size=(20, 16)).astype(np.float32)
     rows, _ = search.search(users, 5, RowFilter(1, 2001, [NONE] * 20))

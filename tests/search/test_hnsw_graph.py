@@ -14,7 +14,7 @@ from llmcdsr_lite.search.hnsw_graph import Graph, GraphSettings, build_graph, gr
 hnswlib = pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
 
 DOMAINS = (Domain("a", 1, 601), Domain("b", 601, 1501))
-SETTINGS = GraphSettings(links=4, build_width=40)
+SETTINGS = GraphSettings(M=4, ef_construction=40)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_same_again(graph: Graph, vectors: npt.NDArray[np.float32]) -> None:
     for name in ("links", "levels", "upper"):
         assert np.array_equal(getattr(again, name), getattr(graph, name))
     assert done == [(600, 1500), (1500, 1500)]
-    other = build_graph(vectors, DOMAINS, GraphSettings(links=4, build_width=40, seed=1))
+    other = build_graph(vectors, DOMAINS, GraphSettings(M=4, ef_construction=40, seed=1))
     assert not np.array_equal(other.levels, graph.levels)
 
 
@@ -102,7 +102,7 @@ def test_links_are_what_hnswlib_saves(
 
 
 def test_several_threads_give_a_graph_as_good(graph: Graph, vectors: npt.NDArray[np.float32]) -> None:
-    other = build_graph(vectors, DOMAINS, GraphSettings(links=4, build_width=40, threads=4))
+    other = build_graph(vectors, DOMAINS, GraphSettings(M=4, ef_construction=40, threads=4))
     assert graph_fault(other, DOMAINS) is None
     assert not naive_fault(other)
     # row for row: an item is linked to near ones, whatever number hnswlib gave it

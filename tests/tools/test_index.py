@@ -17,14 +17,14 @@ from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.search.hnsw_graph import GraphSettings
+from llmcdsr_tools.ef_search import Measure
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
-from llmcdsr_tools.search_widths import Measure
 from random_bundle import write_random_bundle
 
 pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
 
 SIZES = (700, 1300)
-SETTINGS = IndexSettings(GraphSettings(links=4, build_width=20), recall=0.95, n_users=90)
+SETTINGS = IndexSettings(GraphSettings(M=4, ef_construction=20), recall=0.95, n_users=90)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_recall_that_is_wanted(indexed: tuple[Path, tuple[Measure, ...], lis
     folder, chosen, tried = indexed
     assert [(m.part, m.domain) for m in chosen] == [("items", "a"), ("items", "b"), ("items", "a and b")]
     assert all(m.reached and m.recall >= 0.95 for m in chosen)
-    assert all(m.recall < 0.95 for m in tried if m not in chosen)  # a smaller width did not do
+    assert all(m.recall < 0.95 for m in tried if m not in chosen)  # a smaller ef did not do
     bundle = read_bundle(folder)
     recommender = Recommender.load(folder, backend="numpy", search="hnsw")
     table = bundle.item_vectors.astype(np.float64)
@@ -71,10 +71,10 @@ def test_what_the_bundle_says(indexed: tuple[Path, tuple[Measure, ...], list[Mea
     config, before = (json.loads((path / "config.json").read_text()) for path in (folder, plain))
     items = config["index"]["items"]
     *alone, together = chosen
-    assert items["search_widths"] == [m.width for m in alone]
-    assert items["width_together"] == together.width <= max(items["search_widths"])
+    assert items["ef_search"] == [m.ef_search for m in alone]
+    assert items["ef_search_together"] == together.ef_search <= max(items["ef_search"])
     assert items["measured"]["together"]["recall_at_10"] == round(together.recall, 4)
-    assert items["measured"]["graph"] == {"links": 4, "build_width": 20, "seed": 0, "threads": 1}
+    assert items["measured"]["graph"] == {"M": 4, "ef_construction": 20, "seed": 0, "threads": 1}
     assert [d["users"] for d in items["measured"]["domains"]] == [90, 90]
     assert [d["recall_at_10"] for d in items["measured"]["domains"]] == [round(m.recall, 4) for m in alone]
     for name, entry in before["files"].items():  # all else is as it was
@@ -173,7 +173,7 @@ def test_command(
     plain: Path, tmp_path: Path, llmcdsr: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:
     output = tmp_path / "bundle"
-    arguments = ("index", plain, "-o", output, "--users", "10", "--links", "4", "--build-width", "20")
+    arguments = ("index", plain, "-o", output, "--users", "10", "--m", "4", "--ef-construction", "20")
     done = llmcdsr(*arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
@@ -183,5 +183,5 @@ def test_command(
     again = llmcdsr(*arguments)
     assert again.returncode == 1
     assert b"exists already" in again.stderr
-    hard = llmcdsr(*arguments, "--overwrite", "--links", "2", "--recall", "1")
-    assert b"--links may help" in hard.stderr or b"recall@10 1.0000" in hard.stdout
+    hard = llmcdsr(*arguments, "--overwrite", "--m", "2", "--recall", "1")
+    assert b"--m may help" in hard.stderr or b"recall@10 1.0000" in hard.stdout

@@ -17,7 +17,7 @@ from llmcdsr_lite.histories import BadRecord, read_histories
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, import_hnswlib
 from llmcdsr_lite.search.protocol import Rows
-from llmcdsr_tools.search_widths import Histories, Measure, Observer, Vectors, WidthTrial
+from llmcdsr_tools.ef_search import Histories, Measure, Observer, Vectors, WidthTrial
 
 _BATCH = 256
 
@@ -58,8 +58,8 @@ def index(
 ) -> tuple[Measure, ...]:
     """Write a bundle with graphs of its item vectors, and of those of its recall network.
 
-    For each the smallest search width is chosen that finds the wanted share of the ten best items, seen
-    items excluded, as requests have it. If even the largest width does not, it is taken. For all domains at
+    For each the smallest ef_search is chosen that finds the wanted share of the ten best items, seen
+    items excluded, as requests have it. If even the largest ef does not, it is taken. For all domains at
     once another one is chosen, on the ten best items of both: fewer of each are among them.
 
     Parameters
@@ -75,12 +75,12 @@ def index(
     progress : callable, optional
         Told how many items are linked, of how many.
     observer : callable, optional
-        Told of every width that is tried.
+        Told of every ef that is tried.
 
     Returns
     -------
     tuple of Measure
-        The widths that were chosen.
+        The ef_values that were chosen.
 
     Raises
     ------

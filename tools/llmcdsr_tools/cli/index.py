@@ -14,7 +14,7 @@ from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import Number, overwrite_option
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.search_widths import Measure
+    from llmcdsr_tools.ef_search import Measure
 
 
 @cli.command()
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 @click.option("--histories", type=FilePath, help="Users to measure it on; without it they are drawn.")
 @click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="How many of them.")
 @click.option(
-    "--links", type=click.IntRange(2, 256), default=32, show_default=True, help="Of an item at most."
+    "--m", type=click.IntRange(2, 256), default=32, show_default=True, help="Links of an item, at most."
 )
 @click.option(
-    "--build-width",
+    "--ef-construction",
     type=click.IntRange(1, 10_000),
     default=200,
     show_default=True,
@@ -56,8 +56,8 @@ def index(
     recall: float,
     histories: Path | None,
     users: int,
-    links: int,
-    build_width: int,
+    m: int,
+    ef_construction: int,
     seed: int,
     threads: int,
     overwrite: bool,
@@ -72,7 +72,7 @@ def index(
     from llmcdsr_tools.index import index as stage
 
     on_terminal = sys.stderr.isatty()
-    settings = IndexSettings(GraphSettings(links, build_width, seed, threads), recall, users)
+    settings = IndexSettings(GraphSettings(m, ef_construction, seed, threads), recall, users)
     chosen = stage(
         bundle,
         output,
@@ -88,18 +88,18 @@ def index(
         if not as_json:
             click.echo(_line(measure))
         if not measure.reached:
-            click.echo(f"note: no width reaches a recall@10 of {recall}; --links may help", err=True)
+            click.echo(f"note: no ef_search reaches a recall@10 of {recall}; --m may help", err=True)
 
 
 def _line(measure: Measure) -> str:
     return (
-        f"{measure.part}, {measure.domain}: width {measure.width}, recall@10 {measure.recall:.4f}, "
+        f"{measure.part}, {measure.domain}: ef_search {measure.ef_search}, recall@10 {measure.recall:.4f}, "
         f"{measure.milliseconds:.3f} ms a search, exact {measure.exact_milliseconds:.3f} ms"
     )
 
 
 def _tried(measure: Measure) -> None:
-    """Show a width while it is the last one tried."""
+    """Show an ef_search while it is the last one tried."""
     click.echo(f"\r\033[K{_line(measure)}\r", nl=False, err=True)
 
 

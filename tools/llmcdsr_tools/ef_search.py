@@ -1,4 +1,4 @@
-"""How wide a graph must be searched to find what is wanted: the widths are tried, the narrowest is taken."""
+"""The smallest `ef_search` of a graph that finds what is wanted: the values are tried in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, build_graph
 from llmcdsr_lite.search.protocol import RowFilter, Rows
 
 K = 10  # recall@10
-WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+EF_SEARCH = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _TIMED_USERS = 200
 _BATCH = 256
 
@@ -27,11 +27,11 @@ Histories = Sequence[Rows]
 
 @dataclass(frozen=True)
 class Measure:
-    """What one width of the search finds, and the median time for one user, of it and of exact search."""
+    """What one `ef_search` finds, and the median time for one user, of it and of exact search."""
 
     part: str
     domain: str
-    width: int
+    ef_search: int
     recall: float
     milliseconds: float
     exact_milliseconds: float
@@ -54,7 +54,7 @@ class WidthTrial:
     progress : callable, optional
         Told how many items are linked, of how many.
     observer : callable, optional
-        Told of every width that is tried.
+        Told of every ef_search that is tried.
     """
 
     def __init__(
@@ -80,14 +80,16 @@ class WidthTrial:
         users: Sequence[Vectors],
         histories: Histories | None,
     ) -> SearchGraph:
-        """Build the graph of a part, and choose widths for the users of each domain."""
+        """Build the graph of a part, and choose `ef_search` for the users of each domain."""
         graph = build_graph(vectors, domains, self._settings, self._progress)
         exact = ExactSearch(vectors)
         chosen = []
         for domain, of_domain in zip(domains, users, strict=True):
-            searched = HnswSearch(vectors, [domain], 1, SearchGraph(graph, (WIDTHS[0],)))
+            searched = HnswSearch(vectors, [domain], 1, SearchGraph(graph, (EF_SEARCH[0],)))
             chosen.append(
-                self._choose(part, domain, WIDTHS, searched, searched.set_width, exact, of_domain, histories)
+                self._choose(
+                    part, domain, EF_SEARCH, searched, searched.set_ef_search, exact, of_domain, histories
+                )
             )
         self.chosen += chosen
         measured: dict[str, Any] = {
@@ -98,7 +100,7 @@ class WidthTrial:
                 _described(measure, len(of_domain)) for measure, of_domain in zip(chosen, users, strict=True)
             ],
         }
-        return SearchGraph(graph, tuple(measure.width for measure in chosen), measured)
+        return SearchGraph(graph, tuple(measure.ef_search for measure in chosen), measured)
 
     def together(
         self,
@@ -112,23 +114,30 @@ class WidthTrial:
         """Choose how wide all domains are searched at once, if that may be narrower than one alone."""
         both = Domain(" and ".join(d.name for d in domains), domains[0].start, domains[-1].stop)
         searched = HnswSearch(vectors, domains, 1, alone)
-        widths = [width for width in WIDTHS if width <= max(alone.search_widths)]
+        ef_values = [ef for ef in EF_SEARCH if ef <= max(alone.ef_search)]
         measure = self._choose(
-            part, both, widths, searched, searched.set_width_together, ExactSearch(vectors), users, histories
+            part,
+            both,
+            ef_values,
+            searched,
+            searched.set_ef_search_together,
+            ExactSearch(vectors),
+            users,
+            histories,
         )
         if not measure.reached:
             return alone
         self.chosen.append(measure)
         measured = {**alone.measured, "together": _described(measure, len(users))}
-        return replace(alone, measured=measured, width_together=measure.width)
+        return replace(alone, measured=measured, ef_search_together=measure.ef_search)
 
     def _choose(
         self,
         part: str,
         domain: Domain,
-        widths: Sequence[int],
+        ef_values: Sequence[int],
         search: HnswSearch,
-        set_width: Callable[[int], None],
+        set_ef_search: Callable[[int], None],
         exact: ExactSearch,
         users: Vectors,
         histories: Histories | None,
@@ -144,8 +153,8 @@ class WidthTrial:
             or [nothing]
         )
         exact_time = _median_time(exact, users[: _TIMED_USERS // 10], k, wanted)
-        for width in widths:
-            set_width(width)
+        for ef_search in ef_values:
+            set_ef_search(ef_search)
             # one at a time, as requests come: among others a user's search is as wide as that of any of them
             found = [
                 search.search(users[i : i + 1], k, wanted.of_users(slice(i, i + 1)))[0][0]
@@ -158,7 +167,7 @@ class WidthTrial:
             recall = float(np.mean(hits)) if hits else 1.0
             taken = _median_time(search, users[:_TIMED_USERS], k, wanted)
             reached = recall >= self._recall
-            measure = Measure(part, domain.name, width, recall, taken, exact_time, reached)
+            measure = Measure(part, domain.name, ef_search, recall, taken, exact_time, reached)
             if self._observer is not None:
                 self._observer(measure)
             if reached:
@@ -167,7 +176,7 @@ class WidthTrial:
 
 
 def _described(measure: Measure, n_users: int) -> dict[str, Any]:
-    """What config.json says of a width."""
+    """What config.json says of an ef_search."""
     return {
         "users": n_users,
         "recall_at_10": round(measure.recall, 4),
