@@ -74,7 +74,7 @@ def load_config(path: Path) -> FitConfig:
     top = read_table(_TopLevel, {k: v for k, v in content.items() if k in top_keys}, str(path), folder)
     if top.threads < 1:
         raise DataError(f"{path}: threads must be at least 1, found {top.threads}")
-    train, text_initialization, members = _train(tables.get("train", {}), path)
+    train, text_initialization, members, distill = _train(tables.get("train", {}), path)
     pretrain_table = {"hidden": train.hidden, **tables.get("pretrain", {})}
     pretrain = _read(PretrainSettings, pretrain_table, path, "pretrain")
     if pretrain.hidden != train.hidden:
@@ -99,6 +99,7 @@ def load_config(path: Path) -> FitConfig:
         pretrain=pretrain,
         train=train,
         members=members,
+        distill=distill,
         **{name: _read(cls, tables.get(name, {}), path, name) for name, cls in _TABLES.items()},
     )
     _check_together(config)
@@ -122,6 +123,8 @@ def _check_together(config: FitConfig) -> None:
         )
     if config.members > 1 and (generator != "none" or config.train.pretrained_items):
         raise DataError(f"{path}: [train] members is for training without names and pre-trained items")
+    if config.distill and (config.members == 1 or config.train.loss != "sampled-softmax"):
+        raise DataError(f"{path}: [train] distill needs two members or more, and the loss sampled-softmax")
     if generator == "none" and config.train.inner_optimizer not in ("auto", "none"):
         raise DataError(
             f"{path}: [train] inner_optimizer is {config.train.inner_optimizer!r}, which needs names; "
@@ -129,14 +132,14 @@ def _check_together(config: FitConfig) -> None:
         )
 
 
-def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool, int]:
-    """Settings of `train`, whether items start from the titles, and the number of members."""
+def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool, int, bool]:
+    """Settings of `train`, `text_initialization`, the number of members, and whether to distil them."""
     recipe = table.get("recipe", "best")
     if recipe not in get_args(Recipe):
         raise DataError(
             f"{path} [train] recipe: expected one of {', '.join(get_args(Recipe))}, found {recipe!r}"
         )
-    extra = ("text_initialization", "recipe", "members")
+    extra = ("text_initialization", "recipe", "members", "distill")
     own = {k: v for k, v in table.items() if k not in extra}
     if recipe == "official":
         own = {**OFFICIAL, **own}
@@ -144,6 +147,9 @@ def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool, i
     members = table.get("members", 1)
     if type(members) is not int or members < 1:
         raise DataError(f"{path} [train] members: expected a whole number from 1, found {members!r}")
+    distill = table.get("distill", False)
+    if not isinstance(distill, bool):
+        raise DataError(f"{path} [train] distill: expected true or false, found {distill!r}")
     text_initialization = table.get("text_initialization", not settings.pretrained_items)
     if not isinstance(text_initialization, bool):
         raise DataError(f"{path} [train] text_initialization: expected true or false")
@@ -154,7 +160,7 @@ def _train(table: Mapping[str, Any], path: Path) -> tuple[TrainSettings, bool, i
         decided.model_config(1)  # refuses sizes that no model can have
     except LlmcdsrError as error:
         raise DataError(f"{path} [train]: {error}") from None
-    return settings, text_initialization, members
+    return settings, text_initialization, members, distill
 
 
 def _generate(table: Mapping[str, Any] | None, path: Path) -> tuple[ServerSettings | None, GenerateSettings]:

@@ -125,6 +125,10 @@ class FitConfig:
         Whether `train` starts the items from the titles.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
+    members : int
+        Models to train.
+    distill : bool
+        Whether one more learns from them, and is the bundle's.
     ingest, embed, names, generate, pretrain, train, export
         The tables.
     """
@@ -144,4 +148,5 @@ class FitConfig:
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     members: int = 1
+    distill: bool = False
     export: ExportTable = field(default_factory=ExportTable)
