@@ -2,7 +2,9 @@
 
 Trains the recipe once a seed, exports each run, and prints the test measures of the bundles as they answer,
 beside the sequence model alone and the best baseline: mean over the seeds, ± the largest distance from it.
-With --members, the seeds are one bundle's members besides. What is there already is not made again.
+With --members, the seeds are one bundle's members besides; with --distill, a student is trained on their
+scores for each seed, too, and paired differences of the models alone on validation are printed. What is there
+already is not made again.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
-from llmcdsr_tools.evaluation.measures import Measured
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.expected import ExpectedMetrics
+from llmcdsr_tools.evaluation.measures import Measured, gains, measure, standard_error
+from llmcdsr_tools.evaluation.scorers import Named
+from llmcdsr_tools.evaluation.stage import BASELINES, evaluate, open_scorers
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.train.settings import recipe_settings
 from llmcdsr_tools.train.stage import train
@@ -42,6 +48,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, help="in place of the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--members", action="store_true", help="also the seeds as members of one bundle")
+    parser.add_argument("--distill", action="store_true", help="also a student of the members for each seed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, help="train on so many users, drawn at random")
     parser.add_argument("--newest", type=int, help="of the newest so many items of each history")
@@ -55,10 +62,11 @@ def main() -> None:
         titles = None
     given = {name: getattr(arguments, name) for name in ("hidden", "dropout")}
     changes = {name: value for name, value in given.items() if value is not None}
-    for number, seed in enumerate(arguments.seeds, 1):
-        settings = recipe_settings(arguments.recipe, seed=seed, **changes)
-        run = work / "run" / f"member-{number}"
-        train(dataset, run, settings, text_embeddings=titles, resume=True, threads=arguments.threads)
+    all_settings = [recipe_settings(arguments.recipe, seed=seed, **changes) for seed in arguments.seeds]
+    train_run = partial(train, dataset, text_embeddings=titles, resume=True, threads=arguments.threads)
+    runs = [work / "run" / f"member-{number}" for number in range(1, len(all_settings) + 1)]
+    for seed, run, settings in zip(arguments.seeds, runs, all_settings, strict=True):
+        train_run(run, settings)
         if not (work / f"bundle-{seed}").exists():
             export(run, work / f"bundle-{seed}")
     single = [evaluate([work / f"bundle-{seed}"], dataset) for seed in arguments.seeds]
@@ -67,6 +75,16 @@ def main() -> None:
         if not (work / "bundle-members").exists():
             export(work / "run", work / "bundle-members")
         print_table("members", [evaluate([work / "bundle-members"], dataset)], dataset)
+    if arguments.distill:
+        students = [work / f"student-{seed}" for seed in arguments.seeds]
+        for student, settings in zip(students, all_settings, strict=True):
+            train_run(student, settings, teachers=runs)
+        print_differences({"seeds": runs, "members": [work / "run"], "students": students}, dataset)
+        for seed, student in zip(arguments.seeds, students, strict=True):
+            if not (work / f"bundle-student-{seed}").exists():
+                export(student, work / f"bundle-student-{seed}")
+        found = [evaluate([work / f"bundle-student-{seed}"], dataset) for seed in arguments.seeds]
+        print_table(f"{len(found)} students", found, dataset)
 
 
 def smaller(data: Dataset, n_users: int | None, newest: int | None) -> Dataset:
@@ -106,6 +124,56 @@ def print_table(name: str, measured: Sequence[Measured], dataset: Path) -> None:
                 print(line + "".join(f"{cell:>17}" for cell in cells))
     for said in verdicts(measured[0], "model", BASELINES):
         print(said)
+
+
+def print_differences(groups: dict[str, list[Path]], dataset: Path) -> None:
+    """Validation of runs: the mean of each group less that of the first one, in a domain and over all.
+
+    Standard errors are of users, paired; not of seeds.
+    """
+    data = load_dataset(dataset)
+    runs = {str(run): run for group in groups.values() for run in group}
+    scorers = [Named(name, open_scorers(run, data, folder=dataset)[0]) for name, run in runs.items()]
+    ranked = measure(scorers, data, "valid", "every", groups=("all",), parts=False).ranked
+    print(f"\n{'validation, differences':<44}{'NDCG@10':>17}{'HR@10/999':>17}")
+    first, *others = groups
+    for group in others:
+        differences = []  # of each domain, (measures, queries)
+        for domain in data.catalogue.domains:
+            expected = ExpectedMetrics(domain.n_items)
+            less, more = (
+                np.mean(
+                    [_values(ranked[str(r), "all", domain.name].rank, expected) for r in groups[g]], axis=0
+                )
+                for g in (first, group)
+            )
+            differences.append(more - less)
+        users = [ranked[str(groups[group][0]), "all", d.name].users for d in data.catalogue.domains]
+        for domain, of_users, values in zip(data.catalogue.domains, users, differences, strict=True):
+            _print_difference(f"{group} - {first}, {domain.name}", values.mean(axis=1), values, of_users)
+        mean = np.mean([values.mean(axis=1) for values in differences], axis=0)
+        share = sum(map(len, users)) / len(users)  # of a query in the mean of domains, not of queries
+        scaled = [(v - v.mean(axis=1, keepdims=True)) * share / v.shape[1] for v in differences]
+        _print_difference(
+            f"{group} - {first}, mean", mean, np.concatenate(scaled, axis=1), np.concatenate(users)
+        )
+
+
+def _values(rank: npt.NDArray[np.int64], expected: ExpectedMetrics) -> npt.NDArray[np.float64]:
+    """NDCG@10 and expected HR@10 (2, n) of ranks (n,)."""
+    return np.stack([gains(rank), expected.hits(rank)])
+
+
+def _print_difference(
+    name: str,
+    means: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    users: npt.NDArray[np.int64],
+) -> None:
+    """A line: differences, and standard errors from the values (measures, n) of users (n,)."""
+    errors = [standard_error(row, users) for row in values]
+    cells = (f"{m:+.4f} ± {e:.4f}" for m, e in zip(means, errors, strict=True))
+    print(f"{name:<44}" + "".join(f"{cell:>17}" for cell in cells))
 
 
 def _cells(measured: Sequence[Measured], scorer: str, group: str, domain: str) -> list[str]:

@@ -21,6 +21,7 @@ from llmcdsr_tools.reference.losses import (
     sampled_softmax,
     sampled_softmax_tangent,
 )
+from llmcdsr_tools.reference.soft_labels import Teacher
 from llmcdsr_tools.settings import Loss
 
 
@@ -76,11 +77,12 @@ class BinaryCrossEntropy:
 
 @dataclass(frozen=True)
 class SampledSoftmax:
-    """`losses.sampled_softmax` with the negatives that all targets share."""
+    """`losses.sampled_softmax` with the negatives that all targets share; no tangent with a teacher."""
 
     negatives: Sequence[RowArray]
     domain_starts: Sequence[int]
     threads: Executor | None = None
+    teacher: Teacher | None = None
 
     @property
     def negative_rows(self) -> RowArray:
@@ -90,7 +92,13 @@ class SampledSoftmax:
     def loss(self, features: FloatArray, item_embedding: FloatArray, targets: RowArray) -> LossGradients:
         """See `Objective.loss`."""
         return sampled_softmax(
-            features, item_embedding, targets, self.negatives, self.domain_starts, self.threads
+            features,
+            item_embedding,
+            targets,
+            self.negatives,
+            self.domain_starts,
+            self.threads,
+            self.teacher,
         )
 
     def tangent(
@@ -122,6 +130,7 @@ class ObjectiveSource:
     catalogue: Catalogue
     rng: np.random.Generator
     threads: Executor | None = None
+    teacher: Teacher | None = None  # of the batch's tokens
 
     def __call__(self, targets: RowArray) -> Objective:
         """Objective for some targets, with negatives of its own."""
@@ -129,7 +138,7 @@ class ObjectiveSource:
             return BinaryCrossEntropy(same_domain_negatives(targets, self.catalogue, self.rng))
         negatives = shared_negatives(self.catalogue, self.n_negatives, self.rng)
         starts = [domain.start for domain in self.catalogue.domains]
-        return SampledSoftmax(negatives, starts, self.threads)
+        return SampledSoftmax(negatives, starts, self.threads, self.teacher)
 
     def like(self, other: Objective) -> Callable[[RowArray], Objective]:
         """Draw so that a second batch and one with objective `other` are one: shared negatives stay."""

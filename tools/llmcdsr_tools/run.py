@@ -46,6 +46,7 @@ class RunHeader:
     text_embeddings_sha256: str | None = None
     names_sha256: str | None = None
     pretrained_sha256: str | None = None
+    teacher_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
         if not resume:
             raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
         _check_same(run, _read_header(run), header)
-    elif run.exists() and (not run.is_dir() or any(p not in _leftovers(run) for p in run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(p not in _expected(run, header) for p in run.iterdir())):
         raise TrainingError(f"{run}: is not empty and holds no run (no {_HEADER}); choose another folder")
     run.mkdir(parents=True, exist_ok=True)
     for path in _leftovers(run):
@@ -220,6 +221,11 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
     with atomic_file(run / _HEADER) as temporary:
         content = {**asdict(header), "dataset": str(header.dataset)}
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _expected(run: Path, header: RunHeader) -> list[Path]:
+    """What a folder may hold before its run is begun; a student is beside the members it learns from."""
+    return _leftovers(run) + ([] if header.teacher_sha256 is None else list(run.glob("member-*")))
 
 
 def _leftovers(run: Path) -> list[Path]:
@@ -236,6 +242,7 @@ def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
         ("text_embeddings_sha256", "text embeddings"),
         ("names_sha256", "names"),
         ("pretrained_sha256", "pre-training"),
+        ("teacher_sha256", "teacher"),
     ):
         if getattr(before, name) != getattr(now, name):
             raise TrainingError(f"{run}: the run was started with other {what}, or none")

@@ -85,6 +85,13 @@ def test_a_recipe_is_replaced_key_by_key(tmp_path: Path) -> None:
     assert load(tmp_path, MINIMAL + "[train]\nmembers = 3").members == 3
     with pytest.raises(DataError, match="members must be at least 1, found 0"):
         load(tmp_path, MINIMAL + "[train]\nmembers = 0")
+    assert load(tmp_path, MINIMAL + "[train]\nmembers = 3\ndistill = true").distill
+    with pytest.raises(DataError, match=r"distill needs two members or more"):
+        load(tmp_path, MINIMAL + "[train]\ndistill = true")
+    with pytest.raises(DataError, match=r"distill needs .* the loss sampled-softmax"):
+        load(tmp_path, MINIMAL + "[train]\nmembers = 2\ndistill = true\nrecipe = 'official'")
+    with pytest.raises(DataError, match=r"distill: expected true or false, found 2"):
+        load(tmp_path, MINIMAL + "[train]\nmembers = 3\ndistill = 2")
     with pytest.raises(DataError, match=r"members is for training without names"):
         load(tmp_path, MINIMAL + "[train]\nmembers = 2\n[names]\ngenerator = 'neighbours'")
     with pytest.raises(DataError, match="recipe: expected one of 'best', 'official', found 'papers'"):
@@ -102,7 +109,7 @@ def test_the_example_is_one(tmp_path: Path) -> None:
     tables = (EmbedTable, NamesTable, ServerSettings, PretrainSettings, TrainSettings)
     known = {f.name for cls in tables for f in fields(cls)}
     assert keys
-    assert set(keys) <= {*known, "text_initialization", "members"}
+    assert set(keys) <= {*known, "text_initialization", "members", "distill"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
 from llmcdsr_tools.reference.losses import LossGradients, binary_cross_entropy, sampled_softmax
+from llmcdsr_tools.reference.soft_labels import SOFT_SHARE, Teacher
 
 Array = npt.NDArray[np.float64]
 
@@ -103,6 +104,59 @@ def test_sampled_softmax_gradients() -> None:
     check_gradients(lambda f, e: sampled_softmax(f, e, POSITIVES, SHARED, [1, SECOND]), *example())
 
 
+def teacher_example() -> Teacher:
+    rng = np.random.default_rng(5)
+    return Teacher(rng.normal(size=(7, 4)), rng.normal(size=(13, 4)))
+
+
+def test_soft_labels_are_their_formula() -> None:
+    features, table = example()
+    teacher, expected = teacher_example(), 0.0
+    for t, positive in enumerate(POSITIVES.tolist()):
+        rows = [positive] + [n for n in SHARED[positive >= SECOND].tolist() if n != positive]
+        scores = [sum(features[t] * table[row]) for row in rows]
+        taught = [math.exp(sum(teacher.features[t] * teacher.item_embedding[row])) for row in rows]
+        total = math.log(sum(map(math.exp, scores)))
+        for place, (score, weight) in enumerate(zip(scores, taught, strict=True)):
+            label = (1 - SOFT_SHARE) * (place == 0) + SOFT_SHARE * weight / sum(taught)
+            expected += label * (total - score) / len(POSITIVES)
+    found = sampled_softmax(features, table, POSITIVES, SHARED, [1, SECOND], teacher=teacher)
+    assert found.loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_soft_label_gradients() -> None:
+    teacher = teacher_example()
+    check_gradients(
+        lambda f, e: sampled_softmax(f, e, POSITIVES, SHARED, [1, SECOND], teacher=teacher), *example()
+    )
+
+
+def test_soft_labels_in_blocks_and_threads() -> None:
+    """Tokens one by one say what all of them do, block by block."""
+    rng = np.random.default_rng(7)
+    features, table = rng.normal(size=(600, 3)), rng.normal(size=(400, 3))
+    teacher = Teacher(rng.normal(size=(600, 5)), rng.normal(size=(400, 5)))
+    positives = rng.integers(1, 400, 600)
+    shared = (rng.permutation(np.arange(1, 100)), rng.permutation(np.arange(100, 400))[:250])
+    found = sampled_softmax(features, table, positives, shared, [1, 100], teacher=teacher)
+    loss, d_features, d_table = 0.0, np.zeros_like(features), np.zeros_like(table)
+    for t in range(600):
+        one = Teacher(teacher.features[[t]], teacher.item_embedding)
+        alone = sampled_softmax(features[[t]], table, positives[[t]], shared, [1, 100], teacher=one)
+        loss += alone.loss / 600
+        d_features[t] = alone.d_features[0] / 600
+        np.add.at(d_table, alone.rows, alone.d_rows / 600)
+    assert found.loss == pytest.approx(loss, rel=1e-10)
+    np.testing.assert_allclose(found.d_features, d_features, rtol=1e-8, atol=1e-12)
+    gradient = np.zeros_like(table)
+    np.add.at(gradient, found.rows, found.d_rows)
+    np.testing.assert_allclose(gradient, d_table, rtol=1e-8, atol=1e-12)
+    with ThreadPoolExecutor(2) as threads:
+        parallel = sampled_softmax(features, table, positives, shared, [1, 100], threads, teacher)
+    assert parallel.loss == found.loss
+    np.testing.assert_array_equal(parallel.d_rows, found.d_rows)
+
+
 @pytest.mark.parametrize("kept", [[0, 3, 4, 6], [1, 2, 5]])
 def test_sampled_softmax_of_one_domain(kept: list[int]) -> None:
     features, table = example()
@@ -138,13 +192,15 @@ def test_scores_of_a_thousand_stay_finite() -> None:
     assert softmax.d_features.tolist() == [[0.0], [-1.0]]
 
 
-@pytest.mark.parametrize("loss", ["bce", "softmax"])
+@pytest.mark.parametrize("loss", ["bce", "softmax", "soft labels"])
 def test_float32_stays_float32(loss: str) -> None:
     features, table = (a.astype(np.float32) for a in example())
     if loss == "bce":
         found = binary_cross_entropy(features, table, POSITIVES, NEGATIVES)
     else:
-        found = sampled_softmax(features, table, POSITIVES, SHARED, [1, SECOND])
+        teacher = Teacher(*(a.astype(np.float32) for a in vars(teacher_example()).values()))
+        given = teacher if loss == "soft labels" else None
+        found = sampled_softmax(features, table, POSITIVES, SHARED, [1, SECOND], teacher=given)
     assert found.d_features.dtype == np.float32
     assert found.d_rows.dtype == np.float32
     assert isinstance(found.loss, float)

@@ -66,6 +66,11 @@ best_for_option = click.option(
     show_default=True,
     help="Train so many models with seeds of their own; a bundle answers with the mean of their scores.",
 )
+@click.option(
+    "--distill",
+    is_flag=True,
+    help="Train one more model on the scores of the members; the run, and its bundle, are that one.",
+)
 @click.option("--resume", is_flag=True, help="Go on after the last full epoch.")
 @threads_option("That share the products of the loss")
 @example("llmcdsr train dataset -o run --text-embeddings titles.npy --threads 2")
@@ -78,6 +83,7 @@ def train(
     names: Path | None,
     pretrained: Path | None,
     members: int,
+    distill: bool,
     resume: bool,
     threads: int,
     **settings: Any,
@@ -95,6 +101,8 @@ def train(
     chosen = recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None})
     if members > 1 and (names or pretrained):
         raise click.UsageError("--members is for training without --names and --pretrained")
+    if distill and (members == 1 or chosen.loss != "sampled-softmax"):
+        raise click.UsageError("--distill needs two --members or more, and the loss sampled-softmax")
     try:
         if members == 1:
             result = stage.train(
@@ -118,8 +126,9 @@ def train(
                 resume=resume,
                 threads=threads,
                 observers=member_progress,
+                distill=distill,
             )
-            result = max(results, key=lambda one: one.best_merit)
+            result = results[-1] if distill else max(results, key=lambda one: one.best_merit)
     except KeyboardInterrupt:
         done = any((run / CHECKPOINT).exists() for run in member_runs(output))
         kept = (

@@ -99,6 +99,7 @@ def load_config(path: Path) -> FitConfig:
             usable_threads(top.threads),
             not train.pretrained_items if start is None else start,
             beside.members,
+            beside.distill,
             embed,
             names,
             server,

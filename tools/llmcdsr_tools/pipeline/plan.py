@@ -271,6 +271,7 @@ class _Plan:
                 resume=True,
                 threads=c.threads,
                 observers=self.observer.members,
+                distill=c.distill,
             )
 
         def run(output: Path) -> None:
@@ -286,7 +287,8 @@ class _Plan:
                 observer=self.observer.training,
             )
 
-        settings = {**asdict(c.train), "text_initialization": c.text_initialization, "members": c.members}
+        beside = {name: getattr(c, name) for name in ("text_initialization", "members", "distill")}
+        settings = {**asdict(c.train), **beside}
         text = embedded if c.text_initialization else None
         after = [ingested, *(stage for stage in (text, names, pretrained) if stage is not None)]
         job = run if c.members == 1 else run_members

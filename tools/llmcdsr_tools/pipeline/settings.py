@@ -49,11 +49,14 @@ class TrainTable:
         Start the items from the titles; so by default unless they start from pre-training.
     members : int
         Models to train, with seeds of their own.
+    distill : bool
+        Train one more model on their scores, which the bundle gets in place of them.
     """
 
     recipe: Recipe = "best"
     text_initialization: bool | None = None
     members: Count = 1
+    distill: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -157,6 +160,8 @@ class FitConfig:
         Whether `train` starts the items from the titles.
     members : int
         Models to train.
+    distill : bool
+        Whether one more learns from them, and is the bundle's.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
     ingest : IngestSettings
@@ -180,6 +185,7 @@ class FitConfig:
     threads: Count = 1
     text_initialization: bool = True
     members: Count = 1
+    distill: bool = False
     embed: EmbedTable = field(default_factory=EmbedTable)
     names: NamesTable = field(default_factory=NamesTable)
     server: ServerSettings | None = None
@@ -212,6 +218,8 @@ class FitConfig:
             raise SettingsError("[train]: items start from the titles or from pre-training, not from both")
         if self.members > 1 and (generator != "none" or self.train.pretrained_items):
             raise SettingsError("[train] members is for training without names and pre-trained items")
+        if self.distill and (self.members == 1 or self.train.loss != "sampled-softmax"):
+            raise SettingsError("[train] distill needs two members or more, and the loss sampled-softmax")
         if generator == "none" and self.train.inner_optimizer not in ("auto", "none"):
             raise SettingsError(
                 f"[train] inner_optimizer is {self.train.inner_optimizer!r}, which needs names; [names] "

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
@@ -91,6 +91,7 @@ def fit(
     encoder: Any = None,
     recipe: Recipe = "best",
     members: int = 1,
+    distill: bool = False,
     threads: int = 1,
     work: str | Path | None = None,
     observer: FitObserver | None = None,
@@ -109,6 +110,8 @@ def fit(
         What ranks best, or the paper's.
     members : int
         Models to train, whose mean answers.
+    distill : bool
+        Train one more model on their scores, which answers in place of them.
     threads : int
         Of matrix products and of the encoder. Another number may change the last bits of the result.
     work : str or Path, optional
@@ -134,7 +137,8 @@ def fit(
     >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
     if isinstance(data, Dataset):
-        config = _config(data, encoder, recipe, members, threads, work, settings)
+        models = _Models(recipe, members, distill, threads)
+        config = _config(data, encoder, models, work, settings)
         shows = sys.stderr.isatty() or "ipykernel" in sys.modules
         observer = observer or (fit_progress() if shows else FitObserver())
     else:
@@ -142,29 +146,37 @@ def fit(
             settings
             or encoder is not None
             or work is not None
-            or (recipe, members, threads) != ("best", 1, 1)
+            or _Models(recipe, members, distill, threads) != _Models()
         ):
             raise UsageError("a configuration says all; give a Dataset to set things in the call")
         config = data if isinstance(data, FitConfig) else load_config(Path(data))
     return _run(config, observer or FitObserver())
 
 
+@dataclass(frozen=True)
+class _Models:
+    """What is trained, beside the fields of `TrainSettings`."""
+
+    recipe: Recipe = "best"
+    members: int = 1
+    distill: bool = False
+    threads: int = 1
+
+
 def _config(
     data: Dataset,
     encoder: Any,
-    recipe: Recipe,
-    members: int,
-    threads: int,
+    models: _Models,
     work: str | Path | None,
     settings: dict[str, Any],
 ) -> FitConfig:
     """The configuration that a call asks for."""
-    given = {"recipe": recipe, "members": members, "threads": threads, **settings}
+    given = {**asdict(models), **settings}
     is_folder = isinstance(encoder, (str, Path))
     if encoder is not None:
         given["encoder"] = str(encoder) if is_folder else type(encoder).__name__
     try:
-        train = recipe_settings(recipe, **settings)
+        train = recipe_settings(models.recipe, **settings)
     except TypeError as error:
         raise UsageError(str(error).split("__init__() ")[-1]) from None
     return FitConfig(
@@ -173,9 +185,10 @@ def _config(
         _session_folder() if work is None else Path(work),
         data,
         encoder=None if is_folder else encoder,
-        threads=usable_threads(threads),
+        threads=usable_threads(models.threads),
         text_initialization=not train.pretrained_items,
-        members=members,
+        members=models.members,
+        distill=models.distill,
         embed=EmbedTable(Path(encoder) if is_folder else None),
         pretrain=PretrainSettings(hidden=train.hidden),
         train=train,

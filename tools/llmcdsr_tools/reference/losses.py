@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.reference.layers import FloatArray, softmax
 from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_tools.reference.soft_labels import Teacher, TeacherCandidates
 
 RowArray = npt.NDArray[np.int64]
 
@@ -117,6 +118,7 @@ def sampled_softmax(
     shared_negatives: Sequence[RowArray],
     domain_starts: Sequence[int],
     threads: Executor | None = None,
+    teacher: Teacher | None = None,
 ) -> LossGradients:
     """Softmax cross-entropy of the next item against negatives of its domain that the batch shares.
 
@@ -136,6 +138,9 @@ def sampled_softmax(
         First row of each domain.
     threads : Executor, optional
         Shares the work; the result does not depend on it.
+    teacher : Teacher, optional
+        Softens the labels, see `soft_labels`: with labels y the loss is
+        ``mean(log(exp(f.e(pos)) + sum_j exp(f.e(neg_j))) - sum_c y(c) f.e(c))`` over the candidates c.
     """
     loss = 0.0
     d_features = np.empty_like(features)
@@ -149,8 +154,12 @@ def sampled_softmax(
         lanes = [slice(n * middle, (n + 1) * middle) for n in range(_LANES)]
 
         parts = ([array[lane] for lane in lanes] for array in (f, e_positive, own))
+        taught: list[TeacherCandidates | None] = [None] * _LANES
+        if teacher is not None:
+            t_negative = teacher.item_embedding[negatives]  # (m, K)
+            taught = [teacher.candidates(tokens[lane], targets[lane], t_negative) for lane in lanes]
         share = map if threads is None else threads.map
-        found = list(share(_softmax_lane, *parts, repeat(e_negative, _LANES)))
+        found = list(share(_softmax_lane, *parts, repeat(e_negative, _LANES), taught))
         loss += sum(lane.loss for lane in found)
         df = np.concatenate([lane.d_features for lane in found])
         df /= features.dtype.type(len(features))
@@ -177,7 +186,11 @@ class _SoftmaxLane:
 
 
 def _softmax_lane(
-    f: FloatArray, e_positive: FloatArray, own: RowArray, e_negative: FloatArray
+    f: FloatArray,
+    e_positive: FloatArray,
+    own: RowArray,
+    e_negative: FloatArray,
+    taught: TeacherCandidates | None,
 ) -> _SoftmaxLane:
     """Softmax of tokens f (t, H) over their positives (t, H) and the negatives (m, H), block by block."""
     positive = np.einsum("th,th->t", f, e_positive)
@@ -191,6 +204,10 @@ def _softmax_lane(
         block = slice(start, start + _BLOCK)
         x, p = f[block], scores[: len(f[block])]
         np.matmul(x, e_negative.T, out=p)
+        label: FloatArray = np.ones_like(positive[block])
+        if taught is not None:
+            labels, label = taught.labels(block, own[block])  # (block, m), (block,)
+            loss -= float(np.einsum("tm,tm->", labels, p))
         hit = np.flatnonzero(own[block] >= 0)
         p[hit, own[block][hit]] = -np.inf
         top = np.maximum(p.max(axis=1), positive[block])[:, None]
@@ -198,8 +215,12 @@ def _softmax_lane(
         np.exp(p, out=p)
         of_positive = np.exp(positive[block, None] - top)
         total = p @ ones + of_positive  # (block, 1): a product sums up several times faster than sum
-        loss += float(np.sum(np.log(total) + top)) - float(np.sum(positive[block]))
-        share = of_positive / total - 1
+        loss += float(np.sum(np.log(total) + top)) - float(np.sum(label * positive[block]))
+        share = of_positive / total - label[:, None]
+        if taught is not None:
+            p /= total
+            p -= labels
+            total = np.ones_like(total)
         d_positive[block] = share[:, 0]
         d_features[block] = (p @ e_negative) / total + share * e_positive[block]
         np.matmul(p.T, x / total, out=product)

@@ -1,7 +1,8 @@
 """Several runs of one recipe that differ in their seed: the members of an ensemble.
 
 Each is an ordinary run in a folder of its own, ``member-1``, ``member-2``, ... of the run's folder, with a
-checkpoint of its own, so that what was stopped goes on to the same bytes.
+checkpoint of its own, so that what was stopped goes on to the same bytes. Distilled, one more run learns from
+all of them (see `soft_labels`); it is in the run's folder itself, so that the run is that one model.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def train_members(
     resume: bool = False,
     threads: int = 1,
     observers: Callable[[int], Observer] = quiet,
+    distill: bool = False,
 ) -> list[TrainResult]:
-    """Train members with the seeds ``seed``, ``seed + 1``, ...
+    """Train members with the seeds ``seed``, ``seed + 1``, ..., and distil them if that is asked for.
 
     Parameters
     ----------
@@ -45,11 +47,15 @@ def train_members(
     threads : int
         With more than one, so many members are trained at a time, each in a process of its own.
     observers : callable
-        Makes the observer of a member, by its number from 1; with `threads` it is sent to that process.
+        Makes the observer of a member, by its number from 1; with `threads` it is sent to that process. The
+        student's number is 0.
+    distill : bool
+        Train one more model, the student, with the seed ``seed``: the members are its teachers.
 
     Returns
     -------
     list of TrainResult
+        Of the members; then of the student, if there is one.
 
     Raises
     ------
@@ -64,9 +70,30 @@ def train_members(
     make = partial(_member, dataset, run, settings, text_embeddings, resume, observers)
     numbers = range(1, members + 1)
     if min(threads, members) == 1:
-        return [make(number) for number in numbers]
+        results = [make(number) for number in numbers]
+    else:
+        results = _train_parallel(make, numbers, min(threads, members))
+    if distill:
+        student = train(
+            dataset,
+            run,
+            settings,
+            text_embeddings=text_embeddings,
+            teachers=[result.run for result in results],
+            resume=resume,
+            threads=threads,
+            observer=observers(0),
+        )
+        results.append(student)
+    return results
+
+
+def _train_parallel(
+    make: Callable[[int], TrainResult], numbers: range, n_processes: int
+) -> list[TrainResult]:
+    """Make the members of those numbers, so many at a time, each in a process of its own."""
     context = multiprocessing.get_context("spawn")  # a fork would share the state of BLAS
-    with ProcessPoolExecutor(min(threads, members), mp_context=context) as pool:
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
         try:
             return list(pool.map(make, numbers))
         except BaseException:

@@ -6,7 +6,8 @@ one does, to the byte (on the same machine with the same number of BLAS threads)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, SettingsError, TrainingError
-from llmcdsr_tools.checkpoint import load_model, save_model
+from llmcdsr_lite.reference.ensemble import Model
+from llmcdsr_tools.checkpoint import load_members, load_model, save_model
 from llmcdsr_tools.dataset import Dataset, load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
@@ -25,11 +27,13 @@ from llmcdsr_tools.run import (
     CURVES,
     EpochMetrics,
     RunHeader,
+    best_model,
     best_names,
     file_hash,
     folder_hash,
     open_run,
     read_metrics,
+    read_run,
     write_metrics,
 )
 from llmcdsr_tools.text_initialization import load_text_embeddings
@@ -59,6 +63,7 @@ def train(
     text_embeddings: str | Path | None = None,
     names: str | Path | None = None,
     pretrained: str | Path | None = None,
+    teachers: Sequence[str | Path] = (),
     resume: bool = False,
     threads: int = 1,
     observer: Observer | None = None,
@@ -81,6 +86,9 @@ def train(
     pretrained : str or Path, optional
         What `pretrain` wrote: projections and item vectors of the recall network, and where the item
         embeddings start if `pretrained_items` is set.
+    teachers : sequence of str or Path
+        Folders of runs on the same data set; the mean of their best models' scores softens the labels of the
+        sampled softmax (see `soft_labels`). Not together with names.
     resume : bool
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
@@ -96,6 +104,8 @@ def train(
     ------
     DataError
         If the data set, the text embeddings, the names or the pre-training cannot be read.
+    SettingsError
+        If teachers are given together with names or binary cross-entropy.
     TrainingError
         If the folder holds another run, what is given does not fit together, or the loss is not finite.
     """
@@ -110,12 +120,14 @@ def train(
     data = load_dataset(dataset)
     settings = (settings or TrainSettings()).for_data(data)
     settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
+    teacher, teacher_sha256 = _teacher(list(map(Path, teachers)), dataset, settings, names is not None)
+    files = (text_embeddings, names, pretrained)
     header = RunHeader(
         asdict(settings),
         dataset.resolve(),
         folder_hash(dataset),
         tuple(domain.name for domain in data.catalogue.domains),
-        *(None if path is None else file_hash(path) for path in (text_embeddings, names, pretrained)),
+        *[*(None if path is None else file_hash(path) for path in files), teacher_sha256],
     )
     # NumPy's own threads gain little on products of this size, and lose much on a busy machine
     with threadpool_limits(1, user_api="blas"), _executor(threads) as executor:
@@ -129,6 +141,7 @@ def train(
             _pretrained_items(settings, found, text_embeddings is not None),
             _meta_learning(data, settings, names, found),
             executor,
+            teacher,
         )
         open_run(run, header, resume)
         done = _restored(training, run)
@@ -242,6 +255,25 @@ def _pretrained_items(
             f"{settings.hidden}"
         )
     return vectors
+
+
+def _teacher(
+    runs: list[Path], dataset: Path, settings: TrainSettings, has_names: bool
+) -> tuple[Model | None, str | None]:
+    """The best models of some runs as one, and the hash of their files; None for no runs."""
+    if not runs:
+        return None, None
+    if has_names or settings.loss != "sampled-softmax":
+        raise SettingsError("a teacher softens the labels of the sampled softmax, without names")
+    for run in runs:
+        read_run(run, dataset)  # refuses another data set
+    files = [best_model(run) for run in runs]
+    model, _ = load_members(files)
+    if model.config.max_length != settings.max_length:
+        raise SettingsError(
+            f"max_length is {settings.max_length}, expected {model.config.max_length}, the teacher's"
+        )
+    return model, hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
 
 def _meta_learning(

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.reference import sasrec
+from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -25,6 +27,7 @@ from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
+from llmcdsr_tools.reference.soft_labels import Teacher
 from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
@@ -61,6 +64,8 @@ class Training:
         Where sequences are augmented.
     threads : Executor, optional
         Shares the work of the sampled softmax.
+    teacher : SASRecParameters or SASRecEnsemble, optional
+        Softens the labels of the sampled softmax.
     """
 
     def __init__(
@@ -71,11 +76,13 @@ class Training:
         vectors: npt.NDArray[np.float32] | None = None,
         meta: MetaLearning | None = None,
         threads: Executor | None = None,
+        teacher: Model | None = None,
     ) -> None:
         self.data = data
         self.settings = settings
         self.meta = meta
         self.threads = threads
+        self.teacher = teacher
         config = settings.model_config(len(data.catalogue))
         self.sequences = TrainingSequences.from_histories(
             data.train, config.max_length, windows=settings.windows
@@ -138,7 +145,12 @@ class Training:
     def step(self, batch: TrainingBatch, rng: np.random.Generator) -> tuple[float, float | None]:
         """One optimiser step; the loss before it, and the meta loss where the poolers are trained."""
         draw = ObjectiveSource(
-            self.settings.loss, self.settings.n_negatives, self.data.catalogue, rng, self.threads
+            self.settings.loss,
+            self.settings.n_negatives,
+            self.data.catalogue,
+            rng,
+            self.threads,
+            None if self.teacher is None else _teach(self.teacher, batch),
         )
         gradient, run = differentiate(self.parameters, batch, draw, rng)
         meta_loss = None
@@ -250,6 +262,12 @@ class Training:
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path}: does not fit this run: {error}") from None
         return epochs
+
+
+def _teach(teacher: Model, batch: TrainingBatch) -> Teacher:
+    """The teacher's features of a batch, without dropout, the members' side by side."""
+    features = [sasrec.forward(member, batch.inputs)[0] for member in teacher.members]
+    return Teacher(np.concatenate(features, axis=1), teacher.item_embedding)
 
 
 def _diverged(epoch: int, what: str) -> TrainingError:
