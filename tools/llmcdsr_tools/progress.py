@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmcdsr_tools.pretrain.domain_training import DomainEpoch
     from llmcdsr_tools.pretrain.stage import PretrainObserver
     from llmcdsr_tools.run import EpochMetrics
+    from llmcdsr_tools.train.starting_model import Start
     from llmcdsr_tools.train.training import Observer
 
 
@@ -56,6 +57,14 @@ def member_progress(member: int) -> Observer:
     from llmcdsr_tools.train.training import Observer
 
     class Progress(Observer):
+        def started(self, start: Start) -> None:
+            of = f"member {member}, " if member else ""
+            click.echo(
+                f"{of}start from {start.path}: {start.n_kept:,} items as they were, {start.n_new:,} new, "
+                f"{start.n_gone:,} gone",
+                err=True,
+            )
+
         def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
             if not member and sys.stderr.isatty() and (step % 10 == 0 or step == n_steps):
                 bar = "#" * (30 * step // n_steps)

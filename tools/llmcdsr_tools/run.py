@@ -3,7 +3,8 @@
 ================ ==============================================================================
 file             content
 ================ ==============================================================================
-run.json         settings, and the hashes of the data set, text embeddings, names and pre-training
+run.json         settings, and the hashes of the data set, text embeddings, names, pre-training and the
+                 model that training started from
 checkpoint.npz   parameters, poolers, optimiser state and early-stopping state after the last full epoch
 best.npz         the model of the epoch with the best mean of all domains on validation
 best_1.npz       the model that was best for the first domain; best_2.npz, for the second, and so on
@@ -32,7 +33,7 @@ CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.jsonl"
 CURVES = "curves.svg"
 MEAN = "mean"  # in place of a domain's name: the mean of all
-_HEADER = "run.json"
+RUN_HEADER = "run.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class RunHeader:
     names_sha256: str | None = None
     pretrained_sha256: str | None = None
     teacher_sha256: str | None = None
+    start_from_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def read_run(run: Path, dataset: Path | None = None) -> RunHeader:
     TrainingError
         If the folder holds no run, or the data set is another one.
     """
-    header = _read_header(run)
+    header = read_header(run)
     where = dataset or header.dataset
     if not where.is_dir():
         raise TrainingError(f"{run}: its data set is not at {where} any more; name its folder")
@@ -171,7 +173,7 @@ def member_runs(run: Path) -> list[Path]:
         If members are missing between others.
     """
     found = sorted(run.glob("member-*"), key=lambda path: (len(path.name), path.name))
-    if (run / _HEADER).exists() or not found:
+    if (run / RUN_HEADER).exists() or not found:
         return [run]
     expected = [f"member-{number}" for number in range(1, len(found) + 1)]
     if [path.name for path in found] != expected:
@@ -195,7 +197,7 @@ def best_model(run: Path, best_for: str = MEAN) -> Path:
     TrainingError
         If the folder holds a run, but not this file.
     """
-    domains = _read_header(run).domains if (run / _HEADER).exists() else ()
+    domains = read_header(run).domains if (run / RUN_HEADER).exists() else ()
     if best_for not in (MEAN, *domains):
         expected = ", ".join(map(repr, (MEAN, *domains)))
         raise UsageError(f"{run}: no domain is named {best_for!r}, expected one of {expected}")
@@ -209,16 +211,16 @@ def best_model(run: Path, best_for: str = MEAN) -> Path:
 
 def open_run(run: Path, header: RunHeader, resume: bool) -> None:
     """Make the run folder, or check that the one there is the same run."""
-    if (run / _HEADER).exists():
+    if (run / RUN_HEADER).exists():
         if not resume:
             raise TrainingError(f"{run}: holds a run already; resume it, or choose another folder")
-        _check_same(run, _read_header(run), header)
+        _check_same(run, read_header(run), header)
     elif run.exists() and (not run.is_dir() or any(p not in _expected(run, header) for p in run.iterdir())):
-        raise TrainingError(f"{run}: is not empty and holds no run (no {_HEADER}); choose another folder")
+        raise TrainingError(f"{run}: is not empty and holds no run (no {RUN_HEADER}); choose another folder")
     run.mkdir(parents=True, exist_ok=True)
     for path in _leftovers(run):
         path.unlink()
-    with atomic_file(run / _HEADER) as temporary:
+    with atomic_file(run / RUN_HEADER) as temporary:
         content = {**asdict(header), "dataset": str(header.dataset)}
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -230,7 +232,7 @@ def _expected(run: Path, header: RunHeader) -> list[Path]:
 
 def _leftovers(run: Path) -> list[Path]:
     """Files half written by a process that was killed; see `atomic_file`."""
-    names = (_HEADER, CHECKPOINT, METRICS, CURVES, "best.npz", "best_*.npz")
+    names = (RUN_HEADER, CHECKPOINT, METRICS, CURVES, "best.npz", "best_*.npz")
     return [path for name in names for path in run.glob(f".{name}.*.tmp")]
 
 
@@ -243,6 +245,7 @@ def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
         ("names_sha256", "names"),
         ("pretrained_sha256", "pre-training"),
         ("teacher_sha256", "teacher"),
+        ("start_from_sha256", "parameters to start from"),
     ):
         if getattr(before, name) != getattr(now, name):
             raise TrainingError(f"{run}: the run was started with other {what}, or none")
@@ -255,8 +258,15 @@ def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
         raise TrainingError(f"{run}: settings differ from the run's: {'; '.join(changed)}")
 
 
-def _read_header(run: Path) -> RunHeader:
-    path = run / _HEADER
+def read_header(run: Path) -> RunHeader:
+    """Read what a run was trained with; its data set is not looked at.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds no run, or run.json is damaged.
+    """
+    path = run / RUN_HEADER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         dataset, domains = Path(content["dataset"]), tuple(content["domains"])

@@ -126,6 +126,24 @@ def test_an_encoder_object(data: Dataset) -> None:
     assert len(grown.similar("new", k=3)) == 3
 
 
+def test_the_next_day_goes_on_from_the_bundle(tmp_path: Path) -> None:
+    events, items = frames()
+    yesterday = fit(Dataset.from_interactions(events, items), **SHORT).bundle
+    more = pandas.DataFrame(
+        [{"customer_id": n, "sku": "f-new", "date": pandas.Timestamp("2024-05-10")} for n in range(6)]
+    )
+    new = pandas.DataFrame([{"sku": "f-new", "category": "food", "name": "sweet food of the day"}])
+    today = Dataset.from_interactions(pandas.concat([events, more]), pandas.concat([items, new]))
+    result = fit(today, start_from=yesterday, n_epochs=1)
+    assert "f-new" in result.recommender.items
+    old, grown = Recommender.load(yesterday), result.recommender
+    assert grown.item_vectors(["f0"]).shape == old.item_vectors(["f0"]).shape == (1, 8)
+    with pytest.raises(
+        SettingsError, match=r"hidden is 16, but the model to start from, .* has 8; leave it out"
+    ):
+        fit(today, start_from=yesterday, hidden=16)
+
+
 def test_what_cannot_be_meant(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unexpected keyword argument 'n_epoch'"):
         fit(data, n_epoch=3)

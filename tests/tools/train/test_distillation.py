@@ -97,3 +97,11 @@ def test_distill_needs_members(small_world: Any, tmp_path: Path) -> None:
     )
     assert found.exit_code == 2
     assert "--distill needs two --members or more" in found.output
+
+
+def test_a_student_begins_anew(small_world: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="give start_from or distill, not both"):
+        train_members(
+            small_world.folder, tmp_path / "run", small_world.settings, 2, distill=True, start_from=tmp_path
+        )
+    assert not (tmp_path / "run").exists()

@@ -60,6 +60,13 @@ best_for_option = click.option(
 @click.option("--names", type=FilePath, help="Embedded names: train with pseudo items recalled for them.")
 @click.option("--pretrained", type=FilePath, help="File of `pretrain`, which names need.")
 @click.option(
+    "--start-from",
+    type=FilePath,
+    metavar="RUN|BUNDLE",
+    help="Go on from an earlier model: sizes are its own, items are matched by domain and id, new ones start "
+    "from their titles.",
+)
+@click.option(
     "--members",
     type=click.IntRange(1, 64),
     default=1,
@@ -82,6 +89,7 @@ def train(
     text_embeddings: Path | None,
     names: Path | None,
     pretrained: Path | None,
+    start_from: Path | None,
     members: int,
     distill: bool,
     resume: bool,
@@ -97,8 +105,15 @@ def train(
     from llmcdsr_tools.run import CHECKPOINT, member_runs
     from llmcdsr_tools.train import stage
     from llmcdsr_tools.train.members import train_members
+    from llmcdsr_tools.train.starting_model import SIZES, read_starting_model
 
-    chosen = recipe_settings(recipe, **{k: v for k, v in settings.items() if v is not None})
+    given = {k: v for k, v in settings.items() if v is not None}
+    sizes = {name: given[name] for name in SIZES if name in given}
+    if start_from is not None:
+        if sizes:  # the defaults, too, where they are given
+            read_starting_model(start_from, members=members).check_sizes(sizes)
+        given.setdefault("max_length", 0)  # the model's, not the recipe's
+    chosen = recipe_settings(recipe, **given)
     if members > 1 and (names or pretrained):
         raise click.UsageError("--members is for training without --names and --pretrained")
     if distill and (members == 1 or chosen.loss != "sampled-softmax"):
@@ -112,6 +127,7 @@ def train(
                 text_embeddings=text_embeddings,
                 names=names,
                 pretrained=pretrained,
+                start_from=start_from,
                 resume=resume,
                 threads=threads,
                 observer=training_progress(),
@@ -123,6 +139,7 @@ def train(
                 chosen,
                 members,
                 text_embeddings=text_embeddings,
+                start_from=start_from,
                 resume=resume,
                 threads=threads,
                 observers=member_progress,

@@ -151,6 +151,8 @@ def _but_seed(header: RunHeader) -> RunHeader:
 
 def _item_start(header: RunHeader) -> str:
     """What item embeddings started from, in words."""
+    if header.start_from_sha256 is not None:
+        return "an earlier model"
     if header.text_embeddings_sha256 is not None:
         return "text embeddings"
     if header.settings["pretrained_items"]:

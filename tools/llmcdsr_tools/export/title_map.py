@@ -11,7 +11,7 @@ for new items, others lose.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,14 +80,23 @@ def fit_title_map(
     seed : int
         Of the tenths.
     """
-    components = principal_components(text)
     domains = data.catalogue.domains
-    start = TitleMap(components, np.zeros((1, 1), np.int8), (Weighing(*DEFAULT),) * len(domains))
-    placed = start.directions_of(text)
-    directions = stored(np.concatenate([np.zeros_like(placed[:1]), placed]))
+    start = default_title_map(text, len(domains))
     rng = np.random.default_rng([seed, 6])
-    weighings = tuple(choose_weighing(data, directions, backend, table, domain, rng) for domain in domains)
-    return TitleMap(components, directions, weighings, N_NEIGHBOURS)
+    weighings = tuple(
+        choose_weighing(data, start.directions, backend, table, domain, rng) for domain in domains
+    )
+    return replace(start, weighings=weighings)
+
+
+def default_title_map(text: npt.NDArray[np.float32], n_domains: int) -> TitleMap:
+    """The map of text embeddings (items, E), zeros where there is no title, with nothing chosen."""
+    components = principal_components(text)
+    start = TitleMap(
+        components, np.zeros((1, 1), np.int8), (Weighing(*DEFAULT),) * n_domains, n_neighbours=N_NEIGHBOURS
+    )
+    placed = start.directions_of(text)
+    return replace(start, directions=stored(np.concatenate([np.zeros_like(placed[:1]), placed])))
 
 
 def principal_components(text: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -28,6 +28,7 @@ from llmcdsr_tools.pipeline.settings import (
 from llmcdsr_tools.pretrain.settings import PretrainSettings
 from llmcdsr_tools.settings import Count, check_settings, usable_threads
 from llmcdsr_tools.train.settings import OFFICIAL, TrainSettings
+from llmcdsr_tools.train.starting_model import read_starting_model
 
 __all__ = ["FitConfig", "load_config"]
 
@@ -82,6 +83,8 @@ def load_config(path: Path) -> FitConfig:
         raise DataError(f'{path}: table [ingest] is missing; it needs source = "..."')
     ingest, ingest_settings = _read("ingest", tables, path)
     beside, train = _read("train", tables, path)
+    if beside.start_from is not None:
+        train = read_starting_model(beside.start_from, members=beside.members).sized(train)
     start = beside.text_initialization
     server, generate = _read("generate", tables, path) if "generate" in tables else (None, GenerateSettings())
     (embed,), (names,), (export,) = (_read(name, tables, path) for name in ("embed", "names", "export"))
@@ -100,6 +103,7 @@ def load_config(path: Path) -> FitConfig:
             not train.pretrained_items if start is None else start,
             beside.members,
             beside.distill,
+            beside.start_from,
             embed,
             names,
             server,

@@ -268,6 +268,7 @@ class _Plan:
                 c.train,
                 c.members,
                 text_embeddings=text,
+                start_from=c.start_from,
                 resume=True,
                 threads=c.threads,
                 observers=self.observer.members,
@@ -282,6 +283,7 @@ class _Plan:
                 text_embeddings=embedded.output if c.text_initialization else None,
                 names=names.output if names else None,
                 pretrained=pretrained.output if pretrained else None,
+                start_from=c.start_from,
                 resume=True,
                 threads=c.threads,
                 observer=self.observer.training,
@@ -292,7 +294,8 @@ class _Plan:
         text = embedded if c.text_initialization else None
         after = [ingested, *(stage for stage in (text, names, pretrained) if stage is not None)]
         job = run if c.members == 1 else run_members
-        return self._stage("train", "run", job, settings, after, appears_whole=False)
+        files = {"start_from": c.start_from}
+        return self._stage("train", "run", job, settings, after, files, appears_whole=False)
 
     def _evaluate(self, ingested: Stage, exported: Stage) -> Stage:
         def run(output: Path) -> None:

@@ -51,12 +51,15 @@ class TrainTable:
         Models to train, with seeds of their own.
     distill : bool
         Train one more model on their scores, which the bundle gets in place of them.
+    start_from : Path, optional
+        Bundle or run whose model training goes on from, on a catalogue that may have changed.
     """
 
     recipe: Recipe = "best"
     text_initialization: bool | None = None
     members: Count = 1
     distill: bool = False
+    start_from: Path | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -162,6 +165,8 @@ class FitConfig:
         Models to train.
     distill : bool
         Whether one more learns from them, and is the bundle's.
+    start_from : Path, optional
+        What training goes on from; `train` has its sizes.
     server : ServerSettings or None
         Of the language model, given with the generator ``llm`` and only with it.
     ingest : IngestSettings
@@ -186,6 +191,7 @@ class FitConfig:
     text_initialization: bool = True
     members: Count = 1
     distill: bool = False
+    start_from: Path | None = None
     embed: EmbedTable = field(default_factory=EmbedTable)
     names: NamesTable = field(default_factory=NamesTable)
     server: ServerSettings | None = None

@@ -34,6 +34,7 @@ from llmcdsr_tools.pretrain.settings import PretrainSettings
 from llmcdsr_tools.progress import fit_progress
 from llmcdsr_tools.settings import usable_threads
 from llmcdsr_tools.train.settings import Recipe, recipe_settings
+from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["FitObserver", "FitResult", "StageOutcome", "fit"]
@@ -92,6 +93,7 @@ def fit(
     recipe: Recipe = "best",
     members: int = 1,
     distill: bool = False,
+    start_from: str | Path | None = None,
     threads: int = 1,
     work: str | Path | None = None,
     observer: FitObserver | None = None,
@@ -112,6 +114,9 @@ def fit(
         Models to train, whose mean answers.
     distill : bool
         Train one more model on their scores, which answers in place of them.
+    start_from : str or Path, optional
+        Bundle or run that training goes on from, such as yesterday's: items are matched by id, new ones start
+        from their titles.
     threads : int
         Of matrix products and of the encoder. Another number may change the last bits of the result.
     work : str or Path, optional
@@ -137,7 +142,7 @@ def fit(
     >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
     if isinstance(data, Dataset):
-        models = _Models(recipe, members, distill, threads)
+        models = _Models(recipe, members, distill, _path(start_from), threads)
         config = _config(data, encoder, models, work, settings)
         shows = sys.stderr.isatty() or "ipykernel" in sys.modules
         observer = observer or (fit_progress() if shows else FitObserver())
@@ -146,7 +151,7 @@ def fit(
             settings
             or encoder is not None
             or work is not None
-            or _Models(recipe, members, distill, threads) != _Models()
+            or _Models(recipe, members, distill, _path(start_from), threads) != _Models()
         ):
             raise UsageError("a configuration says all; give a Dataset to set things in the call")
         config = data if isinstance(data, FitConfig) else load_config(Path(data))
@@ -160,6 +165,7 @@ class _Models:
     recipe: Recipe = "best"
     members: int = 1
     distill: bool = False
+    start_from: Path | None = None
     threads: int = 1
 
 
@@ -179,6 +185,8 @@ def _config(
         train = recipe_settings(models.recipe, **settings)
     except TypeError as error:
         raise UsageError(str(error).split("__init__() ")[-1]) from None
+    if models.start_from is not None:
+        train = read_starting_model(models.start_from, members=models.members).sized(train)
     return FitConfig(
         "fit",
         f"fit(data, {', '.join(f'{name}={value!r}' for name, value in given.items())})\n",
@@ -189,10 +197,15 @@ def _config(
         text_initialization=not train.pretrained_items,
         members=models.members,
         distill=models.distill,
+        start_from=models.start_from,
         embed=EmbedTable(Path(encoder) if is_folder else None),
         pretrain=PretrainSettings(hidden=train.hidden),
         train=train,
     )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 @cache

@@ -32,6 +32,7 @@ def train_members(
     members: int,
     *,
     text_embeddings: str | Path | None = None,
+    start_from: str | Path | None = None,
     resume: bool = False,
     threads: int = 1,
     observers: Callable[[int], Observer] = quiet,
@@ -41,8 +42,8 @@ def train_members(
 
     Parameters
     ----------
-    dataset, run, settings, text_embeddings, resume
-        As for `train`.
+    dataset, run, settings, text_embeddings, start_from, resume
+        As for `train`; each member starts from the one of its number of `start_from`.
     members : int
     threads : int
         With more than one, so many members are trained at a time, each in a process of its own.
@@ -65,9 +66,12 @@ def train_members(
     dataset = Path(dataset)
     run = Path(run)
     text_embeddings = None if text_embeddings is None else Path(text_embeddings)
+    start_from = None if start_from is None else Path(start_from)
     if members < 1:
         raise SettingsError(f"members must be at least 1, found {members}")
-    make = partial(_member, dataset, run, settings, text_embeddings, resume, observers)
+    if distill and start_from is not None:
+        raise SettingsError("distilling begins anew: give start_from or distill, not both")
+    make = partial(_member, dataset, run, settings, text_embeddings, start_from, members, resume, observers)
     numbers = range(1, members + 1)
     if min(threads, members) == 1:
         results = [make(number) for number in numbers]
@@ -108,6 +112,8 @@ def _member(
     run: Path,
     settings: TrainSettings,
     text_embeddings: Path | None,
+    start_from: Path | None,
+    members: int,
     resume: bool,
     observers: Callable[[int], Observer],
     number: int,
@@ -117,6 +123,8 @@ def _member(
         run / f"member-{number}",
         replace(settings, seed=settings.seed + number - 1),
         text_embeddings=text_embeddings,
+        start_from=start_from,
+        member=(number, members),
         resume=resume,
         observer=observers(number),
     )

@@ -69,8 +69,8 @@ class TrainSettings:
     dropout : float
         Rate in training.
     item_start : {"titles", "random"}
-        Where items start if neither text embeddings nor pre-trained vectors are given: from word vectors of
-        their titles, or at random.
+        Where items start if neither text embeddings nor pre-trained vectors nor a model to start from are
+        given: from word vectors of their titles, or at random.
     windows : bool
         Train on all of a long history, in windows of the longest, rather than on its newest part alone.
     average_epochs : float

@@ -40,6 +40,7 @@ from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.curves import plot_curves
 from llmcdsr_tools.train.meta_learning import MetaLearning
 from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.train.training import Observer, Training
 from llmcdsr_tools.word_vectors import WordEncoder
 
@@ -64,6 +65,8 @@ def train(
     names: str | Path | None = None,
     pretrained: str | Path | None = None,
     teachers: Sequence[str | Path] = (),
+    start_from: str | Path | None = None,
+    member: tuple[int, int] = (1, 1),
     resume: bool = False,
     threads: int = 1,
     observer: Observer | None = None,
@@ -89,6 +92,12 @@ def train(
     teachers : sequence of str or Path
         Folders of runs on the same data set; the mean of their best models' scores softens the labels of the
         sampled softmax (see `soft_labels`). Not together with names.
+    start_from : str or Path, optional
+        Folder of a bundle or of a run whose parameters training starts from, on a catalogue that may be
+        another one: see `starting_model`. Sizes in `settings` that differ from the defaults must be the
+        model's; the others are taken from it. Text embeddings are then those that new items start from.
+    member : tuple of int
+        Number of this run, from 1, and of how many: of `start_from`, it starts from that member.
     resume : bool
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
@@ -104,6 +113,8 @@ def train(
     ------
     DataError
         If the data set, the text embeddings, the names or the pre-training cannot be read.
+    BundleError
+        If the bundle to start from cannot be read.
     SettingsError
         If teachers are given together with names or binary cross-entropy.
     TrainingError
@@ -118,34 +129,49 @@ def train(
     pretrained = None if pretrained is None else Path(pretrained)
     observer = observer or Observer()
     data = load_dataset(dataset)
-    settings = (settings or TrainSettings()).for_data(data)
+    settings = settings or TrainSettings()
+    model = None if start_from is None else read_starting_model(Path(start_from), *member)
+    if model is not None:
+        settings = model.sized(settings)
+    settings = settings.for_data(data)
     settings = replace(settings, inner_optimizer=settings.chosen_inner_optimizer(names is not None))
     teacher, teacher_sha256 = _teacher(list(map(Path, teachers)), dataset, settings, names is not None)
-    files = (text_embeddings, names, pretrained)
     header = RunHeader(
         asdict(settings),
         dataset.resolve(),
         folder_hash(dataset),
         tuple(domain.name for domain in data.catalogue.domains),
-        *[*(None if path is None else file_hash(path) for path in files), teacher_sha256],
+        text_embeddings_sha256=_hash(text_embeddings),
+        names_sha256=_hash(names),
+        pretrained_sha256=_hash(pretrained),
+        teacher_sha256=teacher_sha256,
+        start_from_sha256=None if model is None else model.sha256,
     )
     # NumPy's own threads gain little on products of this size, and lose much on a busy machine
     with threadpool_limits(1, user_api="blas"), _executor(threads) as executor:
         # what is refused here leaves no run behind
-        text = _text(data, settings, text_embeddings)
+        text = _text(data, settings, text_embeddings, starts_from_text=model is None)
+        start = None if model is None else model.start(data.catalogue, text)
         found = None if pretrained is None else load_pretrained(pretrained, data)
         training = Training(
             data,
             settings,
             text,
-            _pretrained_items(settings, found, text_embeddings is not None),
+            _pretrained_items(settings, found, text_embeddings is not None or start is not None),
             _meta_learning(data, settings, names, found),
             executor,
             teacher,
+            start,
         )
         open_run(run, header, resume)
         done = _restored(training, run)
+        if start is not None and not done:
+            observer.started(start)
         return _run_epochs(training, run, done, observer)
+
+
+def _hash(path: Path | None) -> str | None:
+    return None if path is None else file_hash(path)
 
 
 @contextmanager
@@ -230,24 +256,26 @@ def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observe
 
 
 def _text(
-    data: Dataset, settings: TrainSettings, text_embeddings: Path | None
+    data: Dataset, settings: TrainSettings, text_embeddings: Path | None, *, starts_from_text: bool
 ) -> npt.NDArray[np.float32] | None:
-    """Text embeddings (items, E) that item embeddings start from, if they do."""
+    """Text embeddings (items, E): those that are given, or word vectors where items start from text."""
     if text_embeddings is not None:
         return load_text_embeddings(text_embeddings, len(data.catalogue))
-    if settings.item_start == "random" or settings.pretrained_items:
+    if not starts_from_text or settings.item_start == "random" or settings.pretrained_items:
         return None
     return WordEncoder.of_dataset(data).encode(data.catalogue.titles)
 
 
 def _pretrained_items(
-    settings: TrainSettings, pretrained: Pretrained | None, from_text: bool
+    settings: TrainSettings, pretrained: Pretrained | None, start_elsewhere: bool
 ) -> npt.NDArray[np.float32] | None:
     """Item vectors (items, H) that the item embedding starts from, if it does."""
     if not settings.pretrained_items:
         return None
-    if pretrained is None or from_text:
-        raise SettingsError("pretrained_items needs the file of pre-training, and no text embeddings")
+    if pretrained is None or start_elsewhere:
+        raise SettingsError(
+            "pretrained_items needs the file of pre-training, and no text embeddings or model to start from"
+        )
     vectors = np.concatenate(pretrained.items)
     if vectors.shape[1] != settings.hidden:
         raise TrainingError(

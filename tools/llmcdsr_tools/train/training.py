@@ -33,6 +33,7 @@ from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
 from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.starting_model import Start
 
 AVERAGE_SAMPLES = 64  # of the average, an epoch
 VALIDATION_TARGETS = 10_000  # of a domain, at most, that an epoch is measured on
@@ -40,6 +41,9 @@ VALIDATION_TARGETS = 10_000  # of a domain, at most, that an epoch is measured o
 
 class Observer:
     """Told how training goes; does nothing, override what you need."""
+
+    def started(self, start: Start) -> None:
+        """Take note of the earlier model that training starts from."""
 
     def step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
         """Take note of step `step` of `n_steps`, counted from 1."""
@@ -66,6 +70,8 @@ class Training:
         Shares the work of the sampled softmax.
     teacher : SASRecParameters or SASRecEnsemble, optional
         Softens the labels of the sampled softmax.
+    start : Start, optional
+        What all parameters start from, in place of `text` and `vectors`.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Training:
         meta: MetaLearning | None = None,
         threads: Executor | None = None,
         teacher: Model | None = None,
+        start: Start | None = None,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -95,10 +102,13 @@ class Training:
         if not (data.valid.lengths >= 2).any():
             raise TrainingError("the data set has no validation user to choose the best epoch on")
         self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
-        if text is not None:
+        if text is not None and start is None:
             initialize_from_text(self.parameters.item_embedding, text, settings.text_deviation)
         if vectors is not None:
             self.parameters.item_embedding[1:] = vectors
+        if start is not None:
+            self.parameters.item_embedding[1:] = start.items
+            self.parameters.dense[:] = start.dense
         adam = AdamSettings(learning_rate=settings.learning_rate)
         self.dense_adam = Adam(self.parameters.dense, adam)
         self.item_adam = RowAdam(self.parameters.item_embedding, adam)
