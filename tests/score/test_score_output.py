@@ -279,7 +279,7 @@ def test_an_old_state_is_never_taken_for_that_of_a_new_job(
     def kill(*_: Any) -> None:
         raise SystemExit(killed)
 
-    monkeypatch.setattr(score, "output_header", kill)
+    monkeypatch.setattr(score, "header", kill)
     monkeypatch.setattr(score_output.FileSink, "__exit__", lambda self, *_: self._file.close())
     with pytest.raises(SystemExit, match=killed):
         score_histories(recommender, source, interrupted, SETTINGS)
