@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -18,12 +18,14 @@ from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli_errors import Group
 from llmcdsr_lite.cli_output import Counter, bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import UnknownItemError
+from llmcdsr_lite.histories import FileFormat
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import MAX_THREADS
 from llmcdsr_lite.score.batches import MAX_BATCH, MAX_PROCESSES
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)
+FORMATS = click.Choice(get_args(FileFormat))
 
 
 def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -94,10 +96,8 @@ def cli() -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue an interrupted output of the same job.")
 @click.option("--titles", is_flag=True, help="Write titles and domains, too.")
-@click.option("--input-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default.")
-@click.option(
-    "--output-format", type=click.Choice(["jsonl", "csv"]), help="Told by the file name by default."
-)
+@click.option("--input-format", type=FORMATS, help="Told by the file name by default.")
+@click.option("--output-format", type=FORMATS, help="Told by the file name by default.")
 @click.option("--separator", default=" ", help="Between the items of a CSV history; a space by default.")
 @click.option(
     "--batch-size", type=click.IntRange(1, MAX_BATCH), default=256, show_default=True, help="Users at a time."
@@ -123,8 +123,8 @@ def score(
     on_error: Literal["fail", "skip"],
     resume: bool,
     titles: bool,
-    input_format: Literal["jsonl", "csv"] | None,
-    output_format: Literal["jsonl", "csv"] | None,
+    input_format: FileFormat | None,
+    output_format: FileFormat | None,
     separator: str,
     batch_size: int,
     processes: int,
@@ -136,8 +136,9 @@ def score(
 
     Reads and writes JSON Lines, {"user": "u1", "history": ["item", "item"], "domain": "kitchenware"}
     with the newest item last and the domain optional, or CSV with the columns user, history and,
-    optionally, domain. Gzip is read whatever its name, and written to names ending in .gz. The input's
-    order is kept.
+    optionally, domain. Gzip is read whatever its name, and written to names ending in .gz. With pyarrow,
+    it reads and writes Parquet (.parquet) and Arrow files (.arrow, .feather), too, where the history is a
+    list. The input's order is kept.
     """
     from llmcdsr_lite.score.job import ScoreSettings, score_histories
 

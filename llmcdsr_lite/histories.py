@@ -1,9 +1,9 @@
-"""Reading history files and writing ranked recommendations, one record at a time.
+"""Reading history files, one record at a time.
 
 Histories come as JSON Lines, ``{"user": "u1", "history": ["a", "b"], "domain": "kitchenware"}`` (domain
 is optional), or as CSV with the columns user, history and, optionally, domain, where the history is item
-ids with a separator between them. Whole numbers stand for their text. Either may be gzip-compressed: what
-the file begins with tells.
+ids with a separator between them. Either may be gzip-compressed: what the file begins with tells. Parquet and
+Arrow files have the same columns, and a list of item ids for a history. Whole numbers stand for their text.
 """
 
 from __future__ import annotations
@@ -19,20 +19,28 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeGuard, get_args
 
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.columnar import ColumnarFormat, read_rows
+from llmcdsr_lite.errors import DataError, UsageError
 
-FileFormat = Literal["jsonl", "csv"]
+FileFormat = Literal["jsonl", "csv", "parquet", "arrow"]
 STREAM = Path("-")  # standard input or output
 MAX_LINE = 1 << 24  # characters of a record
 _COLUMNS = ("user", "history", "domain")
 _GZIP_MAGIC = b"\x1f\x8b"
+_FORMATS: dict[str, FileFormat] = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
 
 
 @dataclass(frozen=True)
 class HistoryRecord:
-    """One user of a history file; `line` counts from 1."""
+    """One user of a history file; `line` counts from 1, or is a row, from 0, of a Parquet or Arrow file."""
 
     line: int
     user: str
@@ -49,11 +57,34 @@ class BadRecord:
 
 
 def file_format(path: Path, default: FileFormat = "jsonl") -> FileFormat:
-    """Format that a file name tells (``.csv`` or ``.csv.gz``: CSV; all else: `default`)."""
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".csv"):
-        return "csv"
-    return "jsonl" if name.endswith(".jsonl") else default
+    """Format that a file name tells by its suffix, before ``.gz`` if that is there; else `default`."""
+    return _FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix, default)
+
+
+def is_columnar(format: FileFormat) -> TypeGuard[ColumnarFormat]:
+    """True for a binary format of columns."""
+    return format in get_args(ColumnarFormat)
+
+
+def check_columnar(path: Path, format: FileFormat) -> None:
+    """Refuse a stream, or gzip, where the format is one of columns.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not is_columnar(format):
+        return
+    if path == STREAM:
+        raise UsageError(f"-: the format {format!r} needs a file, not standard input or output")
+    if named_gzip(path):
+        raise UsageError(f"{path}: the format {format!r} is not compressed again; name a file without .gz")
+
+
+def located(path: Path, format: FileFormat | None, record: BadRecord) -> str:
+    """Message of a bad record: its file, its line or row, and why."""
+    where = f" row {record.line}" if is_columnar(format or file_format(path)) else record.line
+    return f"{path}:{where}: {record.reason}"
 
 
 def named_gzip(path: Path) -> bool:
@@ -70,7 +101,7 @@ def read_histories(
     ----------
     path : Path
         ``-`` is standard input.
-    format : {"jsonl", "csv"}, optional
+    format : {"jsonl", "csv", "parquet", "arrow"}, optional
         Told by the file name where not given.
     separator : str
         Between the item ids of a CSV history.
@@ -83,13 +114,23 @@ def read_histories(
     Raises
     ------
     DataError
-        If the file cannot be read, is not gzip though it is named so, or a CSV has no usable header.
+        If the file cannot be read, is not gzip though it is named so, or has no usable header or columns.
+    UsageError
+        If a Parquet or Arrow file is to come from standard input, or named gzip.
+    MissingDependencyError
+        If it needs pyarrow, which is not installed.
     """
+    format = format or file_format(path)
+    check_columnar(path, format)
+    if is_columnar(format):
+        for row, values in enumerate(read_rows(path, format, _COLUMNS[:2], _COLUMNS[2:])):
+            yield checked_record(row, *values)
+        return
     with open_binary(path) as file:
         # Bytes that are not UTF-8 become lone surrogates: each record can then be refused by its number.
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:
-            if (format or file_format(path)) == "csv":
+            if format == "csv":
                 yield from _read_csv(path, text, separator)
             else:
                 yield from _read_jsonl(text)

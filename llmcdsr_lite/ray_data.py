@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmcdsr_lite.score.columns import answer_schema
 from llmcdsr_lite.scorer import INPUT_COLUMNS, Scorer
 
 
@@ -54,14 +55,5 @@ class ScoringActor:
 
         names = [name for name in INPUT_COLUMNS if name in table.column_names]
         answer = self._scorer({name: table.column(name).to_pylist() for name in names})
-        schema = pyarrow.schema(
-            {
-                "user": pyarrow.string(),
-                "items": pyarrow.list_(pyarrow.string()),
-                "scores": pyarrow.list_(pyarrow.float32()),
-                "unknown": pyarrow.int64(),
-                "fallback": pyarrow.bool_(),
-                "error": pyarrow.string(),
-            }
-        )  # told, not guessed: a batch may have no error, or no item at all
+        schema = answer_schema().append(pyarrow.field("error", pyarrow.string()))
         return pyarrow.table({name: column.tolist() for name, column in answer.items()}, schema)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.explanation import explain as explained
+from llmcdsr_lite.frames import recommend_frame
 from llmcdsr_lite.mix.mixture import seen_rows
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.ranking import Ranking
@@ -36,6 +37,7 @@ from llmcdsr_lite.request import (
     item_ids,
     known_rows,
     known_rows_of_each,
+    listed,
 )
 from llmcdsr_lite.results import BatchRecommendations, Explanation, Recommendations, described
 from llmcdsr_lite.search.added import beside
@@ -43,6 +45,7 @@ from llmcdsr_lite.search.choice import SearchName, make_search
 from llmcdsr_lite.search.protocol import Rows, Scores, Search
 from llmcdsr_lite.text.encoder_object import Encoder, open_encoder
 
+Frame = TypeVar("Frame")  # of pandas, Polars, pyarrow or DuckDB
 Answer = tuple[Rows, Scores, npt.NDArray[np.bool_], tuple[Explanation, ...] | None]
 
 
@@ -342,6 +345,64 @@ class Recommender:
         rows, scores, fallback, why = _answer(ranking, request, known, asked, explain=explain)
         ids = catalogue.id_of_row[rows]
         return BatchRecommendations(ids, scores, rows, missing, fallback, why, request.unknown)
+
+    def recommend_frame(
+        self,
+        frame: Frame,
+        *,
+        domain: str | Iterable[str] | None = None,
+        k: int = 10,
+        exclude_seen: bool | None = None,
+        allow: Iterable[str] | ItemFilter | None = None,
+        exclude: Iterable[str] | None = None,
+        unknown: UnknownPolicy = "skip",
+        pseudo: Literal["auto", "off"] = "auto",
+    ) -> Frame:
+        """Rank the items that come next for every row of a data frame.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame, polars.DataFrame, pyarrow.Table or duckdb.DuckDBPyRelation
+            Columns ``history`` (lists of item ids, oldest first), and, if it has them, ``user`` (of any type)
+            and ``domain`` (a name, or null for that of the argument). Others are passed over. A relation
+            needs pyarrow.
+        domain, k, exclude_seen, allow, exclude, unknown, pseudo
+            As in `recommend`. Unknown ids of `allow` and `exclude` are told by `filter` alone.
+
+        Returns
+        -------
+        frame of the same library
+            A row for every recommended item, in the order of `frame`, best first: ``user`` as it was, or
+            else ``row`` (of `frame`, from 0); ``rank`` (from 1); ``item``, ``score``, ``title`` and
+            ``domain`` of the item; ``unknown``, how many ids of the history are not in the catalogue, and
+            ``fallback``, as in `BatchRecommendations`. No row where the filters leave nothing.
+
+        Raises
+        ------
+        UsageError
+            If `frame` is of another type, has no column ``history``, or a row cannot be used.
+        UnknownItemError
+            If an id is unknown and `unknown` is "error".
+        MissingDependencyError
+            If a relation needs pyarrow, which is not installed.
+        """
+        catalogue = self.items
+        wanted = domain if domain is None or isinstance(domain, str) else listed("domain", domain, "names")
+        if allow is not None or exclude is not None:  # an iterator is read once, for all batches
+            allow = item_filter(catalogue, allow, exclude, unknown)
+
+        def score(histories: Sequence[Sequence[str]], named: str | None) -> BatchRecommendations:
+            return self.recommend_batch(
+                histories,
+                domain=wanted if named is None else named,
+                k=k,
+                exclude_seen=exclude_seen,
+                allow=allow,
+                pseudo=pseudo,
+            )
+
+        answer: Frame = recommend_frame(frame, catalogue, unknown, score)
+        return answer
 
     def filter(
         self,

@@ -174,7 +174,7 @@ def known_rows_of_each(
 
 def item_filter(
     catalogue: Catalogue,
-    allow: Iterable[str] | None,
+    allow: Iterable[str] | ItemFilter | None,
     exclude: Iterable[str] | None,
     unknown: UnknownPolicy,
 ) -> ItemFilter:

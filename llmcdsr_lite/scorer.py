@@ -23,7 +23,7 @@ from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import check_choice
 from llmcdsr_lite.score.batches import ScoreSettings, check_domain
-from llmcdsr_lite.score.lines import recommend_records
+from llmcdsr_lite.score.columns import answer_columns
 from llmcdsr_lite.search.choice import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
@@ -135,7 +135,9 @@ class Scorer:
         answer = _no_answers(len(rows))
         for start in range(0, len(rows), self.batch_size):
             good = [row for row in rows[start : start + self.batch_size] if isinstance(row, HistoryRecord)]
-            self._score(recommender, good, answer)
+            places = [row.line for row in good]
+            for name, column in answer_columns(recommender, good, self._settings()).items():
+                answer[name][places] = column
         for row in rows:
             if isinstance(row, BadRecord):
                 if self.on_error == "fail":
@@ -144,19 +146,6 @@ class Scorer:
         for place, user in enumerate(_values(columns["user"])):
             answer["user"][place] = None if user is None else str(user)
         return answer
-
-    def _score(
-        self, recommender: Recommender, records: list[HistoryRecord], answer: dict[str, npt.NDArray[Any]]
-    ) -> None:
-        """Fill in the answers for records, whose `line` is their place."""
-        for places, found in recommend_records(recommender, records, self._settings()):
-            for n, i in enumerate(places):
-                row = records[i].line
-                n_items = int((found.rows[n] > 0).sum())  # those that the filters left, in front
-                answer["items"][row] = found.ids[n, :n_items].tolist()
-                answer["scores"][row] = found.scores[n, :n_items].tolist()
-                answer["unknown"][row] = len(found.unknown_items[n])
-                answer["fallback"][row] = found.fallback[n]
 
 
 def _rows(columns: Mapping[str, Any], domains: Collection[str]) -> Iterator[HistoryRecord | BadRecord]:

@@ -11,6 +11,7 @@ import llmcdsr_lite
 
 HEAVY = [
     *("onnxruntime", "click", "tokenizers", "hnswlib", "onnx", "matplotlib", "scipy", "openai"),
+    *("pyarrow", "pandas", "polars", "duckdb"),
     "llmcdsr_tools",
 ]
 MODULES = sorted(Path(llmcdsr_lite.__file__).parent.rglob("*.py"))

@@ -57,8 +57,14 @@ def test_python_block_recommends_coffee_kitchenware() -> None:
 
 def test_the_service_of_the_documents_answers() -> None:
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert run(["-c", code], ROOT).count("'domain': 'kitchenware'") == 3
+    service, frame = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert run(["-c", service], ROOT).count("'domain': 'kitchenware'") == 3
+    pytest.importorskip("pandas")
+    lines = run(["-c", frame], ROOT).splitlines()
+    assert [line.split()[1:3] for line in lines[1:7]] == [
+        [user, rank] for user in ("17", "23") for rank in "123"
+    ]
+    assert all(re.search(r" k-coffee-\S+ +False +9\.95$", line) for line in lines[1:7])
 
 
 def test_runtime_commands(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_lite.histories import BadRecord, FileFormat, HistoryRecord, read_histories
+from llmcdsr_lite.histories import BadRecord, FileFormat, HistoryRecord, located, read_histories
 from llmcdsr_lite.request import check_choice
 
 MAX_PROCESSES = 1024
@@ -34,7 +34,7 @@ class ScoreSettings:
         Stop at the first bad record, or report it, leave it out and go on.
     titles : bool
         Write titles and domains beside ids and scores.
-    input_format, output_format : {"jsonl", "csv"}, optional
+    input_format, output_format : {"jsonl", "csv", "parquet", "arrow"}, optional
         Told by the file names where not given.
     separator : str
         Between the item ids of a CSV history.
@@ -149,7 +149,7 @@ def _batch(
         if isinstance(checked, HistoryRecord):
             batch.records.append(checked)
             continue
-        message = f"{source}:{checked.line}: {checked.reason}"
+        message = located(source, settings.input_format, checked)
         if settings.on_error == "fail":
             raise DataError(message)
         batch.bad.append(message)

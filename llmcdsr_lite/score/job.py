@@ -1,7 +1,7 @@
 """Scoring history files: batches inside, flat memory, input order kept, interrupted outputs continued.
 
-Records come from `batches`, their lines from `lines`, in this process or in several (`workers`), and go to
-`output`.
+Records come from `batches`, their answers from `lines` or `columns`, in this process or in several
+(`workers`), and go to `output`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from llmcdsr_lite.bundle.folder import CONFIG
+from llmcdsr_lite.columnar import import_pyarrow
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_lite.histories import STREAM, FileFormat, file_format
+from llmcdsr_lite.histories import STREAM, FileFormat, check_columnar, file_format, is_columnar
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import MAX_PROCESSES, HistoryBatch, ScoreSettings, read_batches
-from llmcdsr_lite.score.lines import LineScorer, ScoredLines, output_header
+from llmcdsr_lite.score.columns import header, make_scorer, pack
+from llmcdsr_lite.score.lines import ScoredBatch
 from llmcdsr_lite.score.output import FileSink, ScoreSummary, StreamSink
 from llmcdsr_lite.score.workers import score_in_processes
 
@@ -40,7 +43,8 @@ def score_histories(
     """Score a history file.
 
     While it runs, the output grows as ``OUTPUT.partial``, with ``OUTPUT.partial.json`` telling how far it
-    is; at the end it takes its name. If the job is interrupted, both stay, and `resume` continues.
+    is; at the end it takes its name, or a Parquet or Arrow file is made of it. If the job is interrupted,
+    both stay, and `resume` continues.
 
     Parameters
     ----------
@@ -74,29 +78,33 @@ def score_histories(
         If a scoring process dies or fails.
     UsageError
         If `processes` is out of range, or above 1 with a recommender that was not loaded from a folder,
-        or standard output is to be resumed.
+        or standard output is to be resumed, or to be of a binary format.
+    MissingDependencyError
+        If a Parquet or Arrow file needs pyarrow, which is not installed.
     """
     settings = settings or ScoreSettings()
     source, output = Path(source), Path(output)
     _check(recommender, settings, processes)
     _check_output(source, output, resume)
     format = settings.output_format or file_format(output)
+    _check_formats(source, output, settings.input_format or file_format(source), format)
     job = _fingerprint(recommender, source, settings)
-    sink = StreamSink(job) if output == STREAM else FileSink(output, job, resume, report)
+    packed = partial(pack, format=format) if is_columnar(format) else None
+    sink = StreamSink(job) if output == STREAM else FileSink(output, job, resume, report, packed)
     with sink:
         done = sink.progress
         if done.summary.records == 0:
-            sink.write(output_header(settings, format))
+            sink.write(header(settings, format))
         batches = read_batches(source, settings, recommender.domains, done.summary.records, done.digest)
         scored = _scored(batches, recommender, settings, format, processes)
         with closing(batches), closing(scored):  # now, not when they are collected
-            for batch, lines in scored:
+            for batch, answers in scored:
                 if report is not None:
                     for message in batch.bad:
                         report(message)
-                sink.write(lines.text)
+                sink.write(answers.content)
                 done.digest = batch.digest
-                _count(done.summary, batch, lines)
+                _count(done.summary, batch, answers)
                 sink.save(force=False)
                 if progress is not None:
                     progress(done.summary)
@@ -109,22 +117,22 @@ def _scored(
     settings: ScoreSettings,
     format: FileFormat,
     processes: int,
-) -> Generator[tuple[HistoryBatch, ScoredLines], None, None]:
-    """Batches and their lines, scored here or in other processes."""
+) -> Generator[tuple[HistoryBatch, ScoredBatch], None, None]:
+    """Batches and their answers, scored here or in other processes."""
     if processes > 1:
         yield from score_in_processes(batches, recommender, settings, format, processes)
         return
-    scorer = LineScorer(recommender, settings, format)
+    scorer = make_scorer(recommender, settings, format)
     for batch in batches:
         yield batch, scorer.score(batch.records)
 
 
-def _count(summary: ScoreSummary, batch: HistoryBatch, lines: ScoredLines) -> None:
+def _count(summary: ScoreSummary, batch: HistoryBatch, answers: ScoredBatch) -> None:
     summary.records += len(batch.records) + len(batch.bad)
     summary.users += len(batch.records)
     summary.bad += len(batch.bad)
-    summary.unknown_items += lines.unknown_items
-    summary.fallbacks += lines.fallbacks
+    summary.unknown_items += answers.unknown_items
+    summary.fallbacks += answers.fallbacks
 
 
 def _check(recommender: Recommender, settings: ScoreSettings, processes: int) -> None:
@@ -148,6 +156,14 @@ def _check_output(source: Path, output: Path, resume: bool) -> None:
         raise DataError(f"{output}: is not a regular file; name another, or - for standard output")
     elif output.exists() and source != STREAM and source.exists() and output.samefile(source):
         raise DataError(f"{output}: is the input; name another output file")
+
+
+def _check_formats(source: Path, output: Path, input_format: FileFormat, output_format: FileFormat) -> None:
+    """Refuse binary formats that are streams, or that pyarrow is missing for."""
+    for path, format in ((source, input_format), (output, output_format)):
+        check_columnar(path, format)
+        if is_columnar(format):
+            import_pyarrow(f"{path}: a file of the format {format!r}")
 
 
 def _fingerprint(recommender: Recommender, source: Path, settings: ScoreSettings) -> str:

@@ -1,4 +1,4 @@
-"""From a batch of records to lines of the output."""
+"""From a batch of records to lines of a text output."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llmcdsr_lite.score.batches import ScoreSettings
 
 
 @dataclass(frozen=True)
-class ScoredLines:
-    """Lines for a batch, in UTF-8, and what was counted on the way (see `ScoreSummary`)."""
+class ScoredBatch:
+    """Output for a batch, and what was counted on the way (see `ScoreSummary`)."""
 
-    text: bytes
+    content: bytes
     unknown_items: int
     fallbacks: int
 
@@ -68,14 +68,14 @@ class LineScorer:
     recommender : Recommender
     settings : ScoreSettings
     format : {"jsonl", "csv"}
-        Of the output.
+        Of the output, in UTF-8.
     """
 
     recommender: Recommender
     settings: ScoreSettings
     format: FileFormat
 
-    def score(self, records: Sequence[HistoryRecord]) -> ScoredLines:
+    def score(self, records: Sequence[HistoryRecord]) -> ScoredBatch:
         """Lines for the records, in their order."""
         lines = [""] * len(records)
         unknown_items = fallbacks = 0
@@ -84,7 +84,7 @@ class LineScorer:
             fallbacks += int(answers.fallback.sum())
             for n, i in enumerate(places):
                 lines[i] = self._line(records[i].user, answers, n)
-        return ScoredLines("".join(lines).encode(), unknown_items, fallbacks)
+        return ScoredBatch("".join(lines).encode(), unknown_items, fallbacks)
 
     def _line(self, user: str, answers: BatchRecommendations, n: int) -> str:
         catalogue = self.recommender.items

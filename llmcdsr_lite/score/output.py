@@ -1,4 +1,4 @@
-"""Outputs that grow line by line: standard output, or a file that an interrupted job can be continued in."""
+"""Outputs that grow batch by batch: standard output, or a file that an interrupted job can go on with."""
 
 from __future__ import annotations
 
@@ -100,6 +100,8 @@ class FileSink:
         Continue an interrupted output, if there is one.
     report : callable, optional
         Given a message when an interrupted output is left that can be continued.
+    pack : callable, optional
+        Given the grown file, when it is whole, and a path to write the output to, of another format.
 
     Raises
     ------
@@ -109,13 +111,19 @@ class FileSink:
     """
 
     def __init__(
-        self, output: Path, job: str, resume: bool, report: Callable[[str], None] | None = None
+        self,
+        output: Path,
+        job: str,
+        resume: bool,
+        report: Callable[[str], None] | None = None,
+        pack: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self._output = Path(os.path.realpath(output)) if output.is_symlink() else output
         self._partial = self._output.with_name(self._output.name + ".partial")
         self._state_path = self._output.with_name(self._output.name + ".partial.json")
         self._resume = resume
         self._report = report
+        self._pack = pack
         self._has_written = False
         self._member: gzip.GzipFile | None = None  # of a gzip output, what was begun since the last save
         self.progress = Progress(job)
@@ -167,6 +175,9 @@ class FileSink:
                 if self.progress.size == 0:  # an output without a line is valid gzip, too
                     self.write(b"")
                 self.save(force=True)
+                if self._pack is not None:
+                    with atomic_file(self._output) as temporary:
+                        self._pack(self._partial, temporary)
                 whole = True
         finally:
             for file in (self._member, self._file):  # nothing is left to write, or it failed anyway
@@ -181,7 +192,10 @@ class FileSink:
     def _leave(self, whole: bool) -> None:
         """Give the output its name, or leave what can be continued."""
         if whole:
-            os.replace(self._partial, self._output)
+            if self._pack is None:
+                os.replace(self._partial, self._output)
+            else:
+                self._partial.unlink()
             self._state_path.unlink()
             sync(self._output.parent)
         elif not self._state_path.exists():  # nothing was saved

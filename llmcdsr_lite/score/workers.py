@@ -5,8 +5,9 @@ ProcessPoolExecutor does not tell how a process died, runs the caller's script a
 leaves processes behind when the caller is killed.
 
 A worker is a new interpreter, not a fork: its libraries start with one thread each, and it inherits no lock
-that a thread of the caller holds. It reads a batch as a line of JSON and answers with another line. When the
-caller is gone, however it went, the worker's input ends, and so does the worker.
+that a thread of the caller holds. It reads a batch as a line of JSON and answers with another line, and the
+bytes of the output behind it. When the caller is gone, however it went, the worker's input ends, and so does
+the worker.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from llmcdsr_lite.errors import BundleError, LlmcdsrError, WorkerError
 from llmcdsr_lite.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import HistoryBatch, ScoreSettings
-from llmcdsr_lite.score.lines import LineScorer, ScoredLines
+from llmcdsr_lite.score.columns import make_scorer
+from llmcdsr_lite.score.lines import ScoredBatch
 
 _IN_FLIGHT = 2  # batches a worker: one that it scores, one ready for it
 _LONGEST_MESSAGE = 4000  # characters
@@ -42,7 +44,7 @@ _START = (
     "from llmcdsr_lite.score.workers import serve; serve(*setup)"
 )
 
-_Scored = tuple[HistoryBatch, ScoredLines]
+_Scored = tuple[HistoryBatch, ScoredBatch]
 
 
 def score_in_processes(
@@ -70,7 +72,7 @@ def score_in_processes(
     ------
     batch : HistoryBatch
         In the order of `batches`.
-    lines : ScoredLines
+    scored : ScoredBatch
 
     Raises
     ------
@@ -138,8 +140,8 @@ def _start(setup: list[Any]) -> subprocess.Popen[bytes]:
     )
 
 
-def _ask(worker: subprocess.Popen[bytes], records: list[HistoryRecord]) -> ScoredLines:
-    """Lines for the records, from a worker that does nothing else now."""
+def _ask(worker: subprocess.Popen[bytes], records: list[HistoryRecord]) -> ScoredBatch:
+    """Output for the records, from a worker that does nothing else now."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     with suppress(BrokenPipeError):  # the answer, or its absence, tells what went wrong
@@ -152,7 +154,10 @@ def _ask(worker: subprocess.Popen[bytes], records: list[HistoryRecord]) -> Score
         error: Exception = getattr(errors, answer["error"])(answer["message"])
         error.add_note(answer["trace"])
         raise error
-    return ScoredLines(answer["text"].encode(), answer["unknown_items"], answer["fallbacks"])
+    content = worker.stdout.read(answer["size"])
+    if len(content) < answer["size"]:
+        raise WorkerError(f"a scoring process (pid {worker.pid}) {_end(worker)}")
+    return ScoredBatch(content, answer["unknown_items"], answer["fallbacks"])
 
 
 def _end(worker: subprocess.Popen[bytes]) -> str:
@@ -181,10 +186,13 @@ def serve(
             if recommender.bundle.hashes != hashes:
                 folder = recommender.bundle.folder
                 raise BundleError(f"{folder}: is no longer the bundle that the job began with; start over")
-            lines = LineScorer(recommender, ScoreSettings(**settings), format)
+            scorer = make_scorer(recommender, ScoreSettings(**settings), format)
             for request in sys.stdin.buffer:
-                scored = lines.score([HistoryRecord(*fields) for fields in json.loads(request)])
-                _write_line(answers, {**vars(scored), "text": scored.text.decode()})
+                scored = scorer.score([HistoryRecord(*fields) for fields in json.loads(request)])
+                counts = {"unknown_items": scored.unknown_items, "fallbacks": scored.fallbacks}
+                _write_line(answers, {"size": len(scored.content), **counts})
+                answers.write(scored.content)
+                answers.flush()
         except BrokenPipeError:
             raise
         except Exception as error:

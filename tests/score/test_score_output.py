@@ -37,7 +37,7 @@ score_histories(recommender, Path(sys.argv[2]), Path(sys.argv[3]), settings,
 """
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
 def test_a_killed_job_is_resumed_to_the_same_bytes(
     recommender: Recommender,
     bundle_folder: Path,
@@ -45,6 +45,8 @@ def test_a_killed_job_is_resumed_to_the_same_bytes(
     history_lines: Callable[[int], list[str]],
     suffix: str,
 ) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
     source, output, whole = (tmp_path / name for name in ("in.jsonl", f"out{suffix}", f"whole{suffix}"))
     lines = history_lines(4000)
     lines[1::50] = ["oops\n"] * len(lines[1::50])
@@ -279,7 +281,7 @@ def test_an_old_state_is_never_taken_for_that_of_a_new_job(
     def kill(*_: Any) -> None:
         raise SystemExit(killed)
 
-    monkeypatch.setattr(score, "output_header", kill)
+    monkeypatch.setattr(score, "header", kill)
     monkeypatch.setattr(score_output.FileSink, "__exit__", lambda self, *_: self._file.close())
     with pytest.raises(SystemExit, match=killed):
         score_histories(recommender, source, interrupted, SETTINGS)

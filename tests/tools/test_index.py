@@ -128,7 +128,7 @@ def test_histories_of_a_file(plain: Path, tmp_path: Path) -> None:
     assert [d["users"] for d in measured["domains"]] == [20, 20]
     for text, reason in (
         ('{"user": "x", "history": ["nowhere"]}\n', "no history has an item"),
-        ("[]\n", "line 1"),
+        ("[]\n", "users.jsonl:1: "),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=reason):

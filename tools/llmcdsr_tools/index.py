@@ -13,7 +13,7 @@ from llmcdsr_lite.bundle.index import BundleIndex
 from llmcdsr_lite.bundle.saving import read_card, save_bundle
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.histories import BadRecord, read_histories
+from llmcdsr_lite.histories import BadRecord, located, read_histories
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, import_hnswlib
 from llmcdsr_lite.search.protocol import Rows
@@ -144,7 +144,7 @@ def _known_histories(bundle: Bundle, path: Path, n: int) -> list[Rows]:
     histories: list[Rows] = []
     for record in read_histories(path):
         if isinstance(record, BadRecord):
-            raise DataError(f"{path}: line {record.line}: {record.reason}")
+            raise DataError(located(path, None, record))
         rows, _ = bundle.catalogue.rows(record.history)
         if len(rows):
             histories.append(rows)
