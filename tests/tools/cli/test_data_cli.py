@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.ingest.interactions import PROGRESS_EVERY
 
 
 @pytest.fixture
@@ -38,7 +34,7 @@ def ingest(line: str) -> Result:
     return result
 
 
-FILES = "interactions.csv --items items.csv --domain food --domain tools -o dataset"
+FILES = "interactions.csv --items items.csv --domain food --domain tools --split overlapped -o dataset"
 
 
 def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
@@ -55,7 +51,11 @@ def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
         "interactions": 0,
         "short_users": 1,
         "stray_titles": 0,
+        "skipped_records": 0,
+        "other_items": 0,
+        "other_interactions": 0,
     }
+    assert found["duplicates"] == 0
 
 
 @pytest.mark.parametrize(
@@ -68,30 +68,58 @@ def test_json_has_all_that_the_summary_and_the_notes_say(place: Path) -> None:
 def test_domains_are_those_of_the_file_unless_named(place: Path, domains: str, expected: list[str]) -> None:
     line = f"interactions.csv --items items.csv -o dataset --core 1 {domains}"
     assert [d["name"] for d in json.loads(ingest(f"{line} --json").stdout)["domains"]] == expected
-    for named, message in (
-        ("--domain food", "items.csv:4: domain 'tools', expected 'food'"),
-        ("--domain food --domain tools --domain garden", "items.csv: no item of domain 'garden'"),
+    refused = ingest("interactions.csv --items items.csv -o other --domain food --domain garden")
+    assert refused.exit_code == 1
+    assert "items.csv: no item of domain 'garden'; found 'food', 'tools'" in refused.stderr
+    assert not Path("other").exists()
+    some = ingest("interactions.csv --items items.csv -o some --core 1 --domain food --split overlapped --json")
+    found = json.loads(some.stdout)
+    assert (found["dropped"]["other_items"], found["dropped"]["other_interactions"]) == (3, 16)
+    assert "3 items and 16 interactions of other domains were left out" in some.stderr
+
+
+def test_events_of_one_kind_from_a_database_without_items(place: Path) -> None:
+    with duckdb.connect("shop.duckdb") as connection:
+        connection.execute("CREATE TABLE sales AS SELECT *, 'sale' AS kind FROM 'interactions.csv'")
+        connection.execute("INSERT INTO sales SELECT 'u0', 'e', '2024-02-01', 'return'")
+    select = [
+        "ingest",
+        "--query",
+        "select * from sales",
+        "--database",
+        "shop.duckdb",
+        "-o",
+        "dataset",
+        "--json",
+    ]
+    result = CliRunner().invoke(cli, [*select, "--where", "kind = 'sale'", "--core", "1"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["domains"] == [{"name": "items", "items": 4, "untitled": 4}]
+    assert json.loads(Path("dataset/dataset.json").read_text())["source"]["name"] == "the query"
+    for line, message in (
+        ("-o x", "name a source, or give a --query, not both"),
+        ("interactions.csv -o x --database shop.duckdb", "--database: of no effect without --query"),
+        ("interactions.csv --items items.csv --items-query x -o x", "give one of them"),
     ):
-        refused = ingest(f"interactions.csv --items items.csv -o other {named}")
-        assert refused.exit_code == 1
-        assert message in refused.stderr
-        assert not Path("other").exists()
+        refused = ingest(line)
+        assert (refused.exit_code, message in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (". -o dataset --core 5", "--core: of no effect, as . is a folder, which must be filtered and split"),
-        (". -o dataset --split overlapped --user-column nope", "--split, --user-column: of no effect"),
+        ("old -o dataset --core 5", "--core: of no effect, as old is in the official layout"),
+        ("old -o dataset --split overlapped --user-column nope", "--split, --user-column: of no effect"),
         (f"{FILES} --split leave-one-out --test-share 0.1", "--test-share: of no effect, as leave-one-out"),
-        (". -o ../dataset --items items.csv", "is a folder, which has its own items"),
-        ("interactions.csv -o dataset", "an interactions file needs an items file"),
+        ("old -o dataset --items items.csv", "the official layout has items of its own"),
         ("interactions.csv --items items.csv -o dataset --domain a --domain a", "1 to 64 different names"),
         (f"{FILES} --user-column item", "one name stands for two columns"),
         (f"{FILES} --valid-share 0.6 --test-share 0.6", "at most 1 together"),
     ],
 )
 def test_options_that_do_not_go_together_end_with_status_2(place: Path, line: str, message: str) -> None:
+    Path("old").mkdir()
+    Path("old", "num.txt").touch()
     result = ingest(line)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -100,27 +128,5 @@ def test_options_that_do_not_go_together_end_with_status_2(place: Path, line: st
 
 def test_the_help_tells_which_files_and_timestamps_are_taken(place: Path) -> None:
     text = " ".join(ingest("--help").stdout.split())
-    for word in (".csv", ".tsv", ".jsonl", ".ndjson", ".gz", "ISO 8601", "docs/data.md"):
+    for word in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".gz", "docs/data.md"):
         assert word in text
-
-
-@pytest.mark.parametrize(
-    ("rows", "shown"),
-    [
-        (PROGRESS_EVERY, [f"{PROGRESS_EVERY:,} interactions, ", "Error: interactions.csv:131074: item 'x'"]),
-        (1, ["Error: interactions.csv:3: item 'x' is not in the items file"]),
-    ],
-)
-def test_an_error_on_a_terminal_has_a_line_of_its_own(place: Path, rows: int, shown: list[Any]) -> None:
-    pty = pytest.importorskip("pty")
-    Path("interactions.csv").write_text("user,item,timestamp\n" + "u,a,1\n" * rows + "u,x,1\n")
-    controller, terminal = pty.openpty()
-    command = Path(sys.executable).with_name("llmcdsr")
-    done = subprocess.run([command, "ingest", *FILES.split()], stderr=terminal, timeout=60, check=False)
-    os.close(terminal)
-    lines = os.read(controller, 10_000).decode().replace("\r\n", "\n").splitlines()
-    os.close(controller)
-    assert done.returncode == 1
-    assert len([line for line in lines if line]) == len(shown)
-    for line, start in zip((line for line in lines if line), shown, strict=True):
-        assert line.startswith(start)

@@ -203,8 +203,9 @@ def hold_out_by_time(
     """Hold out what comes after a moment: training sees nothing of it.
 
     The last share of the interactions is for test, the share before it for validation; interactions of one
-    time are in one split. A held-out history is all that the user had before the moment, and the targets
-    after it; there must be something before the first target.
+    time are in one split, and where both moments would be one, validation has the time before. A held-out
+    history is all that the user had before the moment, and the targets after it; there must be something before
+    the first target.
 
     Parameters
     ----------
@@ -227,6 +228,9 @@ def hold_out_by_time(
         in_order[min(round(len(times) * share), len(times) - 1)]
         for share in (1 - valid_share - test_share, 1 - test_share)
     ]
+    if valid_share and test_share and moments[0] == moments[1]:  # coarse times: the one before, if any
+        earlier = in_order[in_order < moments[1]]
+        moments[0] = earlier[-1] if len(earlier) else moments[0]
     before_valid, before_test = (_lengths_before(histories, times, moment) for moment in moments)
     if not test_share:
         before_test = histories.lengths
