@@ -72,7 +72,9 @@ def test_domains_are_those_of_the_file_unless_named(place: Path, domains: str, e
     assert refused.exit_code == 1
     assert "items.csv: no item of domain 'garden'; found 'food', 'tools'" in refused.stderr
     assert not Path("other").exists()
-    some = ingest("interactions.csv --items items.csv -o some --core 1 --domain food --split overlapped --json")
+    some = ingest(
+        "interactions.csv --items items.csv -o some --core 1 --domain food --split overlapped --json"
+    )
     found = json.loads(some.stdout)
     assert (found["dropped"]["other_items"], found["dropped"]["other_interactions"]) == (3, 16)
     assert "3 items and 16 interactions of other domains were left out" in some.stderr

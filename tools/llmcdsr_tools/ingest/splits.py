@@ -204,8 +204,8 @@ def hold_out_by_time(
 
     The last share of the interactions is for test, the share before it for validation; interactions of one
     time are in one split, and where both moments would be one, validation has the time before. A held-out
-    history is all that the user had before the moment, and the targets after it; there must be something before
-    the first target.
+    history is all that the user had before the moment, and the targets after it; there must be something
+    before the first target.
 
     Parameters
     ----------
