@@ -92,10 +92,14 @@ def _text_column(connection: DuckDBPyConnection, table: str, column: str, name: 
         return TimeColumn(date, f"CASE WHEN {is_number} THEN {among} ELSE {neither} END", is_date=True)
     among = _shown(column, "is a date among numbers; expected numbers alone or dates alone")
     otherwise = f"WHEN ({date}) IS NOT NULL THEN {among} ELSE {neither} END"
-    whole = f"translate({column}, '0123456789', '') IN ('', '-', '+')"  # much faster than the expression
-    odd = f"NOT {whole}"
+    integer = f"TRY_CAST({column} AS BIGINT)"  # takes fractions, too, and rounds them
+    plain = (
+        f"coalesce(CAST({integer} AS VARCHAR) = {column}, false)"  # the fast way to say nearly all of them
+    )
+    whole = f"({plain} OR translate({column}, '0123456789', '') IN ('', '-', '+'))"
+    odd = f"NOT {plain} AND NOT {whole}"
     if not (_any(connection, table, odd) and _any(connection, table, f"{odd} AND {is_number}")):
-        value = f"CASE WHEN {whole} THEN TRY_CAST({column} AS BIGINT) END"
+        value = f"CASE WHEN {plain} THEN {integer} WHEN {whole} THEN {integer} END"
         beyond = _shown(column, "is beyond 64 bits")
         return TimeColumn(value, f"CASE WHEN {is_number} THEN {beyond} {otherwise}", is_date=False)
     beyond = f"{whole} AND abs(TRY_CAST({column} AS HUGEINT)) > {MAX_EXACT}"
