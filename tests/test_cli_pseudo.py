@@ -20,7 +20,8 @@ from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.official import evaluate, open_answers, open_model
 
 SIMILAR = ExpertWeights(similar=4.0)

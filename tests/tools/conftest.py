@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.stage import TrainResult, train
 

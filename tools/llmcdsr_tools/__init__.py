@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.dataset import Dataset, load_dataset
+    from llmcdsr_tools.dataset import Dataset
+    from llmcdsr_tools.dataset_folder import load_dataset
     from llmcdsr_tools.ingest.sources import Query
     from llmcdsr_tools.pipeline import FitResult, fit
     from llmcdsr_tools.word_vectors import WordEncoder
@@ -21,7 +22,7 @@ _MODULES = {  # importing the package imports none of these
     "Query": "ingest.sources",
     "WordEncoder": "word_vectors",
     "fit": "pipeline",
-    "load_dataset": "dataset",
+    "load_dataset": "dataset_folder",
 }
 
 

@@ -3,11 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_tools.dataset import SPLITS, Dataset, density, summarize
+from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Counts of one split.
+
+    Parameters
+    ----------
+    users, users_overlapped : int
+        All, and those with items of more than one domain.
+    users_of_one : tuple of int
+        Users with items of each domain alone.
+    interactions : int
+    interactions_of : tuple of int
+        Of each domain.
+    length_min, length_median, length_mean, length_max
+        Of the histories.
+    """
+
+    users: int
+    users_of_one: tuple[int, ...]
+    users_overlapped: int
+    interactions: int
+    interactions_of: tuple[int, ...]
+    length_min: int
+    length_median: float
+    length_mean: float
+    length_max: int
+
+
+def summarize(histories: Histories, catalogue: Catalogue) -> SplitSummary:
+    """Count users by kind, interactions by domain and lengths."""
+    lengths = histories.lengths if len(histories) else np.zeros(1, dtype=np.int64)
+    counts = histories.counts(catalogue)  # (users, domains)
+    of_one = (counts > 0).sum(axis=1) == 1
+    return SplitSummary(
+        users=len(histories),
+        users_of_one=tuple(((counts > 0) & of_one[:, None]).sum(axis=0).tolist()),
+        users_overlapped=int(((counts > 0).sum(axis=1) > 1).sum()),
+        interactions=len(histories.rows),
+        interactions_of=tuple(counts.sum(axis=0).tolist()),
+        length_min=int(lengths.min()),
+        length_median=float(np.median(lengths)),
+        length_mean=float(lengths.mean()),
+        length_max=int(lengths.max()),
+    )
+
+
+def density(dataset: Dataset) -> float:
+    """Share of the user x item matrix that the training interactions fill."""
+    return len(dataset.train.rows) / max(1, len(dataset.train) * len(dataset.catalogue))
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.dataset import Dataset, Histories, load_dataset, save_dataset
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.official import (
     CUTOFFS,
     Result,

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import FILES, HEADER, load_dataset
+from llmcdsr_tools.dataset_folder import FILES, HEADER, load_dataset
 from llmcdsr_tools.ingest.events import read_events
 from llmcdsr_tools.ingest.official import PICKLES, TEXT_FILES
 from llmcdsr_tools.ingest.settings import IngestSettings

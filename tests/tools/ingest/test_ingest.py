@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmcdsr_lite.errors import DataError, LlmcdsrError, UsageError
-from llmcdsr_tools.dataset import SPLITS, Dataset, load_dataset
+from llmcdsr_tools.dataset import SPLITS, Dataset
+from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.dataset_summary import format_summary
 from llmcdsr_tools.ingest.settings import Columns, IngestSettings
 from llmcdsr_tools.ingest.stage import ingest

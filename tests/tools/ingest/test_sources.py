@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools import Dataset, Query
-from llmcdsr_tools.dataset import save_dataset
+from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.ingest.events import EventTable, read_events
 from llmcdsr_tools.ingest.settings import Columns, IngestSettings
 

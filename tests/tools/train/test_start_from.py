@@ -20,7 +20,8 @@ from llmcdsr_lite.errors import SettingsError, TrainingError
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import Checkpoint, load_model, save_checkpoint
 from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.stage import evaluate
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.train.members import train_members

@@ -14,7 +14,8 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories, save_dataset
+from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.run import EpochMetrics
 from llmcdsr_tools.train.settings import TrainSettings
 from llmcdsr_tools.train.stage import TrainResult, train

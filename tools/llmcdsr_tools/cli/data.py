@@ -112,6 +112,6 @@ def _refuse_given(names: Sequence[str], why: str) -> None:
 @needs_train_extra
 def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
     """Write the histories of a split as a file for `score`, held-out targets left out."""
-    from llmcdsr_tools.dataset import load_dataset, write_histories
+    from llmcdsr_tools.dataset_folder import load_dataset, write_histories
 
     write_histories(load_dataset(dataset), split, output)

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_tools.dataset import DATASET, Dataset, Histories, Positions, save_dataset, summarize
-from llmcdsr_tools.dataset_summary import describe
+from llmcdsr_tools.dataset import Dataset, Histories, Positions
+from llmcdsr_tools.dataset_folder import DATASET, save_dataset
+from llmcdsr_tools.dataset_summary import describe, summarize
 from llmcdsr_tools.ingest.events import EventTable, read_events
 from llmcdsr_tools.ingest.items import ItemTable
 from llmcdsr_tools.ingest.official import is_official, read_official
