@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.errors import UsageError
 
 Split = Literal["train", "valid", "test"]
 Positions = Literal["last", "every"]
@@ -144,11 +143,10 @@ class Dataset:
         """
         from llmcdsr_tools.ingest.settings import Columns, IngestSettings
         from llmcdsr_tools.ingest.stage import read_dataset
+        from llmcdsr_tools.settings import from_keywords
 
-        try:
-            chosen = IngestSettings(columns=Columns(**(columns or {})), **settings)
-        except TypeError as error:
-            raise UsageError(str(error).split("__init__() ")[-1]) from None
+        named = from_keywords(Columns, columns or {})
+        chosen = from_keywords(IngestSettings, {"columns": named, **settings})
         result = read_dataset(events, items=items, settings=chosen)
         return replace(result.dataset, notes=tuple(result.warnings))
 

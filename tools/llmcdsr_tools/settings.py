@@ -11,13 +11,14 @@ import math
 import os
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from llmcdsr_lite.errors import SettingsError
+from llmcdsr_lite.errors import SettingsError, UsageError
 from llmcdsr_lite.reference.parameters import SASRecConfig
 
+Made = TypeVar("Made")
 Loss = Literal["bce", "sampled-softmax"]
 Criterion = Literal["ndcg", "sampled-hr"]
 
@@ -131,6 +132,20 @@ def _descriptions(cls: type[Any]) -> dict[str, str]:
         sentence, *_ = re.split(r"(?<=\.)\s", " ".join(block.split()), maxsplit=1)
         texts |= dict.fromkeys(names.split(", "), sentence.replace("`", ""))
     return texts
+
+
+def from_keywords(make: Callable[..., Made], given: Mapping[str, Any]) -> Made:
+    """Settings from the keywords of a call.
+
+    Raises
+    ------
+    UsageError
+        If one is none of theirs.
+    """
+    try:
+        return make(**given)
+    except TypeError as error:
+        raise UsageError(str(error).split("__init__() ")[-1]) from None
 
 
 def check_settings(settings: Any) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from llmcdsr_tools.pipeline.settings import EmbedTable
 from llmcdsr_tools.pipeline.stage_cache import complete, finished
 from llmcdsr_tools.pretrain.settings import PretrainSettings
 from llmcdsr_tools.progress import fit_progress
-from llmcdsr_tools.settings import usable_threads
+from llmcdsr_tools.settings import from_keywords, usable_threads
 from llmcdsr_tools.train.settings import Recipe, recipe_settings
 from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.word_vectors import WordEncoder
@@ -181,16 +181,13 @@ def _config(
     is_folder = isinstance(encoder, (str, Path))
     if encoder is not None:
         given["encoder"] = str(encoder) if is_folder else type(encoder).__name__
-    try:
-        train = recipe_settings(models.recipe, **settings)
-    except TypeError as error:
-        raise UsageError(str(error).split("__init__() ")[-1]) from None
+    train = from_keywords(partial(recipe_settings, models.recipe), settings)
     if models.start_from is not None:
         train = read_starting_model(models.start_from, members=models.members).sized(train)
     return FitConfig(
         "fit",
         f"fit(data, {', '.join(f'{name}={value!r}' for name, value in given.items())})\n",
-        _session_folder() if work is None else Path(work),
+        Path(_session_folder().name if work is None else work),
         data,
         encoder=None if is_folder else encoder,
         threads=usable_threads(models.threads),
@@ -209,13 +206,9 @@ def _path(given: str | Path | None) -> Path | None:
 
 
 @cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="llmcdsr-fit-")
-
-
-def _session_folder() -> Path:
+def _session_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder that is there until the process ends."""
-    return Path(_temporary().name)
+    return tempfile.TemporaryDirectory(prefix="llmcdsr-fit-")
 
 
 def _run(config: FitConfig, observer: FitObserver) -> FitResult:
