@@ -251,6 +251,10 @@ def test_bad_records_are_skipped_and_kept_beside_the_data_set(folder: Path) -> N
     }
     assert [json.loads(line)["where"] for line in lines[:2]] == [f"{folder / 'x.csv'}:{n}" for n in (19, 21)]
     assert json.loads(lines[0])["found"] == "u,tea"
+    # the lines that could not be read are in no count of records: no line is claimed
+    assert [json.loads(line)["where"] for line in lines[2:]] == [
+        f"{folder / 'x.csv'}, record {n} of those that can be read" for n in (1, 18)
+    ]
     assert len(result.dataset.test) == 4
     again = IngestSettings(core=0, split="leave-one-out")
     with pytest.raises(DataError, match="2 fields"):

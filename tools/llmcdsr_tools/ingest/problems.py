@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,12 +102,26 @@ def refuse(opened: Opened, problems: Sequence[Problem], count: int) -> None:
     raise DataError("\n  ".join(sentences))
 
 
-def write_problems(path: Path, opened: Opened, problems: Sequence[Problem], *, more: bool = False) -> None:
-    """Write problems as JSON Lines: where, why, and what stands there; `more` after those of the file."""
+def write_problems(
+    path: Path, opened: Opened, problems: Sequence[Problem], *, more: bool = False, complete: bool = True
+) -> None:
+    """Write problems as JSON Lines: where, why, and what stands there.
+
+    Parameters
+    ----------
+    path : Path
+    opened : Opened
+    problems : sequence of Problem
+    more : bool
+        After what the file holds already.
+    complete : bool
+        Whether every record of the source could be read; otherwise numbers of records do not lead to lines.
+    """
     before = path.read_text(encoding="utf-8") if more else ""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(before)
-        places, messages = _places(opened, problems), _messages(opened, problems)
+        places = _places(opened, problems, complete=complete)
+        messages = _messages(opened, problems if complete else [replace(p, first=0) for p in problems])
         for place, message, problem in zip(places, messages, problems, strict=True):
             entry = {"where": place, "problem": message, "found": problem.text}
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -119,10 +133,12 @@ def _messages(opened: Opened, problems: Sequence[Problem]) -> list[str]:
     return [f"{p.message}; it was first on {next(places)}" if p.first else p.message for p in problems]
 
 
-def _places(opened: Opened, problems: Sequence[Problem], *, bare: bool = False) -> list[str]:
+def _places(
+    opened: Opened, problems: Sequence[Problem], *, bare: bool = False, complete: bool = True
+) -> list[str]:
     """File and line of every problem; of a frame, a query or a Parquet file the row, from 0."""
     lines: dict[tuple[str, int], int] = {}
-    if opened.kind in ("csv", "tsv"):
+    if opened.kind in ("csv", "tsv") and complete:
         for name in {p.file or opened.name for p in problems if p.record}:
             wanted = {p.record for p in problems if p.record and (p.file or opened.name) == name}
             lines |= {(name, record): line for record, line in _lines_of(Path(name), opened.kind, wanted)}
@@ -130,10 +146,12 @@ def _places(opened: Opened, problems: Sequence[Problem], *, bare: bool = False) 
     for problem in problems:
         name = problem.file or opened.name
         line = problem.line or lines.get((name, problem.record), 0)
-        if opened.kind == "json":
+        if opened.kind == "json" and complete:
             line = line or problem.record
         if line:
             places.append(f"line {line}" if bare else f"{name}:{line}")
+        elif not complete:
+            places.append(f"{name}, record {problem.record} of those that can be read")
         else:
             row = f"row {problem.record - 1}"
             places.append(row if bare else f"{name}, {row}")

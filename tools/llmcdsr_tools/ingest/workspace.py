@@ -64,6 +64,7 @@ class Workspace:
         self.rejects = rejects
         self.notes: list[str] = []
         self.reading = ""
+        self._with_rejects: set[str] = set()  # sources with lines that DuckDB could not read
         self.n_skipped = 0
 
     def number(self, query: str) -> int:
@@ -100,7 +101,10 @@ class Workspace:
         take_rejects(self.connection, 0)  # of a look at the header
         ours = {OURS[role]: name for role, name in names.items()}
         self.connection.execute(f"CREATE TABLE {table} AS {opened.select(ours, where)}")
-        self._handle(opened, *take_rejects(self.connection, None if self._skips else SHOWN))
+        problems, count = take_rejects(self.connection, None if self._skips else SHOWN)
+        self._handle(opened, problems, count)
+        if count:
+            self._with_rejects.add(opened.name)
         types = {ours: "VARCHAR" if opened.is_text else opened.types[name] for ours, name in ours.items()}
         for column, kind in types.items():
             if column != OURS["timestamp"] and kind != "VARCHAR":
@@ -170,7 +174,8 @@ class Workspace:
         if not self._skips:
             refuse(opened, problems, count)
         elif self.rejects is not None and problems:
-            write_problems(self.rejects, opened, problems, more=self.n_skipped > 0)
+            complete = opened.name not in self._with_rejects
+            write_problems(self.rejects, opened, problems, more=self.n_skipped > 0, complete=complete)
         self.n_skipped += count
 
 
