@@ -166,12 +166,15 @@ def test_members_and_their_student(world: Path, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
     text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "members = 2")
     config.write_text(text + "[export]\nrecall = false\n", encoding="utf-8")
-    assert len(read_bundle(fit(config).bundle).parameters.members) == 2
+    members = fit(config).bundle
+    assert len(read_bundle(members).parameters.members) == 2
+    assert "Distilled" not in (members / "README.md").read_text(encoding="utf-8")
     text = text.replace("members = 2", "members = 2\ndistill = true")
     config.write_text(text + "[export]\nrecall = false\n", encoding="utf-8")
     result = fit(config)
     assert ran(result) == ["train", "export", "evaluate", "report"]
     assert len(read_bundle(result.bundle).parameters.members) == 1
+    assert "Distilled" in (result.bundle / "README.md").read_text(encoding="utf-8")
     trained = next(stage.output for stage in result.stages if stage.name == "train")
     assert {"member-1", "member-2", "best.npz"} <= {path.name for path in trained.iterdir()}
 

@@ -42,7 +42,7 @@ recommender.recommend(["item id", "newer item id"], domain={domains[-1].name!r},
 
 {training["training_users"]:,} histories, {training["training_interactions"]:,} interactions. Loss:
 {settings["loss"]}; items started from {start}; {_epochs(training)} best on validation
-({training["best_for"]}); seed {settings["seed"]}. All settings are in `config.json`.
+({training["best_for"]}); seed {settings["seed"]}.{_distilled(training)} All settings are in `config.json`.
 {new_items_section(bundle) if bundle.new_items is not None else ""}
 {mix_section(bundle)}
 ## Metrics
@@ -93,6 +93,15 @@ def _verdicts(test: Measured) -> str:
 def _epochs(training: Mapping[str, Any]) -> str:
     epochs = [str(epoch) for epoch in training["epochs"]]
     return f"epoch {epochs[0]} was" if len(epochs) == 1 else f"epochs {', '.join(epochs)} of the members were"
+
+
+def _distilled(training: Mapping[str, Any]) -> str:
+    """A sentence on distillation, if the model was trained on the scores of others."""
+    return (
+        "\nDistilled: its labels are softened by the scores of several models."
+        if training["distilled"]
+        else ""
+    )
 
 
 def _members(bundle: Bundle) -> str:

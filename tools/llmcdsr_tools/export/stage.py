@@ -132,6 +132,7 @@ def export(
         "llmcdsr_lite": __version__,
         "settings": header.settings,
         "item_start": _item_start(header),
+        "distilled": header.teacher_sha256 is not None,
         "epochs": [description["epoch"] for description in descriptions],
         "best_for": best_for,
         "training_users": len(data.train),
