@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def counter(what: str) -> Iterator[Callable[..., None] | None]:
-    """A line on a terminal that counts up; nothing where stderr is none.
+def _status_line() -> Iterator[Callable[[str], None] | None]:
+    """A line that is written again and again, with the seconds; None where stderr is no terminal.
 
-    What is yielded takes how many are done and, where it is known, of how many. The line is ended before
-    anything else is said, an error included.
+    The line is ended before anything else is said, an error included.
     """
     if not sys.stderr.isatty():
         yield None
@@ -33,18 +32,34 @@ def counter(what: str) -> Iterator[Callable[..., None] | None]:
     start = time.perf_counter()
     shown = False
 
-    def show(done: int, n: int | None = None) -> None:
+    def show(text: str) -> None:
         nonlocal shown
         shown = True
-        of = "" if n is None else f" of {n:,}"
-        seconds = time.perf_counter() - start
-        click.echo(f"\r{done:,}{of} {what}, {seconds:,.0f} s ", nl=False, err=True)
+        click.echo(f"\r\033[K{text}, {time.perf_counter() - start:,.0f} s ", nl=False, err=True)
 
     try:
         yield show
     finally:
         if shown:
             click.echo(err=True)
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[..., None] | None]:
+    """A status line that takes how many are done and, where it is known, of how many."""
+
+    def text(done: int, n: int | None = None) -> str:
+        return f"{done:,}{'' if n is None else f' of {n:,}'} {what}"
+
+    with _status_line() as show:
+        yield None if show is None else lambda *count: show(text(*count))
+
+
+@contextmanager
+def percentage() -> Iterator[Callable[[str, float], None] | None]:
+    """A status line that takes what is done and how many per cent of it are."""
+    with _status_line() as show:
+        yield None if show is None else lambda what, percent: show(f"{what}: {percent:.0f} %")
 
 
 def training_progress() -> Observer:

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from llmcdsr_lite.cli import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
 from llmcdsr_tools.ingest.settings import Columns, IngestSettings
+from llmcdsr_tools.progress import percentage
 
 _OF_INTERACTIONS = [
     *(f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"),
@@ -77,13 +78,15 @@ def ingest(
     settings = settings_of(
         IngestSettings, {**options, "domains": domains or None, "columns": settings_of(Columns, options)}
     )
-    result = stage.ingest(
-        source if query is None else Query(query, database),
-        output,
-        items=items if items_query is None else Query(items_query, database),
-        settings=settings,
-        overwrite=overwrite,
-    )
+    with percentage() as progress:
+        result = stage.ingest(
+            source if query is None else Query(query, database),
+            output,
+            items=items if items_query is None else Query(items_query, database),
+            settings=settings,
+            overwrite=overwrite,
+            progress=progress,
+        )
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
     click.echo(json.dumps(result.as_json()) if as_json else format_summary(result.dataset))

@@ -15,7 +15,7 @@ from llmcdsr_tools.ingest.items import ITEMS, READ, ItemTable, items_of_events, 
 from llmcdsr_tools.ingest.settings import IngestSettings
 from llmcdsr_tools.ingest.sources import FILE, RECORD, REJECT, Opened, listing, open_source
 from llmcdsr_tools.ingest.timestamps import Unit, time_column, time_unit
-from llmcdsr_tools.ingest.workspace import HEADER_AGAIN, NUL, OURS, Workspace, open_workspace
+from llmcdsr_tools.ingest.workspace import HEADER_AGAIN, NUL, OURS, Progress, Workspace, open_workspace
 
 _EVENTS, _CODED, _USERS = (f"workspace.main.{name}" for name in ("events", "coded", "users"))
 _USER, _ITEM, _DOMAIN, _TIME = (OURS[role] for role in ("user", "item", "domain", "timestamp"))
@@ -56,7 +56,12 @@ class EventTable:
 
 
 def read_events(
-    events: Any, items: Any, settings: IngestSettings, *, rejects: Path | None = None
+    events: Any,
+    items: Any,
+    settings: IngestSettings,
+    *,
+    rejects: Path | None = None,
+    progress: Progress | None = None,
 ) -> EventTable:
     """Read interactions and items.
 
@@ -67,6 +72,8 @@ def read_events(
     settings : IngestSettings
     rejects : Path, optional
         Where records that are skipped are written, with ``on_error="skip"``.
+    progress : callable, optional
+        Told from another thread, a few times a second, what is done and how many per cent of it are.
 
     Raises
     ------
@@ -77,7 +84,7 @@ def read_events(
     """
     import duckdb
 
-    with open_workspace(settings, rejects) as workspace:
+    with open_workspace(settings, rejects, progress) as workspace:
         try:
             return _read(workspace, events, items)
         except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException) as error:
@@ -107,6 +114,7 @@ def _read(workspace: Workspace, events: Any, items: Any) -> EventTable:
         opened_items, item_columns = opened, columns
     if not workspace.number(f"SELECT count(*) FROM {_EVENTS}"):
         raise DataError(f"{opened.name}: no interactions" + (" after the header" if opened.is_text else ""))
+    workspace.doing = "checking"
     table = number_items(workspace, opened_items, item_columns)
     is_date = _code(workspace, opened, columns)
     return _fetch(workspace, opened, table, is_date=is_date)
@@ -144,6 +152,7 @@ def _code(workspace: Workspace, opened: Opened, columns: Mapping[str, str]) -> b
 def _fetch(workspace: Workspace, opened: Opened, items: ItemTable, *, is_date: bool) -> EventTable:
     """Read the interactions of the wanted domains back, user after user."""
     connection = workspace.connection
+    workspace.doing = "sorting"
     wanted = f"{_CODED} WHERE problem IS NULL AND code IS NOT NULL"
     connection.execute(
         f"CREATE TABLE {_USERS} AS SELECT {_USER}, row_number() OVER (ORDER BY min({RECORD})) - 1 AS number "

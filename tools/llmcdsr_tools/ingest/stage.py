@@ -41,6 +41,7 @@ from llmcdsr_tools.ingest.splits import (
     near_duplicates,
     pack_histories,
 )
+from llmcdsr_tools.ingest.workspace import Progress
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def ingest(
     items: Any = None,
     settings: IngestSettings | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> IngestResult:
     """Read interactions and write a data set folder.
 
@@ -154,6 +156,8 @@ def ingest(
         How to read and split; the defaults if None.
     overwrite : bool
         Replace a data set folder that is there. A folder of anything else is never replaced.
+    progress : callable, optional
+        See `read_dataset`.
 
     Returns
     -------
@@ -177,7 +181,7 @@ def ingest(
     settings = settings or IngestSettings()
     _check_output(output, overwrite, [Path(s) for s in (source, items) if isinstance(s, (str, Path))])
     rejects = output.with_name(output.name + ".rejects.jsonl")
-    result = read_dataset(source, items=items, settings=settings, rejects=rejects)
+    result = read_dataset(source, items=items, settings=settings, rejects=rejects, progress=progress)
     described = _describe(source, items, settings, result)
     save_dataset(result.dataset, output, source=described, overwrite=overwrite)
     return result
@@ -189,6 +193,7 @@ def read_dataset(
     items: Any = None,
     settings: IngestSettings | None = None,
     rejects: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> IngestResult:
     """Read interactions, filter and split them.
 
@@ -203,6 +208,8 @@ def read_dataset(
         How to read and split; the defaults if None.
     rejects : str or Path, optional
         File for records that are skipped, with ``on_error="skip"``.
+    progress : callable, optional
+        Told from another thread, a few times a second, what is done and how many per cent of it are.
 
     Returns
     -------
@@ -218,7 +225,8 @@ def read_dataset(
         if items is not None:
             raise UsageError(f"{source}: the official layout has items of its own; leave the items out")
         return _from_official(Path(source), settings)
-    table = read_events(source, items, settings, rejects=None if rejects is None else Path(rejects))
+    rejects = None if rejects is None else Path(rejects)
+    table = read_events(source, items, settings, rejects=rejects, progress=progress)
     return _from_events(_name(source), table, settings)
 
 

@@ -7,7 +7,8 @@ apart from those of a database that a query reads.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 OURS = {role: f"llmcdsr_{role}" for role in ALIASES}
 """What each column is called in tables of ours; a source's own condition may use any other name."""
+
+Progress = Callable[[str, float], None]
+"""Takes what is being done, and how many per cent of it are."""
 
 HEADER_AGAIN = "'the header line again; were files joined without taking it off?'"
 NUL = "'holds a NUL byte; is this a text file?'"
@@ -52,6 +56,8 @@ class Workspace:
         What was taken for what.
     reading : str
         Name of the source that is being read, for messages.
+    doing : str
+        What the running query does, for a progress line.
     n_skipped : int
         Records that were skipped.
     """
@@ -64,6 +70,7 @@ class Workspace:
         self.rejects = rejects
         self.notes: list[str] = []
         self.reading = ""
+        self.doing = ""
         self._with_rejects: set[str] = set()  # sources with lines that DuckDB could not read
         self.n_skipped = 0
 
@@ -97,6 +104,7 @@ class Workspace:
             Type of each column that it has, by its name in the table.
         """
         self.reading = opened.name
+        self.doing = f"reading {opened.name}"
         names = self._names(opened, roles)
         take_rejects(self.connection, 0)  # of a look at the header
         ours = {OURS[role]: name for role, name in names.items()}
@@ -180,7 +188,9 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(settings: IngestSettings, rejects: Path | None = None) -> Iterator[Workspace]:
+def open_workspace(
+    settings: IngestSettings, rejects: Path | None = None, progress: Progress | None = None
+) -> Iterator[Workspace]:
     """Make an empty workspace, which is gone afterwards; it never uses the network."""
     import duckdb
 
@@ -200,9 +210,36 @@ def open_workspace(settings: IngestSettings, rejects: Path | None = None) -> Ite
                 "CREATE TEMP MACRO blank(x) AS CASE WHEN ascii(x) BETWEEN 33 AND 126 THEN false "
                 "ELSE NOT regexp_matches(coalesce(x, ''), '[^\\s\\p{Z}]') END"  # the expression is slow
             )
-            yield Workspace(connection, settings, rejects)
+            workspace = Workspace(connection, settings, rejects)
+            with _watched(workspace, progress):
+                yield workspace
         finally:
             connection.close()
+
+
+@contextmanager
+def _watched(workspace: Workspace, progress: Progress | None) -> Iterator[None]:
+    """Tell from a thread, a few times a second, how far the running query is."""
+    if progress is None:
+        yield
+        return
+    workspace.connection.execute("SET enable_progress_bar = true")
+    workspace.connection.execute("SET enable_progress_bar_print = false")
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            percent = workspace.connection.query_progress()
+            if percent >= 0:  # else no query runs, or it tells nothing
+                progress(workspace.doing, percent)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _as_text(opened: Opened, column: str, kind: str) -> str:
