@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,45 @@ def test_round_trip(dataset: Dataset) -> None:
 def test_what_is_written_is_what_the_format_lists(tmp_path: Path) -> None:
     save_dataset(small(), tmp_path / "d")
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == sorted(FILES)
+
+
+def test_whole_keeps_every_interaction_once() -> None:
+    data = small()
+    nested = replace(
+        data,
+        train=Histories.from_lists([[1, 2], [4], [3, 3]], ["a", "b", "c"]),
+        valid=Histories.from_lists([[1, 2, 3], [5, 4]], ["a", "d"]),
+        test=Histories.from_lists([[1, 2, 3, 4], [5, 5], [4, 4]], ["a", "c", "b"]),
+    )
+    whole = nested.whole()
+    found = {(user, *rows.tolist()) for user, rows in zip(whole.train.users, whole.train, strict=True)}
+    # c began otherwise: another user of that id
+    assert found == {("a", 1, 2, 3, 4), ("b", 4, 4), ("c", 5, 5), ("c", 3, 3), ("d", 5, 4)}
+    assert (len(whole.train), len(whole.valid), len(whole.test)) == (5, 0, 0)
+    assert (whole.train.rows.dtype, whole.train.offsets.dtype) == (np.int32, np.int64)
+    assert whole.catalogue is nested.catalogue
+    assert len(replace(data, train=data.valid.from_lists([], [])).whole().whole().valid) == 0
+
+
+@pytest.mark.parametrize("split", ["time", "leave-one-out", "overlapped"])
+def test_whole_is_what_was_split(split: str) -> None:
+    rng = np.random.default_rng(3)
+    n = 400
+    events = pandas.DataFrame(
+        {
+            "user": rng.integers(0, 40, n).astype(str),
+            "item": [f"i{i}" for i in rng.integers(0, 12, n)],
+            "timestamp": 1_600_000_000 + rng.permutation(n),
+        }
+    )
+    events["domain"] = events["item"].map(lambda item: "ab"[int(item[1:]) % 2])
+    data = Dataset.from_interactions(events, core=0, split=split)
+    whole = data.whole().train
+    ids = data.catalogue.ids
+    found = {u: [ids[row - 1] for row in rows] for u, rows in zip(whole.users, whole, strict=True)}
+    expected = {str(u): list(g["item"]) for u, g in events.sort_values("timestamp").groupby("user")}
+    assert found == {u: items for u, items in expected.items() if u in found}
+    assert sum(map(len, found.values())) > 0.98 * n  # all but users who were too short for training
 
 
 def small() -> Dataset:

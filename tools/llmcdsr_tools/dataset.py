@@ -169,6 +169,25 @@ class Dataset:
         users = ", ".join(f"{len(self.split(split)):,} {split}" for split in SPLITS)
         return f"<Dataset: {self.catalogue!r}, users: {users}>"
 
+    def whole(self) -> Dataset:
+        """All histories for training and none held out: of a user in several splits, the longest.
+
+        A held-out history begins with what the user has in earlier splits. Of one id with histories that do
+        not begin alike, all are kept.
+        """
+        taken: dict[str, npt.NDArray[np.int32]] = {}
+        rows, users = [], []
+        for histories in (self.test, self.valid, self.train):
+            for user, history in zip(histories.users, histories, strict=True):
+                longest = taken.setdefault(user, history)
+                if longest is history or not np.array_equal(longest[: len(history)], history):
+                    rows.append(history)
+                    users.append(user)
+        offsets = np.concatenate([[0], np.cumsum([len(history) for history in rows], dtype=np.int64)])
+        nobody = Histories.from_lists([], [])
+        packed = np.concatenate([np.zeros(0, dtype=np.int32), *rows])
+        return replace(self, train=Histories(packed, offsets, users), valid=nobody, test=nobody)
+
     def split(self, name: Split) -> Histories:
         """Histories of a split by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -87,10 +88,13 @@ def member_progress(member: int) -> Observer:
 
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
             merits = " / ".join(f"{merit:.4f}" for merit in metrics.merits)  # in the order of the domains
+            nothing = math.isnan(metrics.merit)  # is held out
+            validation = "" if nothing else f"validation {metrics.merit_name} {merits}, "
+            is_best = "best" in improved and not nothing
             start = f"member {member}, " if member else "\r\033[K" if sys.stderr.isatty() else ""
             click.echo(
-                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.merit_name} "
-                f"{merits}, {metrics.seconds:.1f} s{' *' if 'best' in improved else ''}",
+                f"{start}epoch {metrics.epoch}: loss {metrics.loss:.4f}, "
+                f"{validation}{metrics.seconds:.1f} s{' *' if is_best else ''}",
                 err=True,
             )
 

@@ -4,7 +4,7 @@
 file             content
 ================ ==============================================================================
 run.json         settings, and the hashes of the data set, text embeddings, names, pre-training and the
-                 model that training started from
+                 model that training started from; whether it is trained on the held-out histories, too
 checkpoint.npz   parameters, poolers, optimiser state and early-stopping state after the last full epoch
 best.npz         the model of the epoch with the best mean of all domains on validation
 best_1.npz       the model that was best for the first domain; best_2.npz, for the second, and so on
@@ -34,6 +34,7 @@ METRICS = "metrics.jsonl"
 CURVES = "curves.svg"
 MEAN = "mean"  # in place of a domain's name: the mean of all
 RUN_HEADER = "run.json"
+REFITTED = "refitted"  # what a bundle's description of its training has where `refit` made it
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RunHeader:
     pretrained_sha256: str | None = None
     teacher_sha256: str | None = None
     start_from_sha256: str | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ class EpochMetrics:
 
     @property
     def merit(self) -> float:
-        """Its mean over the domains that have validation targets."""
-        return float(np.nanmean(self.merits))
+        """Its mean over the domains that have validation targets; nan without any."""
+        measured = [merit for merit in self.merits if not math.isnan(merit)]
+        return float(np.mean(measured)) if measured else math.nan
 
     @property
     def merit_name(self) -> str:
@@ -127,11 +130,14 @@ class EarlyStopping:
         return cls([-math.inf] * (1 + n_domains), [0] * (1 + n_domains))
 
     def update(self, metrics: EpochMetrics) -> list[str]:
-        """Take in an epoch; the names of `best_names` that it is now."""
+        """Take in an epoch; the names of `best_names` that it is now.
+
+        Where nothing is held out to measure, the best epoch is the last.
+        """
         improved = []
         names = best_names(len(metrics.merits))
         for i, value in enumerate((metrics.merit, *metrics.merits)):
-            if value > self.best[i]:
+            if value > self.best[i] or (i == 0 and math.isnan(value)):
                 self.best[i], self.best_epoch[i] = value, metrics.epoch
                 improved.append(names[i])
         return improved
@@ -246,6 +252,7 @@ def _check_same(run: Path, before: RunHeader, now: RunHeader) -> None:
         ("pretrained_sha256", "pre-training"),
         ("teacher_sha256", "teacher"),
         ("start_from_sha256", "parameters to start from"),
+        ("whole", "histories"),
     ):
         if getattr(before, name) != getattr(now, name):
             raise TrainingError(f"{run}: the run was started with other {what}, or none")

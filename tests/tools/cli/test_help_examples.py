@@ -31,7 +31,7 @@ ORDER = (
         "neighbours",
         "embed-names",
     ),
-    *("generate", "pretrain", "train", "evaluate", "export", "add-items", "index"),
+    *("generate", "pretrain", "train", "evaluate", "export", "refit", "add-items", "index"),
     "fit",
 )
 SHORTER = {

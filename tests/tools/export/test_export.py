@@ -20,7 +20,7 @@ from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
-from llmcdsr_tools.export import stage
+from llmcdsr_tools.export import onnx_graph
 from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.train.stage import TrainResult, train
 
@@ -158,14 +158,14 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
 def test_a_graph_that_disagrees_is_not_published(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage.build_onnx
+    whole = onnx_graph.build_onnx
 
     def spoiled(parameters: Any, location: str, offset: int) -> bytes:
         other = parameters.copy()
         other.norm_bias[:] += 0.001
         return whole(other, location, offset)
 
-    monkeypatch.setattr(stage, "build_onnx", spoiled)
+    monkeypatch.setattr(onnx_graph, "build_onnx", spoiled)
     with pytest.raises(TrainingError, match=r"differs from the NumPy model by \d"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -175,14 +175,14 @@ def test_a_graph_against_the_standard_is_not_published(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ONNX Runtime takes a graph without a name; the standard, and what checks against it, does not."""
-    whole = stage.build_onnx
+    whole = onnx_graph.build_onnx
 
     def nameless(parameters: Any, location: str, offset: int) -> bytes:
         model = onnx.load_from_string(whole(parameters, location, offset))
         model.graph.ClearField("name")
         return bytes(model.SerializeToString())
 
-    monkeypatch.setattr(stage, "build_onnx", nameless)
+    monkeypatch.setattr(onnx_graph, "build_onnx", nameless)
     with pytest.raises(onnx.checker.ValidationError, match="name"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

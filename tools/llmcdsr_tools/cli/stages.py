@@ -344,6 +344,31 @@ def export(
     _print_measured(measured, ("model",), as_json)
 
 
+@cli.command()
+@click.argument("bundle", type=FilePath)
+@click.argument("run", type=FilePath)
+@click.option("-o", "--output", required=True, type=FilePath, help="Bundle folder to write.")
+@click.option("--dataset", type=FilePath, help="The run's data set, if it has moved.")
+@click.option("--work", type=FilePath, help="Folder for the new training.  [default: refit in RUN]")
+@click.option("--text-embeddings", type=FilePath, help="The matrix that the items of RUN started from.")
+@click.option("--start-from", type=FilePath, metavar="RUN|BUNDLE", help="The model that RUN started from.")
+@threads_option("That share the products of the loss")
+@overwrite_option
+@example("llmcdsr refit bundle run -o bundle-all --text-embeddings titles.npy --threads 2")
+@needs_train_extra
+def refit(bundle: Path, run: Path, output: Path, **options: Any) -> None:
+    """Train RUN again on all histories, those of validation and test included, for production.
+
+    Settings, epochs and mix are those that validation chose for BUNDLE, which `export` made of RUN. An
+    interrupted call goes on when it is given again.
+    """
+    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+
+    from llmcdsr_tools import refitting
+
+    refitting.refit(bundle, run, output, observers=member_progress, **options)
+
+
 def _refuse_options_of_runs(bundle: Path) -> None:
     """Refuse options of `export` that do nothing where a bundle is given."""
     context = click.get_current_context()

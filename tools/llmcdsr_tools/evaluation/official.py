@@ -22,13 +22,13 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.checkpoint import load_members
 from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers
-from llmcdsr_tools.run import MEAN, best_model, member_runs, read_run
+from llmcdsr_tools.run import MEAN, REFITTED, best_model, folder_hash, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB
@@ -156,12 +156,20 @@ def open_model(
     ------
     DataError, TrainingError
         If the folder is neither, or the model is not of the data set.
+    UsageError
+        If a bundle was refitted on the held-out histories of the folder.
     """
     if (model / CONFIG).exists():
         bundle = read_bundle(model)
         ours, theirs = bundle.catalogue, dataset.catalogue
         if list(ours.ids) != list(theirs.ids) or ours.domains != theirs.domains:
             raise DataError(f"{model}: its items are not those of the data set")
+        refitted = bundle.training.get(REFITTED)
+        if refitted and folder is not None and refitted["dataset_sha256"] == folder_hash(folder):
+            raise UsageError(
+                f"{model}: is refitted on the held-out histories of {folder}, too, which cannot measure it; "
+                "evaluate the bundle that it was made of"
+            )
         vectors = bundle.item_vectors
         return OnnxBackend(model / ONNX, vectors, bundle.parameters.config.max_length, 1), vectors
     runs = member_runs(model)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
-from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write_bundle
+from llmcdsr_lite.backend import NumpyBackend
+from llmcdsr_lite.bundle.folder import BUNDLE, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.reference.ensemble import Model
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_members, load_poolers
 from llmcdsr_tools.dataset import Dataset
@@ -23,7 +20,7 @@ from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
 from llmcdsr_tools.evaluation.scorers import ModelScorer, bundle_scorers
 from llmcdsr_tools.export.model_card import model_card
-from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
+from llmcdsr_tools.export.onnx_graph import checked_onnx
 from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
 from llmcdsr_tools.export.title_map import fit_title_map
 from llmcdsr_tools.mix.counts import bundle_counts
@@ -31,8 +28,6 @@ from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.stage import learn_mix
 from llmcdsr_tools.run import MEAN, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
-
-AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 
 
 def export(
@@ -140,7 +135,7 @@ def export(
         **{f"{split}_measures": _summary(found) for split, found in measured.items()},
     }
     bundle = replace(bundle, training=training)
-    onnx_model = _checked_onnx(parameters, _sample(data, parameters.config.max_length))
+    onnx_model = checked_onnx(parameters, data)
     card = model_card(bundle, measured["valid"], measured["test"])
     write_bundle(bundle, output, onnx_model=onnx_model, model_card=card, overwrite=overwrite)
     return measured["test"]
@@ -191,30 +186,3 @@ def _recall_networks(
 def _summary(measured: Measured) -> list[dict[str, Any]]:
     """Measures of whole groups for config.json, which writes null for nan."""
     return [asdict(m) for m in measured.measures if m.group in GROUPS]
-
-
-def _sample(data: Dataset, max_length: int) -> list[npt.NDArray[np.int64]]:
-    """Histories of every length to compare the two forms of the model on, real and random."""
-    rng = np.random.default_rng(0)
-    n_items = len(data.catalogue)
-    made = [rng.integers(1, n_items + 1, length) for length in (1, 2, max_length, max_length + 3)]
-    return made + [h.astype(np.int64) for _, h in zip(range(200), data.train, strict=False) if len(h)]
-
-
-def _checked_onnx(parameters: Model, histories: list[npt.NDArray[np.int64]]) -> bytes:
-    """Build the ONNX model, and compare it with the NumPy model before anyone relies on it."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.save(folder / ITEM_VECTORS, parameters.item_embedding)
-        offset = (folder / ITEM_VECTORS).stat().st_size - parameters.item_embedding.nbytes
-        onnx_model = build_onnx(parameters, ITEM_VECTORS, offset)
-        (folder / ONNX).write_bytes(onnx_model)
-        check_onnx(str(folder / ONNX))
-        onnx = OnnxBackend(folder / ONNX, parameters.item_embedding, parameters.config.max_length, 1)
-        expected = NumpyBackend(parameters).represent(histories)
-        difference = float(np.abs(onnx.represent(histories) - expected).max() / np.abs(expected).max())
-    if not difference <= AGREEMENT:
-        raise TrainingError(
-            f"the ONNX model differs from the NumPy model by {difference:.1e}, more than {AGREEMENT:.0e}"
-        )
-    return onnx_model

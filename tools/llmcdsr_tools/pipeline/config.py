@@ -103,6 +103,7 @@ def load_config(path: Path) -> FitConfig:
             not train.pretrained_items if start is None else start,
             beside.members,
             beside.distill,
+            beside.refit,
             beside.start_from,
             embed,
             names,

@@ -1,8 +1,9 @@
 """The stages of `fit`, each with its key, its output and the function that makes it.
 
-ingest, embed, names, embed-names, pretrain, train, export, evaluate, report. Without a generator, names
-and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the recall
-network, which it cannot where there is one domain, or one that has nothing to train or validate on.
+ingest, embed, names, embed-names, pretrain, train, export, evaluate, refit, report. Without a generator,
+names and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the
+recall network, which it cannot where there is one domain, or one that has nothing to train or validate on;
+refit is unless it is asked for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from llmcdsr_tools.pipeline.settings import FitConfig
 from llmcdsr_tools.pipeline.stage_cache import Stage, stage_folder, stage_key
 from llmcdsr_tools.pretrain.domain_data import check_domain
 from llmcdsr_tools.pretrain.stage import pretrain
+from llmcdsr_tools.refitting import refit
 from llmcdsr_tools.train.members import train_members
 from llmcdsr_tools.train.stage import train
 from llmcdsr_tools.word_vectors import word_vectors
@@ -95,6 +97,8 @@ class _Plan:
         yield exported
         evaluated = self._evaluate(ingested, exported)
         yield evaluated
+        if self.config.refit:
+            yield self._refit(ingested, trained, exported, embedded)
         yield self._report([*done, trained, exported, evaluated])
 
     def _can_recall(self, data: Dataset) -> bool:
@@ -322,7 +326,30 @@ class _Plan:
 
         settings = {"seed": seed, "best_for": best_for}
         after = [ingested, trained, embedded, *([] if recall is None else [recall])]
-        return self._stage("export", self.config.bundle or "bundle", run, settings, after)
+        bundle = None if self.config.refit else self.config.bundle  # that of the last stage
+        return self._stage("export", bundle or "bundle", run, settings, after)
+
+    def _refit(self, ingested: Stage, trained: Stage, exported: Stage, embedded: Stage) -> Stage:
+        c = self.config
+
+        def run(output: Path) -> None:
+            refit(
+                exported.output,
+                trained.output,
+                output,
+                dataset=ingested.output,
+                work=stage_folder(c.work, "refit", stage.key) / "run",
+                text_embeddings=embedded.output if c.text_initialization else None,
+                start_from=c.start_from,
+                overwrite=True,
+                threads=c.threads,
+                observers=self.observer.members,
+            )
+
+        after = [ingested, trained, exported, *([embedded] if c.text_initialization else [])]
+        files = {"start_from": c.start_from}
+        stage = self._stage("refit", c.bundle or "bundle", run, {}, after, files)
+        return stage
 
     def _report(self, stages: list[Stage]) -> Stage:
         by_name = {stage.name: stage.output for stage in stages}

@@ -93,6 +93,7 @@ def fit(
     recipe: Recipe = "best",
     members: int = 1,
     distill: bool = False,
+    refit: bool = False,
     start_from: str | Path | None = None,
     threads: int = 1,
     work: str | Path | None = None,
@@ -114,6 +115,9 @@ def fit(
         Models to train, whose mean answers.
     distill : bool
         Train one more model on their scores, which answers in place of them.
+    refit : bool
+        When all is measured, train again on all histories, held-out ones too, for as many epochs as were
+        best: for production. The measures are those of the model before.
     start_from : str or Path, optional
         Bundle or run that training goes on from, such as yesterday's: items are matched by id, new ones start
         from their titles.
@@ -142,7 +146,7 @@ def fit(
     >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
     if isinstance(data, Dataset):
-        models = _Models(recipe, members, distill, _path(start_from), threads)
+        models = _Models(recipe, members, distill, refit, _path(start_from), threads)
         config = _config(data, encoder, models, work, settings)
         shows = sys.stderr.isatty() or "ipykernel" in sys.modules
         observer = observer or (fit_progress() if shows else FitObserver())
@@ -151,7 +155,7 @@ def fit(
             settings
             or encoder is not None
             or work is not None
-            or _Models(recipe, members, distill, _path(start_from), threads) != _Models()
+            or _Models(recipe, members, distill, refit, _path(start_from), threads) != _Models()
         ):
             raise UsageError("a configuration says all; give a Dataset to set things in the call")
         config = data if isinstance(data, FitConfig) else load_config(Path(data))
@@ -165,6 +169,7 @@ class _Models:
     recipe: Recipe = "best"
     members: int = 1
     distill: bool = False
+    refit: bool = False
     start_from: Path | None = None
     threads: int = 1
 
@@ -194,6 +199,7 @@ def _config(
         text_initialization=not train.pretrained_items,
         members=models.members,
         distill=models.distill,
+        refit=models.refit,
         start_from=models.start_from,
         embed=EmbedTable(Path(encoder) if is_folder else None),
         pretrain=PretrainSettings(hidden=train.hidden),
@@ -227,7 +233,7 @@ def _run(config: FitConfig, observer: FitObserver) -> FitResult:
             observer.done(outcomes[-1])
     made = {o.name: o.output for o in outcomes}
     metrics = read_measures(made["evaluate"])
-    return FitResult(made["export"], tuple(outcomes), metrics, config)
+    return FitResult(made.get("refit", made["export"]), tuple(outcomes), metrics, config)
 
 
 def _check_outputs(config: FitConfig) -> None:

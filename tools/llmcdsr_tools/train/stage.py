@@ -68,6 +68,7 @@ def train(
     teachers: Sequence[str | Path] = (),
     start_from: str | Path | None = None,
     member: tuple[int, int] = (1, 1),
+    whole: bool = False,
     resume: bool = False,
     threads: int = 1,
     observer: Observer | None = None,
@@ -99,6 +100,8 @@ def train(
         model's; the others are taken from it. Text embeddings are then those that new items start from.
     member : tuple of int
         Number of this run, from 1, and of how many: of `start_from`, it starts from that member.
+    whole : bool
+        Train on the held-out histories, too (`Dataset.whole`), for all epochs, as nothing is left to measure.
     resume : bool
         Go on after the last full epoch of the run in that folder, if there is one. The settings must
         be those it was started with; only `n_epochs` and `patience` may change.
@@ -130,6 +133,7 @@ def train(
     pretrained = None if pretrained is None else Path(pretrained)
     observer = observer or Observer()
     data = load_dataset(dataset)
+    data = data.whole() if whole else data
     settings = settings or TrainSettings()
     model = None if start_from is None else read_starting_model(Path(start_from), *member)
     if model is not None:
@@ -147,6 +151,7 @@ def train(
         pretrained_sha256=_hash(pretrained),
         teacher_sha256=teacher_sha256,
         start_from_sha256=None if model is None else model.sha256,
+        whole=whole,
     )
     # NumPy's own threads gain little on products of this size, and lose much on a busy machine
     with threadpool_limits(1, user_api="blas"), _executor(threads) as executor:
@@ -163,6 +168,7 @@ def train(
             executor,
             teacher,
             start,
+            validates=not whole,
         )
         open_run(run, header, resume)
         done = _restored(training, run)
@@ -237,7 +243,7 @@ def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observe
     write_metrics(run, done)
     if done:
         plot_curves(run / CURVES, done, domains)
-    while len(done) < settings.n_epochs and not stopping.finished(len(done), settings.patience):
+    while len(done) < settings.n_epochs and not training.is_finished(len(done)):
         metrics = training.run_epoch(len(done) + 1, observer)
         improved = stopping.update(metrics)
         done.append(metrics)
@@ -252,7 +258,7 @@ def _run_epochs(training: Training, run: Path, done: list[EpochMetrics], observe
         tuple(done),
         stopping.best_epoch[0],
         stopping.best[0],
-        stopping.finished(len(done), settings.patience),
+        training.is_finished(len(done)),
     )
 
 

@@ -72,6 +72,13 @@ class Training:
         Softens the labels of the sampled softmax.
     start : Start, optional
         What all parameters start from, in place of `text` and `vectors`.
+    validates : bool
+        Whether epochs are measured; otherwise all of them are trained, and the last is the best.
+
+    Raises
+    ------
+    TrainingError
+        If there is no history to train on, or none to validate on.
     """
 
     def __init__(
@@ -84,6 +91,8 @@ class Training:
         threads: Executor | None = None,
         teacher: Model | None = None,
         start: Start | None = None,
+        *,
+        validates: bool = True,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -99,7 +108,8 @@ class Training:
             self.sequences = self.sequences.joined(cold)
         if not len(self.sequences):
             raise TrainingError("the data set has no training history of two items or more")
-        if not (data.valid.lengths >= 2).any():
+        self.validates = validates
+        if validates and not (data.valid.lengths >= 2).any():
             raise TrainingError("the data set has no validation user to choose the best epoch on")
         self.parameters = SASRecParameters.initial(config, np.random.default_rng([settings.seed, 0]))
         if text is not None and start is None:
@@ -114,6 +124,10 @@ class Training:
         self.item_adam = RowAdam(self.parameters.item_embedding, adam)
         self.average = self._average() if settings.average_epochs else None
         self.stopping = EarlyStopping.start(len(data.catalogue.domains))
+
+    def is_finished(self, epoch: int) -> bool:
+        """Whether validation has not risen for long enough to stop after so many epochs."""
+        return self.validates and self.stopping.finished(epoch, self.settings.patience)
 
     @property
     def n_steps(self) -> int:
@@ -181,6 +195,9 @@ class Training:
 
     def validate(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """HR@10 and NDCG@10 of each target domain on validation, see `EpochMetrics.criterion`."""
+        if not self.validates:
+            nothing = (math.nan,) * len(self.data.catalogue.domains)
+            return nothing, nothing
         parameters = self.validated_parameters()
         backend, table = NumpyBackend(parameters), parameters.item_embedding
         if self.settings.criterion == "ndcg":
