@@ -2,11 +2,13 @@
 
 SOURCE is a folder with interactions.csv.gz and items.csv.gz (user, item, timestamp; item, domain, title). The
 last tenth of the events is for test. Of the events before it, yesterday's model is trained on the first 90 %;
-today's data set has all of them, and the items that have come since. Three ways to a model for today:
+today's data set has all of them, and the items that have come since. Ways to a model for today:
 
 - yesterday's, new items by their titles, nothing trained;
 - going on from it for three epochs (`train --start-from`);
-- training anew.
+- training anew;
+- either of these refitted (`llmcdsr refit`): trained on the events for validation, too, for as many epochs as
+  were best.
 
 All are ranked on the same test targets, each by what its user had before, in the whole domain; differences
 are paired by target, their standard errors clustered by user. The last 5 % of the events of either data set
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,11 @@ import numpy as np
 from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.comparison import compare
 from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.scorers import ModelScorer
-from llmcdsr_tools.run import best_model
+from llmcdsr_tools.run import best_model, read_header
 from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
 from llmcdsr_tools.train.stage import TrainResult, train
 from llmcdsr_tools.train.starting_model import Start, read_starting_model
@@ -40,6 +42,7 @@ YESTERDAY = 0.9  # of the events before those for test
 VALID = 0.05  # of the events of a data set, without those for test
 
 AS_IT_WAS, GOING_ON, ANEW = "as it was", "going on", "anew"
+REFITTED = ", refitted"
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,26 @@ def main() -> None:
     settings = recipe_settings("best", seed=arguments.seed, **changes)
     few = recipe_settings("best", seed=arguments.seed, n_epochs=arguments.epochs)
 
-    def trained(day: Day, name: str, chosen: TrainSettings, start: Path | None = None) -> TrainResult:
-        return train(day.folder, work / name, chosen, start_from=start, resume=True, threads=threads)
+    def trained(
+        day: Day, name: str, chosen: TrainSettings, start: Path | None = None, *, whole: bool = False
+    ) -> TrainResult:
+        folder, run = day.folder, work / name
+        return train(folder, run, chosen, start_from=start, whole=whole, resume=True, threads=threads)
 
     before = trained(yesterday, "yesterday", settings)
     results = {
         GOING_ON: trained(today, "going-on", few, before.run),
         ANEW: trained(today, "anew", settings),
     }
+    nobody = Histories.from_lists([], [])
+    until_test = Day(work / "dataset-until-test", replace(today.data, test=nobody))
+    if not until_test.folder.exists():
+        until_test.data.save(until_test.folder)
+    for name, first in ((GOING_ON, before.run), (ANEW, None)):
+        chosen = read_header(results[name].run).settings
+        again = TrainSettings(**{**chosen, "n_epochs": results[name].best_epoch})
+        run = f"{results[name].run.name}-refitted"
+        results[name + REFITTED] = trained(until_test, run, again, first, whole=True)
     start = read_starting_model(before.run).start(today.data.catalogue)
     print_days(yesterday.data, today.data, start)
     print_runs({"yesterday": before, **results})
@@ -111,7 +126,7 @@ def days(source: Path, work: Path, core: int) -> tuple[Day, Day]:
 
 
 def measured(data: Dataset, start: Start, results: dict[str, TrainResult]) -> Measured:
-    """The three ways on the test targets."""
+    """All ways on the test targets."""
     models = {name: load_model(best_model(result.run))[0] for name, result in results.items()}
     table = np.concatenate([np.zeros_like(start.items[:1]), start.items])
     untrained = SASRecParameters(models[GOING_ON].config, table, start.dense)
@@ -133,20 +148,21 @@ def print_runs(results: dict[str, TrainResult]) -> None:
     """Epochs and seconds of each run."""
     for name, result in results.items():
         seconds = sum(epoch.seconds for epoch in result.epochs)
-        print(f"{name:<10} {len(result.epochs):>3} epochs, best {result.best_epoch:>3}, {seconds:>8,.0f} s")
+        print(f"{name:<18} {len(result.epochs):>3} epochs, best {result.best_epoch:>3}, {seconds:>8,.0f} s")
 
 
 def print_measures(found: Measured) -> None:
-    """HR@10 and NDCG@10 of each way, and the difference of going on to the others."""
+    """HR@10 and NDCG@10 of each way, and differences: of going on, and of refitting."""
     for m in found.measures:
         print(
-            f"{m.domain:<10.10} {m.scorer:<10} {m.n_targets:>6,} targets of {m.n_users:,} users  "
+            f"{m.domain:<10.10} {m.scorer:<18} {m.n_targets:>6,} targets of {m.n_users:,} users  "
             f"HR@10 {m.hr10:.4f} ± {m.hr10_error:.4f}  NDCG@10 {m.ndcg10:.4f} ± {m.ndcg10_error:.4f}"
         )
-    for other in (ANEW, AS_IT_WAS):
-        for d in compare(found, GOING_ON, other):
+    pairs = [(GOING_ON, ANEW), (GOING_ON, AS_IT_WAS), *((way + REFITTED, way) for way in (GOING_ON, ANEW))]
+    for one, other in (*pairs, (GOING_ON + REFITTED, ANEW + REFITTED)):
+        for d in compare(found, one, other):
             print(
-                f"{d.domain:<10.10} {GOING_ON} minus {other}: HR@10 {d.hr10:+.4f} ± {d.hr10_error:.4f}  "
+                f"{d.domain:<10.10} {one} minus {other}: HR@10 {d.hr10:+.4f} ± {d.hr10_error:.4f}  "
                 f"NDCG@10 {d.ndcg10:+.4f} ± {d.ndcg10_error:.4f}"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite import Recommender
+from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import SettingsError, UsageError
 from llmcdsr_tools import Dataset, fit
+from llmcdsr_tools.evaluation.stage import evaluate
 from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
+from llmcdsr_tools.pipeline.stage import FitResult
 from llmcdsr_tools.train.training import Observer
 
 pandas = pytest.importorskip("pandas")
@@ -73,6 +77,25 @@ def test_from_a_frame_to_a_recommender(
         Recommender.load("bundle").recommend(["f0", "p4"], domain="pans", k=3).to_dicts()
         == answers.to_dicts()
     )
+
+
+def test_refitted_where_the_newest_is_held_out(data: Dataset, tmp_path: Path) -> None:
+    result = fit(data, **SHORT, work=tmp_path)
+    assert [stage.name for stage in result.stages][-3:] == ["evaluate", "refit", "report"]
+    config = read_bundle(result.bundle).training
+    assert config["refitted"]["interactions"] == 1200 > config["training_interactions"]
+    assert "refitted" not in read_bundle(made(result, "export")).training
+    measured = evaluate([made(result, "export")], made(result, "ingest"))
+    assert result.metrics.test == measured.measures
+    kept = fit(data, refit=False, **SHORT, work=tmp_path)
+    assert [stage.name for stage in kept.stages][-2:] == ["evaluate", "report"]
+    assert kept.bundle == made(result, "export")
+    pairs = fit(replace(data, test_positions="last"), **SHORT, work=tmp_path)
+    assert "refit" not in [stage.name for stage in pairs.stages]
+
+
+def made(result: FitResult, stage: str) -> Path:
+    return next(s.output for s in result.stages if s.name == stage)
 
 
 def test_the_same_call_does_nothing_again_and_other_data_all(data: Dataset) -> None:

@@ -3,7 +3,7 @@
 ingest, embed, names, embed-names, pretrain, train, export, evaluate, refit, report. Without a generator,
 names and embed-names are left out; pretrain is, too, unless items start from it or the bundle carries the
 recall network, which it cannot where there is one domain, or one that has nothing to train or validate on;
-refit is unless it is asked for.
+refit is unless it is asked for, or the split is by time.
 """
 
 from __future__ import annotations
@@ -93,11 +93,13 @@ class _Plan:
         used = pretrained if names or self.config.train.pretrained_items else None
         trained = self._train(ingested, embedded, names, used)
         yield trained
-        exported = self._export(ingested, trained, embedded, pretrained if recalls else None)
+        refits = self.config.refits(data)
+        final = not refits  # the bundle that is wanted is the last one
+        exported = self._export(ingested, trained, embedded, pretrained if recalls else None, final=final)
         yield exported
         evaluated = self._evaluate(ingested, exported)
         yield evaluated
-        if self.config.refit:
+        if refits:
             yield self._refit(ingested, trained, exported, embedded)
         yield self._report([*done, trained, exported, evaluated])
 
@@ -308,7 +310,9 @@ class _Plan:
 
         return self._stage("evaluate", "measures.json", run, {}, [ingested, exported])
 
-    def _export(self, ingested: Stage, trained: Stage, embedded: Stage, recall: Stage | None) -> Stage:
+    def _export(
+        self, ingested: Stage, trained: Stage, embedded: Stage, recall: Stage | None, *, final: bool
+    ) -> Stage:
         seed, best_for = self.config.export.seed, self.config.export.best_for
         pretrained = None if recall is None else recall.output
 
@@ -326,7 +330,7 @@ class _Plan:
 
         settings = {"seed": seed, "best_for": best_for}
         after = [ingested, trained, embedded, *([] if recall is None else [recall])]
-        bundle = None if self.config.refit else self.config.bundle  # that of the last stage
+        bundle = self.config.bundle if final else None
         return self._stage("export", bundle or "bundle", run, settings, after)
 
     def _refit(self, ingested: Stage, trained: Stage, exported: Stage, embedded: Stage) -> Stage:

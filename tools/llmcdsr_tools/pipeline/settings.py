@@ -51,8 +51,9 @@ class TrainTable:
         Models to train, with seeds of their own.
     distill : bool
         Train one more model on their scores, which the bundle gets in place of them.
-    refit : bool
-        When all is measured, train again on all histories, held-out ones too; the bundle has that model.
+    refit : bool, optional
+        When all is measured, train again on all histories, held-out ones too; the bundle has that model. By
+        default where the split is by time, unless there are names or pre-trained items.
     start_from : Path, optional
         Bundle or run whose model training goes on from, on a catalogue that may have changed.
     """
@@ -61,7 +62,7 @@ class TrainTable:
     text_initialization: bool | None = None
     members: Count = 1
     distill: bool = False
-    refit: bool = False
+    refit: bool | None = None
     start_from: Path | None = None
 
     def __post_init__(self) -> None:
@@ -168,8 +169,8 @@ class FitConfig:
         Models to train.
     distill : bool
         Whether one more learns from them, and is the bundle's.
-    refit : bool
-        Whether the bundle's model is trained again on all histories.
+    refit : bool, optional
+        Whether the bundle's model is trained again on all histories, see `refits`.
     start_from : Path, optional
         What training goes on from; `train` has its sizes.
     server : ServerSettings or None
@@ -196,7 +197,7 @@ class FitConfig:
     text_initialization: bool = True
     members: Count = 1
     distill: bool = False
-    refit: bool = False
+    refit: bool | None = None
     start_from: Path | None = None
     embed: EmbedTable = field(default_factory=EmbedTable)
     names: NamesTable = field(default_factory=NamesTable)
@@ -232,10 +233,19 @@ class FitConfig:
             raise SettingsError("[train] members is for training without names and pre-trained items")
         if self.distill and (self.members == 1 or self.train.loss != "sampled-softmax"):
             raise SettingsError("[train] distill needs two members or more, and the loss sampled-softmax")
-        if self.refit and (generator != "none" or self.train.pretrained_items):
+        if self.refit and not self._can_refit:
             raise SettingsError("[train] refit is for training without names and pre-trained items")
         if generator == "none" and self.train.inner_optimizer not in ("auto", "none"):
             raise SettingsError(
                 f"[train] inner_optimizer is {self.train.inner_optimizer!r}, which needs names; [names] "
                 "generator is 'none'"
             )
+
+    @property
+    def _can_refit(self) -> bool:
+        return self.names.generator == "none" and not self.train.pretrained_items
+
+    def refits(self, data: Dataset) -> bool:
+        """Whether the model is trained again on all histories; if unsaid, where the newest were held out."""
+        by_time = data.test_positions == "every"
+        return self._can_refit and by_time if self.refit is None else self.refit

@@ -93,7 +93,7 @@ def fit(
     recipe: Recipe = "best",
     members: int = 1,
     distill: bool = False,
-    refit: bool = False,
+    refit: bool | None = None,
     start_from: str | Path | None = None,
     threads: int = 1,
     work: str | Path | None = None,
@@ -115,9 +115,10 @@ def fit(
         Models to train, whose mean answers.
     distill : bool
         Train one more model on their scores, which answers in place of them.
-    refit : bool
+    refit : bool, optional
         When all is measured, train again on all histories, held-out ones too, for as many epochs as were
-        best: for production. The measures are those of the model before.
+        best; the measures are those of the model before. By default where the split is by time, as it is the
+        newest interactions that were held out.
     start_from : str or Path, optional
         Bundle or run that training goes on from, such as yesterday's: items are matched by id, new ones start
         from their titles.
@@ -169,7 +170,7 @@ class _Models:
     recipe: Recipe = "best"
     members: int = 1
     distill: bool = False
-    refit: bool = False
+    refit: bool | None = None
     start_from: Path | None = None
     threads: int = 1
 
