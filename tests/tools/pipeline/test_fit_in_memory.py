@@ -87,7 +87,11 @@ def test_refitted_where_the_newest_is_held_out(data: Dataset, tmp_path: Path) ->
     assert "refitted" not in read_bundle(made(result, "export")).training
     measured = evaluate([made(result, "export")], made(result, "ingest"))
     assert result.metrics.test == measured.measures
+    page = result.report().read_text(encoding="utf-8")
+    assert "trained again on all 120 histories" in page
+    assert result.table().endswith("Figures are of the model before it was trained again on all histories.")
     kept = fit(data, refit=False, **SHORT, work=tmp_path)
+    assert "trained again" not in kept.report().read_text(encoding="utf-8") + kept.table()
     assert [stage.name for stage in kept.stages][-2:] == ["evaluate", "report"]
     assert kept.bundle == made(result, "export")
     pairs = fit(replace(data, test_positions="last"), **SHORT, work=tmp_path)

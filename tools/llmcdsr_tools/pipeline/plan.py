@@ -99,9 +99,12 @@ class _Plan:
         yield exported
         evaluated = self._evaluate(ingested, exported)
         yield evaluated
+        done += [trained, exported, evaluated]
         if refits:
-            yield self._refit(ingested, trained, exported, embedded)
-        yield self._report([*done, trained, exported, evaluated])
+            refitted = self._refit(ingested, trained, exported, embedded)
+            yield refitted
+            done.append(refitted)
+        yield self._report(done)
 
     def _can_recall(self, data: Dataset) -> bool:
         """Check that every domain can be pre-trained, and tell the observer of one that cannot."""
@@ -363,7 +366,7 @@ class _Plan:
             dataset=by_name["ingest"],
             run=by_name["train"],
             measures=by_name["evaluate"],
-            bundle=by_name["export"],
+            bundle=by_name.get("refit", by_name["export"]),
             names=names,
             generation=names and names.with_name(YIELD),
             embedded_names=by_name.get("embed-names"),

@@ -28,7 +28,7 @@ from llmcdsr_tools.pipeline.config import FitConfig
 from llmcdsr_tools.pipeline.measures import read_measures
 from llmcdsr_tools.pipeline.recall_examples import Example, Yield, generation_yield, recall_examples
 from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import best_model, member_runs, read_metrics
+from llmcdsr_tools.run import REFITTED, best_model, member_runs, read_metrics
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -126,6 +126,12 @@ def _measure_parts(sources: ReportSources, positions: Positions) -> Iterable[str
         "remain.</p>"
     )
     bundle = read_bundle(sources.bundle)
+    if REFITTED in bundle.training:
+        found = bundle.training[REFITTED]
+        yield (
+            f"<p>The bundle's model was then trained again on all {found['histories']:,} histories, those of "
+            "validation and test included. The figures are those of the model before.</p>"
+        )
     yield "<h3>The mix, learned on validation</h3>"
     yield _mix_table(bundle)
     yield "<h3>By kind of user and length of history</h3>"

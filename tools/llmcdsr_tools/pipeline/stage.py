@@ -80,7 +80,9 @@ class FitResult:
     def table(self) -> str:
         """The measures of the test users as a table to read, and what they say, in words."""
         test = self.metrics.test
-        return "\n".join([format_measures(test), format_repeats(test), *self.metrics.verdicts])
+        refitted = any(stage.name == "refit" for stage in self.stages)
+        note = ["Figures are of the model before it was trained again on all histories."] if refitted else []
+        return "\n".join([format_measures(test), format_repeats(test), *self.metrics.verdicts, *note])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.table())}</pre>"
