@@ -23,8 +23,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.cli import FilePath, example, json_option
-from llmcdsr_lite.cli_errors import Command
+from llmcdsr_lite.cli.commands import FilePath, example, json_option
+from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.recall import recall
 from llmcdsr_lite.reference.recall_network import unit_rows

@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.cli import FilePath, example
-from llmcdsr_lite.cli_errors import Command
+from llmcdsr_lite.cli.commands import FilePath, example
+from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights

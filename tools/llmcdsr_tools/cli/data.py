@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 from click.core import ParameterSource
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
 from llmcdsr_tools.ingest.settings import Columns, IngestSettings
 

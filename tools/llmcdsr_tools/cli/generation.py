@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import DataError, GenerationError
 from llmcdsr_tools.cli.options import (
     Number,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import Number, overwrite_option
 
 if TYPE_CHECKING:

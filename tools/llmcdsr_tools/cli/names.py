@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example
+from llmcdsr_lite.cli.commands import FilePath, cli, example
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, threads_option
 from llmcdsr_tools.progress import counter
 

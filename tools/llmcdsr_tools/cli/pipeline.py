@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cli.options import (
     needs_train_extra,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
-import llmcdsr_lite.new_items_cli  # noqa: F401  these modules add their commands
+import llmcdsr_lite.cli.new_items  # noqa: F401  these modules add their commands
 import llmcdsr_tools.cli.data
 import llmcdsr_tools.cli.generation
 import llmcdsr_tools.cli.index
 import llmcdsr_tools.cli.names
 import llmcdsr_tools.cli.pipeline  # noqa: F401
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import (
     needs_train_extra,
     overwrite_option,

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import click
 
 from llmcdsr_lite.backend import BackendName
-from llmcdsr_lite.cli_errors import Group
-from llmcdsr_lite.cli_output import Counter, bundle_text, explanation_text, item_table, recommendation_table
+from llmcdsr_lite.cli.errors import Group
+from llmcdsr_lite.cli.output import Counter, bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import UnknownItemError
 from llmcdsr_lite.histories import FileFormat
 from llmcdsr_lite.recommender import Recommender

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from llmcdsr_lite.backend import BackendName
-from llmcdsr_lite.cli import FilePath, backend_option, cli, example, model_option
+from llmcdsr_lite.cli.commands import FilePath, backend_option, cli, example, model_option
 from llmcdsr_lite.recommender import Recommender
 
 
@@ -33,7 +33,7 @@ def add_items(
     A line of the file is {"id": "k-oak-board", "domain": "kitchenware", "title": "Oak cutting board"};
     "embedding", a list of numbers, may stand in place of the title. The backend checks the result.
     """
-    from llmcdsr_lite.new_items_file import read_new_items
+    from llmcdsr_lite.cli.new_items_file import read_new_items
 
     recommender = Recommender.load(model, backend=backend, encoder=encoder)
     new = read_new_items(items)

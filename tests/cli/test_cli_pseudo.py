@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.cli import cli as runtime
+from llmcdsr_lite.cli.commands import cli as runtime
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
