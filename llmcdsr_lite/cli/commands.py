@@ -18,10 +18,10 @@ from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli.errors import Group
 from llmcdsr_lite.cli.output import Counter, bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import UnknownItemError
-from llmcdsr_lite.histories import FileFormat
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import MAX_THREADS
 from llmcdsr_lite.score.batches import MAX_BATCH, MAX_PROCESSES
+from llmcdsr_lite.score.histories import FileFormat
 from llmcdsr_lite.version import __version__
 
 FilePath = click.Path(path_type=Path)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import open_binary
 from llmcdsr_lite.new_items import NewItem, checked_item
+from llmcdsr_lite.score.histories import open_binary
 
 
 def read_new_items(path: Path) -> list[NewItem]:

@@ -18,7 +18,7 @@ from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.reference.ensemble import SASRecEnsemble
 from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.scorer import Scorer
+from llmcdsr_lite.score.scorer import Scorer
 from llmcdsr_lite.text.title_neighbours import TitleMap
 
 HISTORIES = [

@@ -1,6 +1,6 @@
 """Damaged and hostile history files, by the hundreds: an error that says what is wrong, or right answers.
 
-``LLMCDSR_MUTATIONS=20000 pytest tests/test_history_mutation.py`` runs more of them (`mutation`).
+``LLMCDSR_MUTATIONS=20000 pytest tests/score/test_history_mutation.py`` runs more of them (`mutation`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mutation import FIRST, N_CASES, run_cases
 
 
 def test_every_history_file_is_refused_or_scored_rightly(bundle_folder: Path, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("history_mutants.py")
+    script = Path(__file__).parents[1] / "history_mutants.py"
     outcomes = run_cases(script, N_CASES, bundle_folder, tmp_path)
     assert len(outcomes) == N_CASES
     ends = Counter(one.split(":")[0] for one in outcomes)

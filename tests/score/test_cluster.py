@@ -21,10 +21,10 @@ from bundle_loads import BundleLoads
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.scorer import Scorer
-from llmcdsr_lite.spark import recommend_dataframe
+from llmcdsr_lite.score.scorer import Scorer
+from llmcdsr_lite.score.spark import recommend_dataframe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo"
 DOCS = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 N_FILES = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcdsr_lite.score.columns import answer_schema
-from llmcdsr_lite.scorer import INPUT_COLUMNS, Scorer
+from llmcdsr_lite.score.scorer import INPUT_COLUMNS, Scorer
 
 
 def recommend_dataset(dataset: Any, scorer: Scorer, *, max_actors: int = 1, batch_size: int = 1024) -> Any:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcdsr_lite import histories
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import MAX_LINE, BadRecord, HistoryRecord, file_format, read_histories
+from llmcdsr_lite.score import histories
+from llmcdsr_lite.score.histories import MAX_LINE, BadRecord, HistoryRecord, file_format, read_histories
 
 THREE = [
     HistoryRecord(1, "u1", ["a", "b"]),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.scorer import INPUT_COLUMNS, Scorer
+from llmcdsr_lite.score.scorer import INPUT_COLUMNS, Scorer
 
 SCHEMA = (
     "user string, items array<string>, scores array<float>, unknown bigint, fallback boolean, error string"

@@ -15,10 +15,10 @@ import pytest
 from bundle_damage import set_field
 from bundle_loads import BundleLoads
 
-from llmcdsr_lite import scorer as module
 from llmcdsr_lite.errors import BundleError, DataError, UsageError
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_lite.scorer import Scorer
+from llmcdsr_lite.score import scorer as module
+from llmcdsr_lite.score.scorer import Scorer
 
 HISTORIES = [["f1", "k2"], ["nowhere", "f3"], [], ["k5", "f0", "k3"], ["f4"]]
 USERS = ["a", "b", "c", "d", "a"]
@@ -228,7 +228,7 @@ def test_a_replaced_bundle_is_loaded(bundle_folder: Path, tmp_path: Path, n_load
 def test_a_forked_process_loads_its_own(bundle_folder: Path, tmp_path: Path) -> None:
     code = f"""
 import os
-from llmcdsr_lite import scorer as module
+from llmcdsr_lite.score import scorer as module
 scorer = module.Scorer({str(bundle_folder)!r})
 scorer.load()
 module._lock.acquire()  # as if a thread were loading

@@ -1,7 +1,7 @@
 """Scoring columns of users and histories, wherever a cluster's workers are.
 
 `Scorer` is what an engine ships to its workers: a path and settings. The adapters for Ray Data
-(`llmcdsr_lite.ray_data`) and Spark (`llmcdsr_lite.spark`) hand it their batches.
+(`llmcdsr_lite.score.ray_data`) and Spark (`llmcdsr_lite.score.spark`) hand it their batches.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy.typing as npt
 from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import check_choice
 from llmcdsr_lite.score.batches import ScoreSettings, check_domain
 from llmcdsr_lite.score.columns import answer_columns
+from llmcdsr_lite.score.histories import BadRecord, HistoryRecord, checked_record
 from llmcdsr_lite.search.choice import SearchName
 
 INPUT_COLUMNS = ("user", "history", "domain")  # domain is optional
