@@ -26,8 +26,8 @@ import numpy.typing as npt
 from llmcdsr_lite.cli.commands import FilePath, example, json_option
 from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.cli.names import encoder_option, n_neighbors_option
 from llmcdsr_tools.cli.options import threads_option
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories

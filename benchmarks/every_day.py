@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import compare

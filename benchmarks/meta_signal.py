@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.dataset_folder import load_dataset

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite import NewItem, Recommender
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.dataset_folder import load_dataset, save_dataset

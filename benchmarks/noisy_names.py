@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.reference.packing import token_indices
-from llmcdsr_lite.reference.recall_network import pool
+from llmcdsr_lite.model.packing import token_indices
+from llmcdsr_lite.model.recall_network import pool
 from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.dataset_folder import load_dataset

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.settings import DomainMix
+from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_tools.checkpoint import load_model

@@ -32,8 +32,8 @@ from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.ensemble import Model, SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.cli.options import overwrite_option, settings_options
 from llmcdsr_tools.export.onnx_graph import build_onnx
 from llmcdsr_tools.pretrain.settings import PretrainSettings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmcdsr_lite import LlmcdsrError, Recommender
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 
 if TYPE_CHECKING:
     from bundle_mutants import Mutant

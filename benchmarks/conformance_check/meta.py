@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance_check.case import Array, Case, pack_padded, parameters_of
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, unit_rows
 from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.objectives import BinaryCrossEntropy
 from llmcdsr_tools.optimizers import Adam, AdamSettings

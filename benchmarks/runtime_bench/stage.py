@@ -27,9 +27,9 @@ import numpy as np
 
 import llmcdsr_lite
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import LlmcdsrError, UsageError
+from llmcdsr_lite.model.backends import BackendName
 from llmcdsr_lite.search.choice import SearchName
 from runtime_bench.job import LENGTHS, USUAL_LENGTH, Answers, Job, K, Kind, Measurement, Workload
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 import click
 
-from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli.errors import Group
 from llmcdsr_lite.cli.output import Counter, bundle_text, explanation_text, item_table, recommendation_table
 from llmcdsr_lite.errors import UnknownItemError
+from llmcdsr_lite.model.backends import BackendName
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import MAX_THREADS
 from llmcdsr_lite.score.batches import MAX_BATCH, MAX_PROCESSES

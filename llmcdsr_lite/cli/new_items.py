@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.cli.commands import FilePath, backend_option, cli, example, model_option
+from llmcdsr_lite.model.backends import BackendName
 from llmcdsr_lite.recommender import Recommender
 
 

@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.model.backends import BackendName
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.request import check_choice
 from llmcdsr_lite.score.batches import ScoreSettings, check_domain

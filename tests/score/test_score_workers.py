@@ -239,7 +239,7 @@ def test_a_bundle_that_was_replaced(
 def test_numbers_of_processes_that_cannot_be_meant(
     recommender: Recommender, bundle_data: Any, source: Path, tmp_path: Path
 ) -> None:
-    from llmcdsr_lite.backend import NumpyBackend
+    from llmcdsr_lite.model.backends import NumpyBackend
 
     for processes in (0, 1025):
         with pytest.raises(UsageError, match=f"processes must be from 1 to 1024, found {processes}"):

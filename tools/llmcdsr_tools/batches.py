@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.packing import PackedSequences, pack, token_indices
+from llmcdsr_lite.model.packing import PackedSequences, pack, token_indices
 from llmcdsr_tools.dataset import Histories
 
 RowArray = npt.NDArray[np.int64]

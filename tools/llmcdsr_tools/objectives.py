@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.sasrec import RowGradient
 from llmcdsr_tools.batches import same_domain_negatives, shared_negatives
 from llmcdsr_tools.reference.losses import (
     LossGradients,

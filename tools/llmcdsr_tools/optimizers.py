@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.sasrec import RowGradient
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from llmcdsr_lite.errors import SettingsError, UsageError
-from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_lite.model.parameters import SASRecConfig
 
 Made = TypeVar("Made")
 Loss = Literal["bce", "sampled-softmax"]

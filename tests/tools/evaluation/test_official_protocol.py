@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.dataset_folder import load_dataset, save_dataset

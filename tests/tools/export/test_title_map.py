@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite import NewItem, Recommender
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import read_bundle
+from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.export import title_map as stage

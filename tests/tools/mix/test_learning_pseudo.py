@@ -12,10 +12,10 @@ import pytest
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights, Source
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, rank
 from llmcdsr_tools.evaluation.queries import Queries

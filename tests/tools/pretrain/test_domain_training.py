@@ -12,7 +12,7 @@ import pytest
 from padded_sasrec import numerical_gradient
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.packing import pack_lists
+from llmcdsr_lite.model.packing import pack_lists
 from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.pretrain.domain_data import DomainData
@@ -159,7 +159,7 @@ def test_validation_is_that_of_evaluate(small_world: Any, text: Any) -> None:
         name = "one domain"
 
         def represent(self, histories: Any) -> Any:
-            from llmcdsr_lite.backend import NumpyBackend
+            from llmcdsr_lite.model.backends import NumpyBackend
 
             return NumpyBackend(training.parameters).represent(histories)
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.packing import pack_lists
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.packing import pack_lists
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.sasrec import RowGradient
 from llmcdsr_tools.reference import losses
 from llmcdsr_tools.reference.sasrec_tangent import backward_tangent, forward_tangent
 

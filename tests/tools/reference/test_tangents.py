@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.reference.layers import (
+from llmcdsr_lite.model.layers import (
     AttentionCache,
     PaddingKey,
     causal_attention,
@@ -19,7 +19,7 @@ from llmcdsr_lite.reference.layers import (
     linear,
     linear_backward,
 )
-from llmcdsr_lite.reference.packing import Group
+from llmcdsr_lite.model.packing import Group
 from llmcdsr_tools.reference.tangents import (
     causal_attention_backward_tangent,
     causal_attention_tangent,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.recall_network import pool, pool_backward
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.recall_network import pool, pool_backward
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, SampledSoftmax

@@ -10,7 +10,7 @@ import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, ObjectiveSource, SampledSoftmax

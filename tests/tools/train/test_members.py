@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.evaluation.stage import evaluate
 from llmcdsr_tools.export.stage import export

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import Checkpoint, load_model, save_checkpoint
 from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.dataset import Dataset, Histories

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.dataset_folder import save_dataset

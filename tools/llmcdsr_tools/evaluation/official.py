@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
+from llmcdsr_lite.model.backends import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_tools.checkpoint import load_members
 from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES

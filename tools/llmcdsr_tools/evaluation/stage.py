@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmcdsr_lite.backend import OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.errors import UsageError
+from llmcdsr_lite.model.backends import OnnxBackend
 from llmcdsr_tools.dataset import Dataset, Positions, Split
 from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines

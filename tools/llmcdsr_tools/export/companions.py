@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import slot
-from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.dataset import Dataset
 
 FloatArray = npt.NDArray[np.floating[Any]]

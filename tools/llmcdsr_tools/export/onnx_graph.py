@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import checker
 
-from llmcdsr_lite.bundle.recommender_graph import build_onnx as build_onnx
+from llmcdsr_lite.model.recommender_graph import build_onnx as build_onnx
 
 
 def check_onnx(path: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.settings import Source
+from llmcdsr_lite.model.recall_network import project, unit_rows
 from llmcdsr_lite.recall import FloatArray, RecallNetwork, slot
-from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.export.companions import both_vectors, companion_vectors
 from llmcdsr_tools.item_names import load_item_names

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import BUNDLE, ITEM_VECTORS, ONNX, Bundle, write_bundle
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.reference.ensemble import Model
+from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
+from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_members, load_poolers
 from llmcdsr_tools.dataset import Dataset

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.backend import INPUT_NAME
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.bundle.graph import TYPES, Graph
 from llmcdsr_lite.mix.dense import popularity
 from llmcdsr_lite.mix.settings import EXPERTS, NEXT_DECAY, NEXT_ITEMS, NEXT_SCALE, RECENT_DECAY
+from llmcdsr_lite.model.backends import INPUT_NAME
+from llmcdsr_lite.model.onnx_graph import TYPES, Graph
 from llmcdsr_tools.export.standalone_recall import Recall
 
 _FLOAT, _DOUBLE, _INT = TYPES["float32"], TYPES["float64"], TYPES["int64"]

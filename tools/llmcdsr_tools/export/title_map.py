@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.model.backends import Backend
 from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing, nearest, stored, weighted_mean
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics

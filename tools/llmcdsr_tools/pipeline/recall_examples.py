@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.model.recall_network import pool, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.recall_network import pool, project, unit_rows
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, epoch_batches
 from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, ranks
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_lite.model.parameters import SASRecConfig
 from llmcdsr_tools.settings import (
     Blocks,
     Count,

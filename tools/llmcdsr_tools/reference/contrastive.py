@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.layers import FloatArray
 
 
 @dataclass(frozen=True)

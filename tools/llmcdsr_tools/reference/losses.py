@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import FloatArray, softmax
-from llmcdsr_lite.reference.sasrec import RowGradient
+from llmcdsr_lite.model.layers import FloatArray, softmax
+from llmcdsr_lite.model.sasrec import RowGradient
 from llmcdsr_tools.reference.soft_labels import Teacher, TeacherCandidates
 
 RowArray = npt.NDArray[np.int64]

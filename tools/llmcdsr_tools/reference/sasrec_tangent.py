@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import BlockParameters, SASRecParameters
-from llmcdsr_lite.reference.sasrec import BlockCache, FeedForwardCache, ForwardCache
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import BlockParameters, SASRecParameters
+from llmcdsr_lite.model.sasrec import BlockCache, FeedForwardCache, ForwardCache
 from llmcdsr_tools.reference.tangents import (
     AttentionTangent,
     LayerNormTangent,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.layers import FloatArray
 
 SOFT_SHARE = 0.75  # chosen on validation, see docs/results.md
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import (
+from llmcdsr_lite.model.layers import (
     AttentionCache,
     FloatArray,
     LayerNormCache,
@@ -23,7 +23,7 @@ from llmcdsr_lite.reference.layers import (
     merge_heads,
     split_heads,
 )
-from llmcdsr_lite.reference.packing import Group
+from llmcdsr_lite.model.packing import Group
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingSequences
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_lite.model.parameters import SASRecConfig
 from llmcdsr_tools.settings import (
     Blocks,
     Bounds,

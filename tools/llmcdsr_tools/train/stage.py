@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, SettingsError, TrainingError
-from llmcdsr_lite.reference.ensemble import Model
+from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_tools.checkpoint import load_members, load_model, save_model
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.dataset_folder import load_dataset

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llmcdsr_lite.bundle.folder import CONFIG, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset_folder import load_dataset

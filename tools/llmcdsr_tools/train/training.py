@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.ensemble import Model
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import Model
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from llmcdsr_tools.dataset import Dataset

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from padded_sasrec import assert_gradient, numerical_gradient, padded_features
 
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.packing import pack_lists
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.packing import pack_lists
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.reference import losses
 
 Array = npt.NDArray[np.float64]

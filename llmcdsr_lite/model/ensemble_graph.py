@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from llmcdsr_lite.backend import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
-from llmcdsr_lite.bundle.graph import MASKED, TYPES, Graph
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.backends import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.onnx_graph import MASKED, TYPES, Graph
 
 
 def add_ensemble(graph: Graph, ensemble: SASRecEnsemble) -> None:

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_size
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters, dense_size
 
 
 class SASRecEnsemble:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
-from llmcdsr_lite.bundle.ensemble_graph import add_ensemble
-from llmcdsr_lite.bundle.graph import MASKED, TYPES, Graph, Tensor, model_bytes
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.protobuf import bytes_field, number_field
-from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
-from llmcdsr_lite.reference.parameters import BlockParameters, SASRecParameters
+from llmcdsr_lite.model.backends import INPUT_NAME, ITEM_TABLE_NAME, OUTPUT_NAME
+from llmcdsr_lite.model.ensemble import Model, SASRecEnsemble
+from llmcdsr_lite.model.ensemble_graph import add_ensemble
+from llmcdsr_lite.model.onnx_graph import MASKED, TYPES, Graph, Tensor, model_bytes
+from llmcdsr_lite.model.parameters import BlockParameters, SASRecParameters
+from llmcdsr_lite.model.protobuf import bytes_field, number_field
 
 OPSET = 17
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import (
+from llmcdsr_lite.model.layers import (
     AttentionCache,
     FloatArray,
     LayerNormCache,
@@ -26,8 +26,8 @@ from llmcdsr_lite.reference.layers import (
     linear,
     linear_backward,
 )
-from llmcdsr_lite.reference.packing import Group, PackedSequences
-from llmcdsr_lite.reference.parameters import BlockParameters, SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.packing import Group, PackedSequences
+from llmcdsr_lite.model.parameters import BlockParameters, SASRecConfig, SASRecParameters
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import BundleError, MissingDependencyError
-from llmcdsr_lite.reference.ensemble import Model
-from llmcdsr_lite.reference.packing import pack_lists
-from llmcdsr_lite.reference.sasrec import user_representations
-from llmcdsr_lite.session import OnnxSession
+from llmcdsr_lite.model.ensemble import Model
+from llmcdsr_lite.model.packing import pack_lists
+from llmcdsr_lite.model.sasrec import user_representations
+from llmcdsr_lite.model.session import OnnxSession
 
 BackendName = Literal["onnx", "numpy"]
 Representations = npt.NDArray[np.floating[Any]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.protobuf import bytes_field, float_field, number_field
+from llmcdsr_lite.model.protobuf import bytes_field, float_field, number_field
 
 TYPES = {"float32": 1, "int32": 6, "int64": 7, "bool": 9, "float64": 11}  # TensorProto.DataType
 # Added to the scores of keys that must not be seen. Finite, so that a padded query, which sees no key

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.layers import FloatArray
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_lite.reference.recall_network import pool, pool_backward, project
+from llmcdsr_lite.model.recall_network import pool, pool_backward, project
 
 Array = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.layers import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_lite.reference.layers import (
+from llmcdsr_lite.model.layers import (
     PaddingKey,
     causal_attention,
     causal_attention_backward,
@@ -20,7 +20,7 @@ from llmcdsr_lite.reference.layers import (
     linear_backward,
     softmax,
 )
-from llmcdsr_lite.reference.packing import Group
+from llmcdsr_lite.model.packing import Group
 
 Array = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcdsr_lite.reference.packing import Group, PackedSequences, pack, pack_lists, token_indices
+from llmcdsr_lite.model.packing import Group, PackedSequences, pack, pack_lists, token_indices
 
 MAX_LENGTH = 6
 HISTORIES = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=10), max_size=12)

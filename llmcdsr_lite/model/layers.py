@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.packing import Group
+from llmcdsr_lite.model.packing import Group
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from llmcdsr_lite.backend import INPUT_NAME, OUTPUT_NAME, Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.backends import INPUT_NAME, OUTPUT_NAME, Backend, NumpyBackend, OnnxBackend
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.export.onnx_graph import build_onnx
 
 MAX_LENGTH = 6

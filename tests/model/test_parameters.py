@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters, dense_shapes, dense_size
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters, dense_shapes, dense_size
 
 CONFIG = SASRecConfig(n_items=20, hidden=6, n_blocks=3, n_heads=2, max_length=5)
 
