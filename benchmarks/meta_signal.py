@@ -26,10 +26,10 @@ from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
+from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 KINDS: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")

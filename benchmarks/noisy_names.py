@@ -21,10 +21,10 @@ from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.pretrain.stage import load_pretrained
+from llmcdsr_tools.pretrain.pretraining import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
+from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 Flags = npt.NDArray[np.bool_]

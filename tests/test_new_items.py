@@ -17,7 +17,7 @@ import pytest
 from llmcdsr_lite import BundleError, DataError, NewItem, Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.model.backends import BackendName
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork

@@ -11,7 +11,7 @@ import numpy as np
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork

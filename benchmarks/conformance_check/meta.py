@@ -18,7 +18,7 @@ from llmcdsr_tools.train.augmentation import AugmentedBatch
 from llmcdsr_tools.train.bilevel import meta_gradient
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
 from llmcdsr_tools.train.inner_steps import VirtualStep, virtual_step
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 Comparisons = Iterator[tuple[str, Array, Array]]
 

@@ -1,6 +1,6 @@
 """The runtime's commands, thin skins over `Recommender` and `score_histories`.
 
-The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.cli.stages`).
+The console command ``llmcdsr`` adds those of the training side (`llmcdsr_tools.cli.commands`).
 """
 
 from __future__ import annotations

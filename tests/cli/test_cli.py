@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from llmcdsr_lite import Recommender, __version__
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.stages import cli
+from llmcdsr_tools.cli.commands import cli
 
 COMMANDS = sorted(cli.commands)
 Command = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -33,7 +33,7 @@ def test_ctrl_c_says_how_to_go_on(bundle_folder: Path, tmp_path: Path) -> None:
         # a shell's background jobs start with the signal ignored
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from llmcdsr_lite.score import output as score_output; score_output._SAVE_SECONDS = 0\n"
-        "from llmcdsr_tools.cli.stages import cli; cli()"
+        "from llmcdsr_tools.cli.commands import cli; cli()"
     )
     process = subprocess.Popen(
         [

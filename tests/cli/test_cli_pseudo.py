@@ -16,10 +16,10 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.cli.commands import cli as runtime
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.stages import cli
+from llmcdsr_tools.cli.commands import cli
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.official import evaluate, open_answers, open_model

@@ -14,7 +14,7 @@ import pytest
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.model.ensemble import SASRecEnsemble
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork

@@ -252,7 +252,7 @@ def test_numbers_of_processes_that_cannot_be_meant(
 def command(bundle_folder: Path, output: Path, *more: str) -> list[str | Path]:
     driver = (
         "from llmcdsr_lite.score import output as score_output; score_output._SAVE_SECONDS = 0\n"
-        "from llmcdsr_tools.cli.stages import cli; cli()"
+        "from llmcdsr_tools.cli.commands import cli; cli()"
     )
     arguments = ("score", "-", "--model", bundle_folder, "-o", output, "--batch-size", "1", *more)
     return [sys.executable, "-c", driver, *arguments]

@@ -12,8 +12,8 @@ import pytest
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.recipes import TrainSettings
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 N_A, N_B = 30, 36
 

@@ -141,9 +141,9 @@ class Dataset:
         >>> Dataset.from_interactions("events.parquet", items="items.csv", domains=("food", "kitchen"))
         ... # doctest: +SKIP
         """
-        from llmcdsr_tools.ingest.settings import Columns, IngestSettings
-        from llmcdsr_tools.ingest.stage import read_dataset
-        from llmcdsr_tools.settings import from_keywords
+        from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
+        from llmcdsr_tools.data.ingestion import read_dataset
+        from llmcdsr_tools.setting_fields import from_keywords
 
         named = from_keywords(Columns, columns or {})
         chosen = from_keywords(IngestSettings, {"columns": named, **settings})

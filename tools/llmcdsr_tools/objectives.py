@@ -22,7 +22,7 @@ from llmcdsr_tools.reference.losses import (
     sampled_softmax_tangent,
 )
 from llmcdsr_tools.reference.soft_labels import Teacher
-from llmcdsr_tools.settings import Loss
+from llmcdsr_tools.setting_fields import Loss
 
 
 class Objective(Protocol):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.pipeline.stage import FitObserver, StageOutcome
+    from llmcdsr_tools.pipeline.fitting import FitObserver, StageOutcome
     from llmcdsr_tools.pipeline.stage_cache import Stage
     from llmcdsr_tools.pretrain.domain_training import DomainEpoch
-    from llmcdsr_tools.pretrain.stage import PretrainObserver
-    from llmcdsr_tools.run import EpochMetrics
+    from llmcdsr_tools.pretrain.pretraining import PretrainObserver
+    from llmcdsr_tools.run_folder import EpochMetrics
     from llmcdsr_tools.train.starting_model import Start
     from llmcdsr_tools.train.training import Observer
 
@@ -84,7 +84,7 @@ def member_progress(member: int) -> Observer:
 
 def pretraining_progress() -> PretrainObserver:
     """One line an epoch."""
-    from llmcdsr_tools.pretrain.stage import PretrainObserver
+    from llmcdsr_tools.pretrain.pretraining import PretrainObserver
 
     class Progress(PretrainObserver):
         def epoch(self, domain: str, metrics: DomainEpoch, improved: bool) -> None:
@@ -100,7 +100,7 @@ def pretraining_progress() -> PretrainObserver:
 
 def fit_progress() -> FitObserver:
     """What every stage tells of itself."""
-    from llmcdsr_tools.pipeline.stage import FitObserver
+    from llmcdsr_tools.pipeline.fitting import FitObserver
 
     class Progress(FitObserver):
         members = staticmethod(member_progress)

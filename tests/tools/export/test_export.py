@@ -18,11 +18,11 @@ from llmcdsr_tools.checkpoint import load_model, save_model
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
-from llmcdsr_tools.export import stage
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.export import bundle_export
+from llmcdsr_tools.export.bundle_export import export
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +158,14 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
 def test_a_graph_that_disagrees_is_not_published(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage.build_onnx
+    whole = bundle_export.build_onnx
 
     def spoiled(parameters: Any, location: str, offset: int) -> bytes:
         other = parameters.copy()
         other.norm_bias[:] += 0.001
         return whole(other, location, offset)
 
-    monkeypatch.setattr(stage, "build_onnx", spoiled)
+    monkeypatch.setattr(bundle_export, "build_onnx", spoiled)
     with pytest.raises(TrainingError, match=r"differs from the NumPy model by \d"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -175,14 +175,14 @@ def test_a_graph_against_the_standard_is_not_published(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ONNX Runtime takes a graph without a name; the standard, and what checks against it, does not."""
-    whole = stage.build_onnx
+    whole = bundle_export.build_onnx
 
     def nameless(parameters: Any, location: str, offset: int) -> bytes:
         model = onnx.load_from_string(whole(parameters, location, offset))
         model.graph.ClearField("name")
         return bytes(model.SerializeToString())
 
-    monkeypatch.setattr(stage, "build_onnx", nameless)
+    monkeypatch.setattr(bundle_export, "build_onnx", nameless)
     with pytest.raises(onnx.checker.ValidationError, match="name"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

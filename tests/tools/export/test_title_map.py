@@ -14,9 +14,9 @@ from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Histories
 from llmcdsr_tools.export import title_map as stage
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.export.title_map import choose_weighing, fit_title_map, principal_components
-from llmcdsr_tools.train.stage import TrainResult
+from llmcdsr_tools.train.training_run import TrainResult
 
 
 @pytest.fixture(scope="module")

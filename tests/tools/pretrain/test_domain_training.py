@@ -17,7 +17,7 @@ from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.domain_training import DomainTraining, title_ranks
-from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 
 SETTINGS = PretrainSettings(
     n_epochs=6,

@@ -24,7 +24,7 @@ from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient, virtual_copy
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate
 from llmcdsr_tools.train.inner_steps import virtual_step
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 Array = npt.NDArray[np.float64]
 

@@ -16,10 +16,10 @@ from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.dataset import Dataset, Histories
 from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.run_folder import EpochMetrics
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 BEST = ("best.npz", "best_1.npz", "best_2.npz")
 

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
-from llmcdsr_tools.ingest.settings import Columns, IngestSettings
+from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
 
 _OF_INTERACTIONS = [
     *(f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"),
@@ -59,10 +59,10 @@ def ingest(
     files, or a folder in the official layout. Names of files end in .csv, .tsv, .jsonl, .ndjson or .parquet,
     and in .gz or .zst after it where they are packed. docs/data.md describes all of them.
     """
+    from llmcdsr_tools.data import ingestion
+    from llmcdsr_tools.data.official import is_official
+    from llmcdsr_tools.data.sources import Query
     from llmcdsr_tools.dataset_summary import format_summary
-    from llmcdsr_tools.ingest import stage
-    from llmcdsr_tools.ingest.official import is_official
-    from llmcdsr_tools.ingest.sources import Query
 
     if (source is None) == (query is None):
         raise click.UsageError("name a source, or give a --query, not both")
@@ -77,7 +77,7 @@ def ingest(
     settings = settings_of(
         IngestSettings, {**options, "domains": domains or None, "columns": settings_of(Columns, options)}
     )
-    result = stage.ingest(
+    result = ingestion.ingest(
         source if query is None else Query(query, database),
         output,
         items=items if items_query is None else Query(items_query, database),

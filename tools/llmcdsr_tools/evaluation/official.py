@@ -28,7 +28,7 @@ from llmcdsr_tools.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers
-from llmcdsr_tools.run import MEAN, best_model, member_runs, read_run
+from llmcdsr_tools.run_folder import MEAN, best_model, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB

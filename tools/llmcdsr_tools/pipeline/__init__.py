@@ -1,5 +1,5 @@
 """The whole pipeline, `fit`: from interactions to a bundle and a report, as one configuration says."""
 
-from llmcdsr_tools.pipeline.stage import FitResult, fit
+from llmcdsr_tools.pipeline.fitting import FitResult, fit
 
 __all__ = ["FitResult", "fit"]

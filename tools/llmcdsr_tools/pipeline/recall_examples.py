@@ -14,7 +14,7 @@ from llmcdsr_lite.recall import recall
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames
-from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 
 N_RECALLED = 5
 

@@ -24,11 +24,11 @@ from llmcdsr_tools.evaluation.table import format_repeats
 from llmcdsr_tools.export.model_card import card_title
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.pipeline.charts import Line, line_chart
-from llmcdsr_tools.pipeline.config import FitConfig
+from llmcdsr_tools.pipeline.config_file import FitConfig
 from llmcdsr_tools.pipeline.measures import read_measures
 from llmcdsr_tools.pipeline.recall_examples import Example, Yield, generation_yield, recall_examples
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import best_model, member_runs, read_metrics
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
+from llmcdsr_tools.run_folder import best_model, member_runs, read_metrics
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -22,7 +22,7 @@ from llmcdsr_tools.batches import TrainingBatch, epoch_batches
 from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, ranks
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
 from llmcdsr_tools.pretrain.domain_data import DomainData
-from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 from llmcdsr_tools.reference import losses
 from llmcdsr_tools.reference.contrastive import nt_xent
 from llmcdsr_tools.text_initialization import initialize_from_text

@@ -26,7 +26,7 @@ import numpy as np
 from llmcdsr_lite.model.layers import FloatArray
 from llmcdsr_tools.optimizers import Adam, AdamSettings, adam_change
 from llmcdsr_tools.train.gradients import BatchGradient
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from llmcdsr_lite.errors import SettingsError
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 
 def quiet(member: int) -> Observer:

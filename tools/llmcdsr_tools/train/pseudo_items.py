@@ -13,7 +13,7 @@ from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, pr
 from llmcdsr_lite.recall import recall
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
-from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 from llmcdsr_tools.reference.losses import RowArray
 
 

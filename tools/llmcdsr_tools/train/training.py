@@ -28,11 +28,11 @@ from llmcdsr_tools.evaluation.scorers import ModelScorer
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
 from llmcdsr_tools.reference.soft_labels import Teacher
-from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
+from llmcdsr_tools.run_folder import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.starting_model import Start
 
 AVERAGE_SAMPLES = 64  # of the average, an epoch
