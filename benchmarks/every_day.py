@@ -26,7 +26,7 @@ import numpy as np
 from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import compare
 from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.scorers import ModelScorer

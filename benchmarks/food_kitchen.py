@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.data.ingestion import ingest
-from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.evaluation.official import Result, evaluate, open_answers, open_model

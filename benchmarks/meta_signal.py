@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from llmcdsr_lite.model.layers import FloatArray
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import epoch_batches
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
 from llmcdsr_tools.objectives import ObjectiveSource
 from llmcdsr_tools.optimizers import Adam, AdamSettings

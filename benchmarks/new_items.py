@@ -24,8 +24,8 @@ from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.model.ensemble import SASRecEnsemble
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Split
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import ranks
 from llmcdsr_tools.evaluation.queries import Queries

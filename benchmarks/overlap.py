@@ -26,8 +26,8 @@ from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN, difference
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, Ranked, gains, rank

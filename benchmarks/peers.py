@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, gains, rank

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import Measured, gains, measure, standard_error

@@ -19,7 +19,7 @@ from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import RowFilter, Rows
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 
 Table = npt.NDArray[np.float32]
 K = 10

@@ -20,8 +20,8 @@ from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
 from llmcdsr_tools.cli.commands import cli
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.official import evaluate, open_answers, open_model
 
 SIMILAR = ExpertWeights(similar=4.0)

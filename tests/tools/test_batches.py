@@ -12,7 +12,7 @@ from llmcdsr_tools.batches import (
     same_domain_negatives,
     shared_negatives,
 )
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 
 
 def catalogue_of(*sizes: int) -> Catalogue:

@@ -15,7 +15,7 @@ from snack_world import N_A, N_B, make_dataset
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cold_histories import cold_histories, question_of_items
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
 from llmcdsr_tools.generate.generation import generate
 from llmcdsr_tools.generate.plan import plan_generation

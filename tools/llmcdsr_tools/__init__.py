@@ -8,21 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmcdsr_tools.data.dataset import Dataset
+    from llmcdsr_tools.data.dataset_folder import load_dataset
     from llmcdsr_tools.data.sources import Query
-    from llmcdsr_tools.dataset import Dataset
-    from llmcdsr_tools.dataset_folder import load_dataset
     from llmcdsr_tools.pipeline import FitResult, fit
     from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["Dataset", "FitResult", "Query", "WordEncoder", "fit", "load_dataset"]
 
 _MODULES = {  # importing the package imports none of these
-    "Dataset": "dataset",
+    "Dataset": "data.dataset",
     "FitResult": "pipeline",
     "Query": "data.sources",
     "WordEncoder": "word_vectors",
     "fit": "pipeline",
-    "load_dataset": "dataset_folder",
+    "load_dataset": "data.dataset_folder",
 }
 
 

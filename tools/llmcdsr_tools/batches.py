@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.model.packing import PackedSequences, pack, token_indices
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 
 RowArray = npt.NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 
 WINDOW = 5
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.dataset_folder import FILES, HEADER
+from llmcdsr_tools.data.dataset_folder import FILES, HEADER
 from llmcdsr_tools.setting_fields import Criterion
 
 CHECKPOINT = "checkpoint.npz"

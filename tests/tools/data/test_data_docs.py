@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.data.dataset_folder import FILES, HEADER, load_dataset
 from llmcdsr_tools.data.events import read_events
 from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.data.official import PICKLES, TEXT_FILES
 from llmcdsr_tools.data.sources import FORMATS, MAX_LINE
 from llmcdsr_tools.data.splits import MIN_LEAVE_ONE_OUT, MIN_TRAIN
-from llmcdsr_tools.dataset_folder import FILES, HEADER, load_dataset
 
 DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
 

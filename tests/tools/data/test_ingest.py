@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from llmcdsr_lite.errors import DataError, LlmcdsrError, UsageError
+from llmcdsr_tools.data.dataset import SPLITS, Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_summary import format_summary
 from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
 from llmcdsr_tools.data.ingestion import ingest
-from llmcdsr_tools.dataset import SPLITS, Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
-from llmcdsr_tools.dataset_summary import format_summary
 
 DOMAINS = ("Food", "Kitchen")
 ITEMS = [(f"i{n}", DOMAINS[n % 3 == 0], f"Title {n}" if n % 5 else "") for n in range(40)]

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools import Dataset, Query
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.data.events import EventTable, read_events
 from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
-from llmcdsr_tools.dataset_folder import save_dataset
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.data.dataset import Histories
 from llmcdsr_tools.data.splits import (
     drop_short,
     hold_out_by_time,
@@ -19,7 +20,6 @@ from llmcdsr_tools.data.splits import (
     pack_histories,
     take,
 )
-from llmcdsr_tools.dataset import Histories
 
 BOUNDARY = 5  # rows 1..4 are of the first domain, 5..9 of the second
 CATALOGUE = Catalogue.from_sizes([str(n) for n in range(9)], [""] * 9, "ab", (4, 5))

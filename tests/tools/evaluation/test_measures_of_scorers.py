@@ -16,7 +16,7 @@ from scipy.stats import hypergeom
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.comparison import compare, difference, verdicts
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics

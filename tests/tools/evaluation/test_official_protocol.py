@@ -22,8 +22,8 @@ from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.official import (
     CUTOFFS,
     Result,

@@ -12,7 +12,7 @@ from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 from llmcdsr_tools.export import title_map as stage
 from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.export.title_map import choose_weighing, fit_title_map, principal_components

@@ -19,8 +19,8 @@ from snack_world import N_SINGLE, make_dataset
 
 from llmcdsr_lite.errors import DataError, GenerationError, UsageError
 from llmcdsr_tools.cold_histories import cold_histories
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.generate.asking import MAX_FAILURES
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
 from llmcdsr_tools.generate.generation import GenerateResult, generate

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.generate.generate_settings import PromptSettings
 from llmcdsr_tools.generate.prompt_templates import load_templates, shipped_templates
 from llmcdsr_tools.generate.prompts import (

@@ -13,7 +13,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import sparse_experts
 from llmcdsr_lite.mix.mixture import Mixture
 from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, measure
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer

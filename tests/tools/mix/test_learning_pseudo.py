@@ -16,7 +16,7 @@ from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, rank
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import BundleScorer, ModelScorer

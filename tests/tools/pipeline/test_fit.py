@@ -22,7 +22,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
 from llmcdsr_tools.cli.commands import cli
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.model_evaluation import evaluate
 from llmcdsr_tools.generate.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names

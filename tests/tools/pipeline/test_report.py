@@ -15,8 +15,8 @@ import pytest
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.names import GeneratedNames, write_names

@@ -145,7 +145,7 @@ def test_it_learns(small_world: Any, text: Any, index: int, loss: Any) -> None:
 
 def test_validation_is_that_of_evaluate(small_world: Any, text: Any) -> None:
     """Histories of one domain only: evaluation on the whole data set must come to the same."""
-    from llmcdsr_tools.dataset import Histories
+    from llmcdsr_tools.data.dataset import Histories
 
     training = training_of(small_world, text)
     training.run_epoch()

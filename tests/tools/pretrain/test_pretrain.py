@@ -19,7 +19,7 @@ import pytest
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.pretrain.domain_training import DomainEpoch
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 from llmcdsr_tools.pretrain.pretraining import PretrainObserver, load_pretrained, pretrain

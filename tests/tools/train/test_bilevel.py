@@ -17,7 +17,7 @@ import pytest
 from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.model.recall_network import pool, pool_backward
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, SampledSoftmax
 from llmcdsr_tools.optimizers import Adam, AdamSettings
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items

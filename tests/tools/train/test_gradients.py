@@ -12,7 +12,7 @@ from padded_sasrec import assert_gradient, numerical_gradient
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, ObjectiveSource, SampledSoftmax
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
 

@@ -18,7 +18,7 @@ import pytest
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.run_folder import EpochMetrics, read_metrics
 from llmcdsr_tools.train.training import Observer
 from llmcdsr_tools.train.training_run import TrainResult, train

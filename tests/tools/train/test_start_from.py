@@ -20,8 +20,8 @@ from llmcdsr_lite.errors import SettingsError, TrainingError
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import Checkpoint, load_model, save_checkpoint
 from llmcdsr_tools.cli.commands import cli
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.model_evaluation import evaluate
 from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.train.members import train_members

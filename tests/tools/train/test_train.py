@@ -14,8 +14,8 @@ from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.run_folder import EpochMetrics
 from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.training import Observer

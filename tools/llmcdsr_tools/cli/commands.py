@@ -261,7 +261,7 @@ def _evaluate_officially(
     pseudo: Literal["auto", "off"],
     as_json: bool,
 ) -> None:
-    from llmcdsr_tools.dataset_folder import load_dataset
+    from llmcdsr_tools.data.dataset_folder import load_dataset
     from llmcdsr_tools.evaluation import official
 
     data = load_dataset(dataset)

@@ -60,9 +60,9 @@ def ingest(
     and in .gz or .zst after it where they are packed. docs/data.md describes all of them.
     """
     from llmcdsr_tools.data import ingestion
+    from llmcdsr_tools.data.dataset_summary import format_summary
     from llmcdsr_tools.data.official import is_official
     from llmcdsr_tools.data.sources import Query
-    from llmcdsr_tools.dataset_summary import format_summary
 
     if (source is None) == (query is None):
         raise click.UsageError("name a source, or give a --query, not both")
@@ -112,6 +112,6 @@ def _refuse_given(names: Sequence[str], why: str) -> None:
 @needs_train_extra
 def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
     """Write the histories of a split as a file for `score`, held-out targets left out."""
-    from llmcdsr_tools.dataset_folder import load_dataset, write_histories
+    from llmcdsr_tools.data.dataset_folder import load_dataset, write_histories
 
     write_histories(load_dataset(dataset), split, output)

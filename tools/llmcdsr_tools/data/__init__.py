@@ -1,1 +1,1 @@
-"""Stage `ingest`: interactions become a data set folder."""
+"""Data sets: in memory, in a folder, in figures; stage `ingest` makes them of interactions of any form."""

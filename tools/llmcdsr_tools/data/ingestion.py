@@ -23,6 +23,9 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import check_folder
+from llmcdsr_tools.data.dataset import Dataset, Histories, Positions
+from llmcdsr_tools.data.dataset_folder import DATASET, save_dataset
+from llmcdsr_tools.data.dataset_summary import describe, summarize
 from llmcdsr_tools.data.events import EventTable, read_events
 from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.data.items import ItemTable
@@ -38,9 +41,6 @@ from llmcdsr_tools.data.splits import (
     near_duplicates,
     pack_histories,
 )
-from llmcdsr_tools.dataset import Dataset, Histories, Positions
-from llmcdsr_tools.dataset_folder import DATASET, save_dataset
-from llmcdsr_tools.dataset_summary import describe, summarize
 
 
 @dataclass(frozen=True)

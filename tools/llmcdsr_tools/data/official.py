@@ -33,8 +33,8 @@ import numpy as np
 from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.data.plain_pickle import read_plain_pickle
-from llmcdsr_tools.dataset import Dataset, Histories
 
 TRAIN_FILES = ("train_A.txt", "train_B.txt", "train_overlap.txt")
 TEXT_FILES = ("num.txt", *TRAIN_FILES, "valid.txt", "test.txt")

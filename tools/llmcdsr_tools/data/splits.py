@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import MIN_HELD_OUT, Histories
+from llmcdsr_tools.data.dataset import MIN_HELD_OUT, Histories
 
 MIN_TRAIN = 2
 """Items a training history needs: one to see and one to predict."""

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.weights import NEXT_DECAY, NEXT_ITEMS
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.scorers import FloatArray, IntArray, Scorer
 from llmcdsr_tools.next_item_counts import next_counts
 

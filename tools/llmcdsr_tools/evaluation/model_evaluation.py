@@ -8,8 +8,8 @@ from pathlib import Path
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.model.backends import OnnxBackend
-from llmcdsr_tools.dataset import Dataset, Positions, Split
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset, Positions, Split
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.official import open_model

@@ -24,7 +24,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.model.backends import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_tools.checkpoint import load_members
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers

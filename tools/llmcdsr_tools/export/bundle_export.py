@@ -17,8 +17,8 @@ from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
 from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_members, load_poolers
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.measures import GROUPS, Measured, measure
 from llmcdsr_tools.evaluation.scorers import ModelScorer, bundle_scorers

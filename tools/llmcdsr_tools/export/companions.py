@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import slot
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

@@ -13,7 +13,7 @@ from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.weights import Source
 from llmcdsr_lite.model.recall_network import project, unit_rows
 from llmcdsr_lite.recall import FloatArray, RecallNetwork, slot
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.export.companions import both_vectors, companion_vectors
 from llmcdsr_tools.item_names import load_item_names
 from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.model.backends import Backend
 from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing, nearest, stored, weighted_mean
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.holdout import occurrences

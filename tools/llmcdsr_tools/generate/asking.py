@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llmcdsr_lite.errors import GenerationError
 from llmcdsr_tools.cold_histories import ColdHistory
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer, AnswersFile
 from llmcdsr_tools.generate.generate_settings import OutputFormat, OutputFormatChoice
 from llmcdsr_tools.generate.language_model import FormatRefusedError, LanguageModel, RequestFailedError

@@ -18,8 +18,8 @@ from typing import Any
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import Whom, cold_histories
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.generate.answers import open_answers
 from llmcdsr_tools.generate.asking import Asking, Failure, Wanted
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, ServerSettings

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cold_histories import ColdHistory
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.generate.generate_settings import Endpoint, OutputFormat, PromptSettings
 from llmcdsr_tools.generate.prompt_templates import PromptTemplates, Words
 

@@ -18,7 +18,7 @@ from llmcdsr_lite.mix.dense import popularity
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
 from llmcdsr_lite.mix.weights import DomainMix
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries

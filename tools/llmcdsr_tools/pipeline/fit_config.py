@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from llmcdsr_lite.errors import DataError, SettingsError
 from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.data.ingest_settings import IngestSettings
-from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, ServerSettings
 from llmcdsr_tools.neighbours import N_NAMES, N_NEIGHBORS
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings

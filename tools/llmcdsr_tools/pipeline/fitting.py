@@ -22,7 +22,7 @@ from llmcdsr_lite.bundle.folder import BUNDLE
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
 from llmcdsr_lite.files import atomic_file, check_folder
 from llmcdsr_lite.recommender import Recommender
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.pipeline.config_file import FitConfig, load_config
 from llmcdsr_tools.pipeline.fit_config import EmbedTable

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.model.recall_network import pool, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames
 from llmcdsr_tools.pretrain.pretraining import Pretrained

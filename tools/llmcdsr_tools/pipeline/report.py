@@ -15,9 +15,9 @@ from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
-from llmcdsr_tools.dataset import Dataset, Positions
-from llmcdsr_tools.dataset_folder import load_dataset
-from llmcdsr_tools.dataset_summary import format_summary
+from llmcdsr_tools.data.dataset import Dataset, Positions
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluation.measures import GROUPS, Measure
 from llmcdsr_tools.evaluation.table import format_repeats

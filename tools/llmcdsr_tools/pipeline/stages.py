@@ -15,11 +15,11 @@ from typing import Any
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.text.encoder_object import open_encoder
+from llmcdsr_tools.data.dataset import Dataset, content_hash
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.data.ingestion import ingest
 from llmcdsr_tools.data.official import is_official
 from llmcdsr_tools.data.sources import list_files
-from llmcdsr_tools.dataset import Dataset, content_hash
-from llmcdsr_tools.dataset_folder import load_dataset
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.export.bundle_export import export

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.domain_training import DomainEpoch, DomainTraining
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings

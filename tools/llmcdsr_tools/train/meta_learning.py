@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingSequences
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.objectives import Objective
 from llmcdsr_tools.optimizers import Adam, AdamSettings

@@ -11,7 +11,7 @@ from llmcdsr_lite.model.layers import FloatArray
 from llmcdsr_lite.model.packing import token_indices
 from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.pretrain.pretraining import Pretrained
 from llmcdsr_tools.reference.losses import RowArray

@@ -28,7 +28,7 @@ from llmcdsr_tools.setting_fields import (
 )
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.dataset import Dataset
+    from llmcdsr_tools.data.dataset import Dataset
 
 Recipe = Literal["best", "official"]
 ItemStart = Literal["titles", "random"]

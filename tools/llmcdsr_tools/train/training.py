@@ -20,7 +20,7 @@ from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.measures import measure
 from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.evaluation.queries import Queries

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import DataError, SettingsError, TrainingError
 from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_tools.checkpoint import load_members, load_model, save_model
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
 from llmcdsr_tools.run_folder import (

@@ -29,8 +29,8 @@ from llmcdsr_lite.bundle.files import is_utf8
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import FolderKind, atomic_file, atomic_folder
-from llmcdsr_tools.dataset import MIN_HELD_OUT, SPLITS, Dataset, Histories, Positions, Split
-from llmcdsr_tools.dataset_summary import density, summarize
+from llmcdsr_tools.data.dataset import MIN_HELD_OUT, SPLITS, Dataset, Histories, Positions, Split
+from llmcdsr_tools.data.dataset_summary import density, summarize
 
 FORMAT = "llmcdsr-dataset"
 FORMAT_VERSION = 1

@@ -152,7 +152,7 @@ class Dataset:
 
     def describe(self) -> str:
         """What is in it, as a table to read."""
-        from llmcdsr_tools.dataset_summary import format_summary
+        from llmcdsr_tools.data.dataset_summary import format_summary
 
         return "\n".join([format_summary(self), *(f"note: {note}" for note in self.notes)])
 
@@ -161,7 +161,7 @@ class Dataset:
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a data set folder, see `save_dataset`."""
-        from llmcdsr_tools.dataset_folder import save_dataset
+        from llmcdsr_tools.data.dataset_folder import save_dataset
 
         save_dataset(self, folder, overwrite=overwrite)
 

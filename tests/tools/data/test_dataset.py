@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import llmcdsr_tools
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
-from llmcdsr_tools.dataset_folder import FILES, load_dataset, save_dataset, write_histories
-from llmcdsr_tools.dataset_summary import density, summarize
+from llmcdsr_tools.data.dataset import SPLITS, Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import FILES, load_dataset, save_dataset, write_histories
+from llmcdsr_tools.data.dataset_summary import density, summarize
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
+from llmcdsr_tools.data.dataset import SPLITS, Dataset, Histories
 
 
 @dataclass(frozen=True)

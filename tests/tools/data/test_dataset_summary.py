@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_summary import describe, format_summary
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_summary import describe, format_summary
 
 
 def small() -> Dataset:
