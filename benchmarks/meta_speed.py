@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
+from llmcdsr_tools.optimization.batches import epoch_batches
 from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
 from llmcdsr_tools.train.meta_learning import MetaLearning
 from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings

@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from llmcdsr_lite.model.packing import token_indices
 from llmcdsr_lite.model.recall_network import pool
-from llmcdsr_tools.batches import epoch_batches
 from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
+from llmcdsr_tools.optimization.batches import epoch_batches
 from llmcdsr_tools.pretrain.pretraining import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.meta_learning import MetaLearning

@@ -22,8 +22,8 @@ from conformance_check.meta import check_meta, check_meta_sgd, check_meta_warm, 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.model import sasrec
 from llmcdsr_lite.model.parameters import SASRecParameters
-from llmcdsr_tools.reference import losses
-from llmcdsr_tools.reference.contrastive import nt_xent
+from llmcdsr_tools.optimization import losses
+from llmcdsr_tools.pretrain.contrastive import nt_xent
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from padded_sasrec import assert_gradient, numerical_gradient, padded_features
 from llmcdsr_lite.model import sasrec
 from llmcdsr_lite.model.packing import pack_lists
 from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.reference import losses
+from llmcdsr_tools.optimization import losses
 
 Array = npt.NDArray[np.float64]
 

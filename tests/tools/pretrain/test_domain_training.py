@@ -13,8 +13,8 @@ from padded_sasrec import numerical_gradient
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_lite.model.packing import pack_lists
-from llmcdsr_tools.batches import TrainingBatch
 from llmcdsr_tools.evaluation.official import evaluate
+from llmcdsr_tools.optimization.batches import TrainingBatch
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.domain_training import DomainTraining, title_ranks
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings

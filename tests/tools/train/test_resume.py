@@ -264,9 +264,9 @@ def test_the_checkpoint_before_it_is_kept(
     class Spoil(Observer):
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
             if metrics.epoch == 2:
-                monkeypatch.setattr("llmcdsr_tools.objectives.sampled_softmax", spoiled)
+                monkeypatch.setattr("llmcdsr_tools.train.objectives.sampled_softmax", spoiled)
 
-    from llmcdsr_tools.reference import losses
+    from llmcdsr_tools.optimization import losses
 
     whole = losses.sampled_softmax
 

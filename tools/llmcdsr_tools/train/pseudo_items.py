@@ -13,8 +13,8 @@ from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, pr
 from llmcdsr_lite.recall import recall
 from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
+from llmcdsr_tools.optimization.losses import RowArray
 from llmcdsr_tools.pretrain.pretraining import Pretrained
-from llmcdsr_tools.reference.losses import RowArray
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def train(
         embeddings start if `pretrained_items` is set.
     teachers : sequence of str or Path
         Folders of runs on the same data set; the mean of their best models' scores softens the labels of the
-        sampled softmax (see `soft_labels`). Not together with names.
+        sampled softmax (see `optimization.soft_labels`). Not together with names.
     start_from : str or Path, optional
         Folder of a bundle or of a run whose parameters training starts from, on a catalogue that may be
         another one: see `starting_model`. Sizes in `settings` that differ from the defaults must be the

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_tools.reference.contrastive import nt_xent
+from llmcdsr_tools.pretrain.contrastive import nt_xent
 
 Array = npt.NDArray[np.float64]
 OFFICIAL = Path(__file__).parents[4] / "shared" / "conformance"

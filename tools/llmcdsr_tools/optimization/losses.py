@@ -3,7 +3,7 @@
 Every loss takes the features of T tokens and the item rows that follow them, and returns the loss, the
 gradient of the features and the gradients of item rows as (rows, values) pairs in which rows may repeat.
 Below each is its tangent: the speed of the gradient of the features, when features and item embeddings
-move (see `tangents`).
+move (see `train.tangents`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.model.layers import FloatArray, softmax
 from llmcdsr_lite.model.sasrec import RowGradient
-from llmcdsr_tools.reference.soft_labels import Teacher, TeacherCandidates
+from llmcdsr_tools.optimization.soft_labels import Teacher, TeacherCandidates
 
 RowArray = npt.NDArray[np.int64]
 

@@ -13,8 +13,8 @@ from llmcdsr_lite.model import sasrec
 from llmcdsr_lite.model.packing import pack_lists
 from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.model.sasrec import RowGradient
-from llmcdsr_tools.reference import losses
-from llmcdsr_tools.reference.sasrec_tangent import backward_tangent, forward_tangent
+from llmcdsr_tools.optimization import losses
+from llmcdsr_tools.train.sasrec_tangent import backward_tangent, forward_tangent
 
 Array = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
-from llmcdsr_tools.reference.losses import LossGradients, binary_cross_entropy, sampled_softmax
-from llmcdsr_tools.reference.soft_labels import SOFT_SHARE, Teacher
+from llmcdsr_tools.optimization.losses import LossGradients, binary_cross_entropy, sampled_softmax
+from llmcdsr_tools.optimization.soft_labels import SOFT_SHARE, Teacher
 
 Array = npt.NDArray[np.float64]
 

@@ -12,8 +12,8 @@ import numpy as np
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.model.layers import FloatArray
 from llmcdsr_lite.model.sasrec import RowGradient
-from llmcdsr_tools.batches import same_domain_negatives, shared_negatives
-from llmcdsr_tools.reference.losses import (
+from llmcdsr_tools.optimization.batches import same_domain_negatives, shared_negatives
+from llmcdsr_tools.optimization.losses import (
     LossGradients,
     RowArray,
     binary_cross_entropy,
@@ -21,7 +21,7 @@ from llmcdsr_tools.reference.losses import (
     sampled_softmax,
     sampled_softmax_tangent,
 )
-from llmcdsr_tools.reference.soft_labels import Teacher
+from llmcdsr_tools.optimization.soft_labels import Teacher
 from llmcdsr_tools.setting_fields import Loss
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llmcdsr_lite.model.layers import FloatArray
 from llmcdsr_lite.model.parameters import BlockParameters, SASRecParameters
 from llmcdsr_lite.model.sasrec import BlockCache, FeedForwardCache, ForwardCache
-from llmcdsr_tools.reference.tangents import (
+from llmcdsr_tools.train.tangents import (
     AttentionTangent,
     LayerNormTangent,
     causal_attention_backward_tangent,

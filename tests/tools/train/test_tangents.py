@@ -20,7 +20,7 @@ from llmcdsr_lite.model.layers import (
     linear_backward,
 )
 from llmcdsr_lite.model.packing import Group
-from llmcdsr_tools.reference.tangents import (
+from llmcdsr_tools.train.tangents import (
     causal_attention_backward_tangent,
     causal_attention_tangent,
     layer_norm_backward_tangent,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite.model.sasrec import RowGradient
-from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
 
 SETTINGS = AdamSettings(learning_rate=0.03, beta1=0.8, beta2=0.9, epsilon=1e-3)
 Array = npt.NDArray[np.float64]

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.batches import (
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.optimization.batches import (
     TrainingSequences,
     epoch_batches,
     same_domain_negatives,
     shared_negatives,
 )
-from llmcdsr_tools.data.dataset import Histories
 
 
 def catalogue_of(*sizes: int) -> Catalogue:
