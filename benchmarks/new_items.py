@@ -30,10 +30,10 @@ from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import ranks
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.export.bundle_export import export
-from llmcdsr_tools.export.title_map import principal_components
 from llmcdsr_tools.holdout import HeldOut, hold_out, occurrences
 from llmcdsr_tools.run_folder import best_model
 from llmcdsr_tools.text_initialization import load_text_embeddings
+from llmcdsr_tools.title_map import principal_components
 from llmcdsr_tools.train.recipes import TrainSettings, recipe_settings
 from llmcdsr_tools.train.training_run import train
 

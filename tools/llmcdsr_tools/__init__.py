@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from llmcdsr_tools.data.dataset import Dataset
     from llmcdsr_tools.data.dataset_folder import load_dataset
     from llmcdsr_tools.data.sources import Query
-    from llmcdsr_tools.pipeline import FitResult, fit
+    from llmcdsr_tools.pipeline.fitting import FitResult, fit
     from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["Dataset", "FitResult", "Query", "WordEncoder", "fit", "load_dataset"]
 
 _MODULES = {  # importing the package imports none of these
     "Dataset": "data.dataset",
-    "FitResult": "pipeline",
+    "FitResult": "pipeline.fitting",
     "Query": "data.sources",
     "WordEncoder": "word_vectors",
-    "fit": "pipeline",
+    "fit": "pipeline.fitting",
     "load_dataset": "data.dataset_folder",
 }
 

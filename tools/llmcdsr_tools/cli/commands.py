@@ -25,7 +25,7 @@ from llmcdsr_tools.cli.options import (
     settings_options,
     threads_option,
 )
-from llmcdsr_tools.progress import member_progress, training_progress
+from llmcdsr_tools.pipeline.progress import member_progress, training_progress
 from llmcdsr_tools.train.recipes import OFFICIAL, TrainSettings, recipe_settings
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from llmcdsr_tools.cli.options import (
     settings_options,
 )
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
-from llmcdsr_tools.progress import counter
+from llmcdsr_tools.pipeline.progress import counter
 
 if TYPE_CHECKING:
     from llmcdsr_tools.generate.generation import GenerateResult

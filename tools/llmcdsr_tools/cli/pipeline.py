@@ -18,8 +18,8 @@ from llmcdsr_tools.cli.options import (
     settings_options,
     threads_option,
 )
+from llmcdsr_tools.pipeline.progress import fit_progress, pretraining_progress
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
-from llmcdsr_tools.progress import fit_progress, pretraining_progress
 
 
 @cli.command()

@@ -25,12 +25,12 @@ from llmcdsr_tools.evaluation.scorers import ModelScorer, bundle_scorers
 from llmcdsr_tools.export.model_card import model_card
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
 from llmcdsr_tools.export.recall import SourcedNetwork, merged, recall_networks
-from llmcdsr_tools.export.title_map import fit_title_map
 from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 from llmcdsr_tools.mix.whole_mix import learn_mix
 from llmcdsr_tools.run_folder import MEAN, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.text_initialization import load_text_embeddings
+from llmcdsr_tools.title_map import fit_title_map
 
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 

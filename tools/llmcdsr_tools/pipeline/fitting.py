@@ -1,4 +1,4 @@
-"""The whole pipeline, `fit`: from interactions to a bundle and a report, as one configuration says.
+"""`fit`, the stages of the pipeline one after another, and what it gives back.
 
 The stages (`stages`) are kept by the hash of what they are made from (`stage_cache`). A second call does
 nothing; after a change, the stages that depend on it run; after a kill, the stage that was running goes
@@ -28,10 +28,10 @@ from llmcdsr_tools.pipeline.config_file import FitConfig, load_config
 from llmcdsr_tools.pipeline.fit_config import EmbedTable
 from llmcdsr_tools.pipeline.measures import Measures, read_measures
 from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
+from llmcdsr_tools.pipeline.progress import fit_progress
 from llmcdsr_tools.pipeline.stage_cache import complete, finished
 from llmcdsr_tools.pipeline.stages import plan
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
-from llmcdsr_tools.progress import fit_progress
 from llmcdsr_tools.setting_fields import from_keywords, usable_threads
 from llmcdsr_tools.train.recipes import Recipe, recipe_settings
 from llmcdsr_tools.train.starting_model import read_starting_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.pipeline.fitting import FitObserver, StageOutcome
+    from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
     from llmcdsr_tools.pipeline.stage_cache import Stage
     from llmcdsr_tools.pretrain.domain_training import DomainEpoch
     from llmcdsr_tools.pretrain.pretraining import PretrainObserver
@@ -100,7 +100,7 @@ def pretraining_progress() -> PretrainObserver:
 
 def fit_progress() -> FitObserver:
     """What every stage tells of itself."""
-    from llmcdsr_tools.pipeline.fitting import FitObserver
+    from llmcdsr_tools.pipeline.observer import FitObserver
 
     class Progress(FitObserver):
         members = staticmethod(member_progress)

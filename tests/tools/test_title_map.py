@@ -11,11 +11,11 @@ import pytest
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_tools import title_map as module
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.data.dataset import Histories
-from llmcdsr_tools.export import title_map as stage
 from llmcdsr_tools.export.bundle_export import export
-from llmcdsr_tools.export.title_map import choose_weighing, fit_title_map, principal_components
+from llmcdsr_tools.title_map import choose_weighing, fit_title_map, principal_components
 from llmcdsr_tools.train.training_run import TrainResult
 
 
@@ -55,9 +55,9 @@ def test_the_choice_is_the_best_of_a_loop(
     small_world: Any, small_run: TrainResult, text: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All by hand: tenths, neighbours, vectors, ranks."""
-    monkeypatch.setattr(stage, "SHARPNESS", (2.0, 20.0))
-    monkeypatch.setattr(stage, "SCALES", (0.5, 1.0, 2.0))
-    monkeypatch.setattr(stage, "N_NEIGHBOURS", 3)
+    monkeypatch.setattr(module, "SHARPNESS", (2.0, 20.0))
+    monkeypatch.setattr(module, "SCALES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(module, "N_NEIGHBOURS", 3)
     data = small_world.data
     parameters, _ = load_model(small_run.run / "best.npz")
     table = parameters.item_embedding
