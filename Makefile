@@ -45,7 +45,7 @@ test-wheel: $(VENV)/.development
 	LLMCDSR_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_wheel.py
 
 test-cluster: $(CLUSTER_VENV)/.installed
-	$(CLUSTER_VENV)/bin/python -m pytest tests/test_cluster.py
+	$(CLUSTER_VENV)/bin/python -m pytest tests/score/test_cluster.py
 
 test-browser: $(VENV)/.development
 	PYTHON=$(abspath $(BIN)/python) browser/run_tests.sh

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmcdsr_tools.dataset_summary import format_summary
-from llmcdsr_tools.ingest.settings import IngestSettings
-from llmcdsr_tools.ingest.stage import ingest
+from llmcdsr_tools.data.dataset_summary import format_summary
+from llmcdsr_tools.data.ingest_settings import IngestSettings
+from llmcdsr_tools.data.ingestion import ingest
 
 DOMAINS = ("DRUG GM", "PRODUCE")
 EXPORT = """

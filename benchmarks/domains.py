@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import SPLITS, Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 
 LAST = "L"
 

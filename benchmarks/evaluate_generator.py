@@ -23,16 +23,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.cli import FilePath, example, json_option
-from llmcdsr_lite.cli_errors import Command
+from llmcdsr_lite.cli.commands import FilePath, example, json_option
+from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_tools.cli.names import encoder_option, n_neighbors_option
 from llmcdsr_tools.cli.options import threads_option
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
-from llmcdsr_tools.dataset import Dataset, Split
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import embed_texts
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.neighbours import GENERATOR, N_NAMES, N_NEIGHBORS, neighbour_names

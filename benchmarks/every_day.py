@@ -25,17 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.comparison import compare
 from llmcdsr_tools.evaluation.measures import Measured, measure
 from llmcdsr_tools.evaluation.scorers import ModelScorer
-from llmcdsr_tools.run import best_model, read_header
-from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.run_folder import best_model, read_header
+from llmcdsr_tools.train.recipes import TrainSettings, recipe_settings
 from llmcdsr_tools.train.starting_model import Start, read_starting_model
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 TEST = 0.1  # of all events
 YESTERDAY = 0.9  # of the events before those for test

@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.data.ingest_settings import IngestSettings
+from llmcdsr_tools.data.ingestion import ingest
 from llmcdsr_tools.embed import embed
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.evaluation.official import Result, evaluate, open_answers, open_model
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.ingest.settings import IngestSettings
-from llmcdsr_tools.ingest.stage import ingest
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.pretrain.stage import pretrain
-from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretraining import pretrain
+from llmcdsr_tools.train.recipes import TrainSettings, recipe_settings
+from llmcdsr_tools.train.training_run import train
 
 
 @dataclass(frozen=True)

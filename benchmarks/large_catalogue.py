@@ -32,7 +32,7 @@ import numpy as np
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, graph_fault
 from llmcdsr_tools.export.onnx_graph import build_onnx
 from llmcdsr_tools.index import IndexSettings, draw_histories, index

@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.batches import epoch_batches
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.objectives import ObjectiveSource
-from llmcdsr_tools.optimizers import Adam, AdamSettings
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.optimization.batches import epoch_batches
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
+from llmcdsr_tools.train.objectives import ObjectiveSource
+from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 KINDS: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_tools.batches import epoch_batches
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
+from llmcdsr_tools.optimization.batches import epoch_batches
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
+from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 # One epoch of the official PyTorch code with its meta step on a 2-core machine, as measured for the issue.

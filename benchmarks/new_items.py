@@ -19,23 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite import NewItem, Recommender
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Split
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.official import ranks
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.export.title_map import principal_components
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.holdout import HeldOut, hold_out, occurrences
-from llmcdsr_tools.run import best_model
+from llmcdsr_tools.run_folder import best_model
 from llmcdsr_tools.text_initialization import load_text_embeddings
-from llmcdsr_tools.train.settings import TrainSettings, recipe_settings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.title_map import principal_components
+from llmcdsr_tools.train.recipes import TrainSettings, recipe_settings
+from llmcdsr_tools.train.training_run import train
 
 SHARE = 0.05
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from llmcdsr_lite.reference.packing import token_indices
-from llmcdsr_lite.reference.recall_network import pool
-from llmcdsr_tools.batches import epoch_batches
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_lite.model.packing import token_indices
+from llmcdsr_lite.model.recall_network import pool
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import EmbeddedNames, load_embedded_names
-from llmcdsr_tools.pretrain.stage import load_pretrained
+from llmcdsr_tools.optimization.batches import epoch_batches
+from llmcdsr_tools.pretrain.pretraining import load_pretrained
 from llmcdsr_tools.text_initialization import load_text_embeddings
 from llmcdsr_tools.train.meta_learning import MetaLearning
-from llmcdsr_tools.train.settings import InnerOptimizer, recipe_settings
+from llmcdsr_tools.train.recipes import InnerOptimizer, recipe_settings
 from llmcdsr_tools.train.training import Training
 
 Flags = npt.NDArray[np.bool_]

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.mix.settings import DomainMix
+from llmcdsr_lite.mix.weights import DomainMix
+from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN, difference
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, Ranked, gains, rank
@@ -38,13 +38,13 @@ from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.learning import fit_experts
 from llmcdsr_tools.mix.positions import collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
-from llmcdsr_tools.mix.stage import MOST_TARGETS, learn_mix
+from llmcdsr_tools.mix.whole_mix import MOST_TARGETS, learn_mix
 from llmcdsr_tools.neighbours import neighbour_names
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.pretrain.stage import pretrain
-from llmcdsr_tools.run import best_model
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretraining import pretrain
+from llmcdsr_tools.run_folder import best_model
+from llmcdsr_tools.train.recipes import TrainSettings
+from llmcdsr_tools.train.training_run import train
 
 
 def main() -> None:

@@ -24,13 +24,13 @@ import numpy.typing as npt
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import TOP, gains, rank
+from llmcdsr_tools.evaluation.model_evaluation import open_scorers
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.evaluation.stage import open_scorers
 
 PEERS = ("implicit-als", "rectools-gbce", "rectools-softmax")
 PACKAGES = ("torch==2.13.0", "rectools==0.19.0", "implicit", "pytorch-lightning")

@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import Measured, gains, measure, standard_error
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate, open_scorers
 from llmcdsr_tools.evaluation.scorers import Named
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate, open_scorers
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.train.settings import recipe_settings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.export.bundle_export import export
+from llmcdsr_tools.train.recipes import recipe_settings
+from llmcdsr_tools.train.training_run import train
 
 COLUMNS = {
     "HR@10": "hr10",

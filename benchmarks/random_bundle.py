@@ -27,16 +27,16 @@ import numpy.typing as npt
 
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.cli import FilePath, example
-from llmcdsr_lite.cli_errors import Command
+from llmcdsr_lite.cli.commands import FilePath, example
+from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.ensemble import Model, SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.cli.options import overwrite_option, settings_options
 from llmcdsr_tools.export.onnx_graph import build_onnx
-from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 
 # Levels of clusters, fine to coarse: items in one, and shares of the variance of vectors and of popularity.
 LEVELS = ((10, 0.20, 0.00), (100, 0.15, 0.35), (1000, 0.15, 0.40))

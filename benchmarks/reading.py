@@ -18,9 +18,9 @@ from typing import Any
 
 import duckdb
 
-from llmcdsr_tools.ingest.settings import IngestSettings
-from llmcdsr_tools.ingest.sources import Query
-from llmcdsr_tools.ingest.stage import read_dataset
+from llmcdsr_tools.data.ingest_settings import IngestSettings
+from llmcdsr_tools.data.ingestion import read_dataset
+from llmcdsr_tools.data.sources import Query
 
 FORMS = {
     "parquet": "interactions.parquet",

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.backend import OnnxBackend
 from llmcdsr_lite.bundle.folder import ONNX, read_bundle
+from llmcdsr_lite.model.backends import OnnxBackend
 
 LENGTH = 20
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from llmcdsr_lite.cli import FilePath, example, json_option, model_option
-from llmcdsr_lite.cli_errors import Command
+from llmcdsr_lite.cli.commands import FilePath, example, json_option, model_option
+from llmcdsr_lite.cli.errors import Command
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.cli.options import overwrite_option
+from runtime_bench.parent import BenchSettings, bench
 from runtime_bench.report import format_line, format_report
-from runtime_bench.stage import BenchSettings, bench
 
 
 @click.command(cls=Command)

@@ -66,7 +66,7 @@ def write_histories(path: Path, n_lines: int, catalogue: Catalogue, seed: int) -
 def start_scoring(
     source: Path, output: Path, processes: int, options: argparse.Namespace
 ) -> subprocess.Popen[bytes]:
-    driver = "from llmcdsr_lite.cli import cli; cli()"
+    driver = "from llmcdsr_lite.cli.commands import cli; cli()"
     arguments = ("score", source, "--model", options.model, "-o", output, "-k", options.k)
     return subprocess.Popen([sys.executable, "-c", driver, *arguments, "--processes", str(processes)])
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.protocol import RowFilter, Rows
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 
 Table = npt.NDArray[np.float32]
 K = 10

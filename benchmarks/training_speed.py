@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 
 RECIPES = {"best": [], "official": ["--recipe", "official"]}
 # One epoch of the official PyTorch code with BCE on a 2-core machine, as measured for the issue.

@@ -32,7 +32,7 @@ from llmcdsr_lite.version import __version__
 
 if TYPE_CHECKING:
     from llmcdsr_lite.score import ScoreSettings, score_histories
-    from llmcdsr_lite.scorer import Scorer
+    from llmcdsr_lite.score.scorer import Scorer
     from llmcdsr_lite.text.encoder import TextEncoder
 
 logging.getLogger("llmcdsr_lite").addHandler(logging.NullHandler())  # silent, unless the application asks
@@ -63,7 +63,7 @@ __all__ = [
 
 _LAZY = {  # by their modules: importing the package does not import these
     "ScoreSettings": "score",
-    "Scorer": "scorer",
+    "Scorer": "score.scorer",
     "TextEncoder": "text.encoder",
     "score_histories": "score",
 }

@@ -14,8 +14,8 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
+from llmcdsr_lite.model.recall_network import project, unit_rows
 from llmcdsr_lite.recall import RecallNetwork, slot
-from llmcdsr_lite.reference.recall_network import project, unit_rows
 from llmcdsr_lite.request import listed
 from llmcdsr_lite.search.protocol import Rows
 from llmcdsr_lite.text.encoder_object import Encoder

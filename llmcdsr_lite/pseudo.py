@@ -1,7 +1,7 @@
 """Pseudo items at request time: for whom, and which; the mix says what is made of them.
 
 They are recalled by the names that the items of a history stand for, or by those that a caller gives. Two
-experts of the mix (`mix.settings`) are made of them: their similarity to an item, and the change of its score
+experts of the mix (`mix.weights`) are made of them: their similarity to an item, and the change of its score
 where they are inserted before the history.
 """
 
@@ -18,7 +18,7 @@ from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import ExpertWeights
+from llmcdsr_lite.mix.weights import ExpertWeights
 from llmcdsr_lite.recall import FloatArray, NameVectors, RecallNetwork
 from llmcdsr_lite.request import Asked
 from llmcdsr_lite.search.hnsw import HnswSearch

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend, Representations
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.dense import DenseExperts, popularity
 from llmcdsr_lite.mix.mixture import Mixture
+from llmcdsr_lite.model.backends import Backend, Representations
 from llmcdsr_lite.pseudo import Recalled, make_recaller
 from llmcdsr_lite.request import Asked, Request
 from llmcdsr_lite.search.exact import ExactSearch

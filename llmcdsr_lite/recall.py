@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.reference.recall_network import pool, project, unit_rows
+from llmcdsr_lite.model.recall_network import pool, project, unit_rows
 from llmcdsr_lite.search.protocol import RowFilter, Rows, Scores, Search
 from llmcdsr_lite.search.top_k import top_k
 from llmcdsr_lite.text.encoder_object import Encoder

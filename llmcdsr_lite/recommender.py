@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.files import undisturbed
 from llmcdsr_lite.bundle.folder import ONNX, Bundle, in_memory, read_bundle
 from llmcdsr_lite.bundle.saving import card_with_added, read_card, save_bundle, unsaved_backend
@@ -21,6 +20,7 @@ from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.explanation import explain as explained
 from llmcdsr_lite.frames import recommend_frame
 from llmcdsr_lite.mix.mixture import seen_rows
+from llmcdsr_lite.model.backends import Backend, BackendName, make_backend
 from llmcdsr_lite.new_items import NewItem, add_to_bundle
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.request import (

@@ -76,7 +76,7 @@ class Explanation:
         most popular items.
     shares : mapping
         What the score of the first recommendation is made of, by name: ``model``, the experts of the mix
-        (`mix.settings`) and ``offset``; those that gave nothing are left out.
+        (`mix.weights`) and ``offset``; those that gave nothing are left out.
     """
 
     setting: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmcdsr_lite import LlmcdsrError, Recommender
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 
 if TYPE_CHECKING:
     from bundle_mutants import Mutant
@@ -108,7 +108,7 @@ class Answers:
         return {row for row in history if excluded[row in self.ranges[2]]}
 
     def _mix(self, history: list[int], domain: int) -> Any:
-        """What the mix adds to every row of a domain, (items + 1,), by the text of `mix.settings`."""
+        """What the mix adds to every row of a domain, (items + 1,), by the text of `mix.weights`."""
         amounts = np.zeros(len(self.vectors))
         if not self.mix:
             return amounts

@@ -23,7 +23,7 @@ from bundle_damage import signed
 from mutation import alarm, limit, tell
 
 from llmcdsr_lite import LlmcdsrError
-from llmcdsr_lite.bundle.recommender_graph import build_onnx
+from llmcdsr_lite.model.recommender_graph import build_onnx
 
 Rng = np.random.Generator
 CONFIG = "config.json"

@@ -18,8 +18,8 @@ from hypothesis import settings
 
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.text.title_neighbours import TitleMap, Weighing
 
 settings.register_profile("any machine", deadline=None)  # a busy one stands still now and then

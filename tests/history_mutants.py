@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from mutation import alarm, limit, tell
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.cli import cli
+from llmcdsr_lite.cli.commands import cli
 
 Rng = np.random.Generator
 K = 4

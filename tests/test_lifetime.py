@@ -23,7 +23,7 @@ import pytest
 
 from llmcdsr_lite import BundleError, Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.text.encoder import TextEncoder
 

@@ -32,7 +32,7 @@ def environment(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "changed",
     [
-        "llmcdsr_lite/cli.py",
+        "llmcdsr_lite/cli/commands.py",
         "llmcdsr_lite/search/exact.py",
         "tools/llmcdsr_tools/pipeline/example.toml",
         "pyproject.toml",
@@ -53,5 +53,5 @@ def test_the_demo_leaves_an_editable_installation(environment: Path) -> None:
     future = (ROOT / "pyproject.toml").stat().st_mtime + 10**9
     os.utime(environment / ".development", (future, future))
     for target in ("demo", "test"):
-        assert "pip install" not in planned(environment, "-W", "llmcdsr_lite/cli.py", target)
+        assert "pip install" not in planned(environment, "-W", "llmcdsr_lite/cli/commands.py", target)
     assert "pip install" in planned(environment, "-W", "pyproject.toml", "test")

@@ -15,12 +15,12 @@ import onnxruntime
 import pytest
 
 from llmcdsr_lite import BundleError, DataError, NewItem, Recommender, UsageError
-from llmcdsr_lite.backend import BackendName
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.backends import BackendName
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecParameters
 from llmcdsr_lite.text.title_neighbours import TitleMap
 
 BACKENDS: tuple[BackendName, ...] = ("onnx", "numpy")

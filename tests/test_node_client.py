@@ -20,9 +20,9 @@ from weighed_bundle import make_bundle
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.session import OnnxSession
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_lite.model.session import OnnxSession
 from llmcdsr_tools.export.standalone import export_standalone, run_standalone
 from random_bundle import write_random_bundle
 

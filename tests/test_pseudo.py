@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.dense import DenseExperts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.pseudo import PseudoItems, PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from llmcdsr_lite import recall as recall_module
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.recall_network import unit_rows
 
 
 def normal(seed: int, *shape: int) -> npt.NDArray[np.float64]:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommendation, Recommender, UnknownItemError, UsageError
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
+from llmcdsr_lite.model.backends import NumpyBackend
 
 FOOD = [f"f{n}" for n in range(12)]
 KITCHEN = [f"k{n}" for n in range(18)]

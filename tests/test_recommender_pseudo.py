@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender, UsageError
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 
 FOOD = [f"f{n}" for n in range(12)]

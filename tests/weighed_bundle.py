@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.text.title_neighbours import TitleMap, Weighing
 
 SIZES = {1: (9,), 2: (8, 7), 3: (6, 9, 7), 5: (4, 6, 3, 7, 5)}

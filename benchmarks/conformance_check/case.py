@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.reference.packing import PackedSequences, pack
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.packing import PackedSequences, pack
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.checkpoint import read_arrays
 
 Array = npt.NDArray[Any]

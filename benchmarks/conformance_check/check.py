@@ -20,10 +20,10 @@ import numpy.typing as npt
 from conformance_check.case import Array, Case, pack_padded, parameters_of
 from conformance_check.meta import check_meta, check_meta_sgd, check_meta_warm, check_recall
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.reference import losses
-from llmcdsr_tools.reference.contrastive import nt_xent
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_tools.optimization import losses
+from llmcdsr_tools.pretrain.contrastive import nt_xent
 
 
 @dataclass(frozen=True)

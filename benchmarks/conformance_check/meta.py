@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance_check.case import Array, Case, pack_padded, parameters_of
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, unit_rows
-from llmcdsr_tools.batches import TrainingBatch
-from llmcdsr_tools.objectives import BinaryCrossEntropy
-from llmcdsr_tools.optimizers import Adam, AdamSettings
+from llmcdsr_tools.optimization.batches import TrainingBatch
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings
 from llmcdsr_tools.train.augmentation import AugmentedBatch
 from llmcdsr_tools.train.bilevel import meta_gradient
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
 from llmcdsr_tools.train.inner_steps import VirtualStep, virtual_step
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.objectives import BinaryCrossEntropy
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 Comparisons = Iterator[tuple[str, Array, Array]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime_bench.job import BATCH_SIZES, LENGTHS, USUAL_LENGTH, Job
-from runtime_bench.stage import BASELINES, BenchReport, Outcome
+from runtime_bench.parent import BASELINES, BenchReport, Outcome
 
 NAMES = {"torch": "PyTorch eager", "replay": "RePlay compiled", "onnx": "ONNX", "numpy": "NumPy"}
 BUSY = 0.5  # processes that want to run for each core

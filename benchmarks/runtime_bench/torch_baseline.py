@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llmcdsr_lite.reference.parameters import BlockParameters, SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.parameters import BlockParameters, SASRecConfig, SASRecParameters
 from runtime_bench.job import Job, K
 
 
 class Block(nn.Module):
-    """One block; shapes as in `llmcdsr_lite.reference.sasrec`."""
+    """One block; shapes as in `llmcdsr_lite.model.sasrec`."""
 
     def __init__(self, arrays: BlockParameters, config: SASRecConfig) -> None:
         super().__init__()

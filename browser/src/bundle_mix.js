@@ -8,7 +8,7 @@ import { readFloat32, readHeader, readInt32, readInt64 } from "./npy.js";
 /** @typedef {import("./catalogue.js").Domain} Domain */
 
 /**
- * Weight of every expert, see llmcdsr_lite/mix/settings.py.
+ * Weight of every expert, see llmcdsr_lite/mix/weights.py.
  *
  * @typedef {object} ExpertWeights
  * @property {number} next

@@ -1,4 +1,4 @@
-/** Domains and their item rows; see llmcdsr_lite/catalogue.py and arguments.py. */
+/** Domains and their item rows; see llmcdsr_lite/catalogue.py and request.py. */
 
 import { UsageError } from "./errors.js";
 

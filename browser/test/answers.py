@@ -21,11 +21,11 @@ from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX, Bundle, read_bundle, 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.recall_network import unit_rows
 from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.export.onnx_graph import build_onnx
 

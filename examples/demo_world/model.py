@@ -20,8 +20,8 @@ from pathlib import Path
 from demo_world.world import sample_histories, write_demo_world
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.pipeline.config import load_config
-from llmcdsr_tools.pipeline.stage import FitObserver, FitResult, fit
+from llmcdsr_tools.pipeline.config_file import load_config
+from llmcdsr_tools.pipeline.fitting import FitObserver, FitResult, fit
 
 BUNDLE = "demo"
 HISTORIES = "demo-histories.jsonl"

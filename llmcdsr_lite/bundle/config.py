@@ -14,7 +14,7 @@ from typing import Any
 
 from llmcdsr_lite.bundle.files import is_utf8, read_size
 from llmcdsr_lite.errors import BundleError
-from llmcdsr_lite.reference.parameters import SASRecConfig
+from llmcdsr_lite.model.parameters import SASRecConfig
 
 FORMAT = "llmcdsr-bundle"
 FORMAT_VERSION = 1

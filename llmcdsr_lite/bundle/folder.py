@@ -46,15 +46,15 @@ from llmcdsr_lite.bundle.index import INDEX_FILES, BundleIndex, read_index, writ
 from llmcdsr_lite.bundle.mix import MIX_FILES, no_mix, read_mix, write_mix
 from llmcdsr_lite.bundle.new_items import NEW_ITEMS_FILES, read_new_items, write_new_items
 from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES, read_recall, write_recall
-from llmcdsr_lite.bundle.recommender_graph import check_graph
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import FolderKind, atomic_folder
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
+from llmcdsr_lite.model.ensemble import Model, SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters, dense_size
+from llmcdsr_lite.model.recommender_graph import check_graph
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters, dense_size
 from llmcdsr_lite.text.title_neighbours import TitleMap
 
 _LOG = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def write_bundle(
     bundle : Bundle
     folder : Path
     onnx_model : bytes
-        The ONNX model, as `bundle.recommender_graph.build_onnx` makes it.
+        The ONNX model, as `model.recommender_graph.build_onnx` makes it.
     model_card : str
         Markdown.
     overwrite : bool

@@ -26,7 +26,7 @@ from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import KINDS, DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import KINDS, DomainMix, ExpertWeights
 
 STARTS, ROWS, WEIGHTS = "next_starts.npy", "next_rows.npy", "next_weights.npy"
 MIX_FILES = (STARTS, ROWS, WEIGHTS)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import Backend, BackendName, make_backend
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, MODEL_CARD, ONNX, Bundle, write_bundle
-from llmcdsr_lite.bundle.recommender_graph import build_onnx
 from llmcdsr_lite.errors import BundleError, UsageError
+from llmcdsr_lite.model.backends import Backend, BackendName, make_backend
+from llmcdsr_lite.model.recommender_graph import build_onnx
 
 ADDED_TITLE = "## Added items"
 

@@ -22,7 +22,7 @@ class DenseExperts:
     Parameters
     ----------
     popularity : float32 array (items + 1,)
-        Of every item, see `mix.settings`.
+        Of every item, see `mix.weights`.
     items : float array (items + 1, H') or None
         Item vectors that recall searches, where there is a recall network.
     popular : sequence of n mappings

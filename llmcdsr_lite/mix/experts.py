@@ -1,4 +1,4 @@
-"""Sparse experts of the mix for one history: next-item counts, repeats, recent items; see `mix.settings`."""
+"""Sparse experts of the mix for one history: next-item counts, repeats, recent items; see `mix.weights`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.mix.settings import (
+from llmcdsr_lite.mix.weights import (
     N_SPARSE,
     NEXT_DECAY,
     NEXT_ITEMS,

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue, Domain, Ranges, joined_ranges
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
-from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE, DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import EXPERTS, N_SPARSE, DomainMix, ExpertWeights
 from llmcdsr_lite.search.bonus import SparseBonus
 from llmcdsr_lite.search.protocol import Rows
 

@@ -1,4 +1,4 @@
-"""Scoring history files: batches of records, their lines, processes, the output, and the job over them."""
+"""Scoring in bulk: history files, in one process or several, and the columns that Ray and Spark hand out."""
 
 from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
 

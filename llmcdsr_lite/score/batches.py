@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_lite.histories import BadRecord, FileFormat, HistoryRecord, located, read_histories
 from llmcdsr_lite.request import check_choice
+from llmcdsr_lite.score.histories import BadRecord, FileFormat, HistoryRecord, located, read_histories
 
 MAX_PROCESSES = 1024
 MAX_BATCH = 1 << 20  # users; their answers must fit into memory
@@ -96,7 +96,7 @@ def read_batches(
     Parameters
     ----------
     source : Path
-        History file, see `llmcdsr_lite.histories`; ``-`` is standard input.
+        History file, see `llmcdsr_lite.score.histories`; ``-`` is standard input.
     settings : ScoreSettings
     domains : collection of str
         What a record may name.

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.columnar import ColumnarFormat, import_pyarrow
-from llmcdsr_lite.histories import FileFormat, HistoryRecord, is_columnar
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import ScoreSettings
+from llmcdsr_lite.score.histories import FileFormat, HistoryRecord, is_columnar
 from llmcdsr_lite.score.lines import LineScorer, ScoredBatch, output_header, recommend_records
 
 _GROUP_BYTES = 1 << 25  # of a Parquet row group, or a record batch of an Arrow file, before compression

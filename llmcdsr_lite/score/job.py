@@ -18,10 +18,10 @@ from pathlib import Path
 from llmcdsr_lite.bundle.folder import CONFIG
 from llmcdsr_lite.columnar import import_pyarrow
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_lite.histories import STREAM, FileFormat, check_columnar, file_format, is_columnar
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import MAX_PROCESSES, HistoryBatch, ScoreSettings, read_batches
 from llmcdsr_lite.score.columns import header, make_scorer, pack
+from llmcdsr_lite.score.histories import STREAM, FileFormat, check_columnar, file_format, is_columnar
 from llmcdsr_lite.score.lines import ScoredBatch
 from llmcdsr_lite.score.output import FileSink, ScoreSummary, StreamSink
 from llmcdsr_lite.score.workers import score_in_processes
@@ -50,7 +50,7 @@ def score_histories(
     ----------
     recommender : Recommender
     source : str or Path
-        History file, see `llmcdsr_lite.histories`; ``-`` is standard input.
+        History file, see `llmcdsr_lite.score.histories`; ``-`` is standard input.
     output : str or Path
         ``-`` is standard output.
     settings : ScoreSettings, optional

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmcdsr_lite.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.results import BatchRecommendations
 from llmcdsr_lite.score.batches import ScoreSettings
+from llmcdsr_lite.score.histories import FileFormat, HistoryRecord
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import IO
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file, mode_of, sync, writing
-from llmcdsr_lite.histories import named_gzip
+from llmcdsr_lite.score.histories import named_gzip
 
 _SAVE_SECONDS = 2.0  # a killed job loses at most about so much work
 

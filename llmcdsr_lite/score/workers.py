@@ -30,10 +30,10 @@ from typing import IO, Any
 
 from llmcdsr_lite import errors
 from llmcdsr_lite.errors import BundleError, LlmcdsrError, WorkerError
-from llmcdsr_lite.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score.batches import HistoryBatch, ScoreSettings
 from llmcdsr_lite.score.columns import make_scorer
+from llmcdsr_lite.score.histories import FileFormat, HistoryRecord
 from llmcdsr_lite.score.lines import ScoredBatch
 
 _IN_FLIGHT = 2  # batches a worker: one that it scores, one ready for it

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
-from llmcdsr_lite.reference.recall_network import unit_rows
+from llmcdsr_lite.model.recall_network import unit_rows
 
 MAX_LINKS = 256
 _CHUNK = 1 << 16  # rows checked at a time

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.protobuf import bytes_field, number_field
-from llmcdsr_lite.session import OnnxSession
+from llmcdsr_lite.model.protobuf import bytes_field, number_field
+from llmcdsr_lite.model.session import OnnxSession
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]

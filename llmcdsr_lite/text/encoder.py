@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import BundleError, DataError, MissingDependencyError, UsageError, install_hint
-from llmcdsr_lite.session import OnnxSession, import_onnxruntime
+from llmcdsr_lite.model.session import OnnxSession, import_onnxruntime
 from llmcdsr_lite.text.encoder_config import EncoderConfig, Pooling, read_encoder_config
 
 DEFAULT_BATCH_SIZE = 16  # more is no faster on one thread, and takes more memory

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.reference.recall_network import unit_rows
+from llmcdsr_lite.model.recall_network import unit_rows
 
 FloatArray = npt.NDArray[np.floating[Any]]
 LEVELS = 127  # a value of a direction is stored as a number from -127 to 127

@@ -17,8 +17,8 @@ from evaluate_generator import (
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.names import GeneratedNames, write_names
 from llmcdsr_tools.neighbours import neighbour_names
 

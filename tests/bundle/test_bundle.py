@@ -18,7 +18,7 @@ from bundle_damage import edit_config, npy, put, refusal
 from llmcdsr_lite.bundle.files import read_array
 from llmcdsr_lite.bundle.folder import REQUIRED, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.errors import BundleError, DataError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 
 
 def test_round_trip(bundle_data: Bundle, bundle_folder: Path) -> None:

@@ -20,9 +20,9 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.bundle.index import ARRAYS, BundleIndex
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_lite.search.exact import ExactSearch
 from llmcdsr_lite.search.hnsw import SearchGraph
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, build_graph

@@ -16,7 +16,7 @@ from bundle_damage import edit_config, npy, put, refusal, set_field
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.bundle.recall import PROJECTIONS, RECALL_FILES
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 
 FILES = (*RECALL_FILES, PROJECTIONS)

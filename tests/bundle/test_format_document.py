@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from llmcdsr_lite.bundle.folder import BUNDLE, CONFIG, ONNX, read_bundle
-from llmcdsr_lite.mix.settings import EXPERTS
+from llmcdsr_lite.mix.weights import EXPERTS
 from llmcdsr_tools.export.standalone_graph import build_standalone
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from fastapi import HTTPException
 
 from llmcdsr_lite import Recommender, UsageError
 from llmcdsr_lite.bundle.folder import CONFIG, ITEM_IDS, Bundle
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from random_bundle import write_random_bundle
 from service.app import MAX_BODY, MAX_FILTER, MAX_HISTORY, MAX_K, MAX_TITLES, MAX_USERS, Service, create_app

@@ -14,7 +14,7 @@ from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix import experts as module
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts, weighed_experts
 from llmcdsr_lite.mix.mixture import Mixture, seen_rows
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 
 CATALOGUE = Catalogue.from_sizes([str(n) for n in range(9)], [""] * 9, ("a", "b"), (4, 5))
 N_ROWS = 10

@@ -16,10 +16,10 @@ from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixture
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.new_items import _grown_counts
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
 
 N_ROWS = 31
 MIXES = (

@@ -14,11 +14,11 @@ import pytest
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.scorer import Scorer
+from llmcdsr_lite.score.scorer import Scorer
 from llmcdsr_lite.text.title_neighbours import TitleMap
 
 HISTORIES = [

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from scored_files import SETTINGS, names, parsed
 
 from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError
-from llmcdsr_lite.histories import BadRecord, HistoryRecord, read_histories
 from llmcdsr_lite.recommender import Recommender
+from llmcdsr_lite.score.histories import BadRecord, HistoryRecord, read_histories
 from llmcdsr_lite.score.job import ScoreSettings, ScoreSummary, score_histories
 
 

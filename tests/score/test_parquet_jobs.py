@@ -13,10 +13,10 @@ from columnar_files import SUFFIXES, pa, parquet, read, table_of, write
 from scored_files import SETTINGS, names
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.histories import HistoryRecord, read_histories
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_lite.score import columns as score_columns
 from llmcdsr_lite.score import output as score_output
+from llmcdsr_lite.score.histories import HistoryRecord, read_histories
 from llmcdsr_lite.score.job import ScoreSummary, score_histories
 
 
@@ -149,7 +149,8 @@ def test_a_large_output_is_packed_with_flat_memory(tmp_path: Path, monkeypatch: 
 def test_no_more_than_a_batch_of_rows_is_in_flight(
     recommender: Recommender, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmcdsr_lite import columnar, histories
+    from llmcdsr_lite import columnar
+    from llmcdsr_lite.score import histories
 
     read_rows = columnar.read_rows
     n_read = 0

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from scored_files import names
 
-from llmcdsr_lite.cli_output import Counter
+from llmcdsr_lite.cli.output import Counter
 from llmcdsr_lite.score import ScoreSummary
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -97,7 +97,7 @@ class Terminal(io.StringIO):
 
 def test_messages_are_kept_off_the_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 10.0, 12.0])
-    monkeypatch.setattr("llmcdsr_lite.cli_output.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("llmcdsr_lite.cli.output.time.perf_counter", lambda: next(clock))
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     counter = Counter()

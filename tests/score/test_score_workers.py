@@ -239,7 +239,7 @@ def test_a_bundle_that_was_replaced(
 def test_numbers_of_processes_that_cannot_be_meant(
     recommender: Recommender, bundle_data: Any, source: Path, tmp_path: Path
 ) -> None:
-    from llmcdsr_lite.backend import NumpyBackend
+    from llmcdsr_lite.model.backends import NumpyBackend
 
     for processes in (0, 1025):
         with pytest.raises(UsageError, match=f"processes must be from 1 to 1024, found {processes}"):
@@ -252,7 +252,7 @@ def test_numbers_of_processes_that_cannot_be_meant(
 def command(bundle_folder: Path, output: Path, *more: str) -> list[str | Path]:
     driver = (
         "from llmcdsr_lite.score import output as score_output; score_output._SAVE_SECONDS = 0\n"
-        "from llmcdsr_tools.cli.stages import cli; cli()"
+        "from llmcdsr_tools.cli.commands import cli; cli()"
     )
     arguments = ("score", "-", "--model", bundle_folder, "-o", output, "--batch-size", "1", *more)
     return [sys.executable, "-c", driver, *arguments]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
+from llmcdsr_tools.train.recipes import TrainSettings
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 N_A, N_B = 30, 36
 

@@ -7,7 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
-from llmcdsr_tools.pipeline.stage import FitResult
+from llmcdsr_tools.pipeline.fitting import FitResult
 
 STAGES = ["ingest", "embed", "names", "embed-names", "pretrain", "train", "export", "evaluate", "report"]
 NAMES = 'generator = "neighbours"\nn_names = 4'

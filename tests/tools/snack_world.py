@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 
 N_A, N_B = 20, 30
 N_SINGLE = 24

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.checkpoint import (
     Checkpoint,
     load_checkpoint,

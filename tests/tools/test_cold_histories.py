@@ -4,7 +4,7 @@ import numpy as np
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_tools.cold_histories import cold_histories, question_of_items
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 
 
 def make_dataset(histories: list[list[int]], sizes: tuple[int, ...] = (3, 3)) -> Dataset:

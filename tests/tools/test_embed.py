@@ -18,8 +18,8 @@ from tiny_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, writ
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError, UsageError
 from llmcdsr_tools import embed as stage
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.embed import EmbedResult, embed
 
 N_A, N_B = 30, 45

@@ -12,8 +12,8 @@ from tiny_encoder import PLACES, E, TinyModel, make_texts, make_tiny_model, writ
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.embed_names import embed_names, load_embedded_names
 from llmcdsr_tools.names import GeneratedNames, write_names
 

@@ -15,10 +15,10 @@ from snack_world import N_A, N_B, make_dataset
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cold_histories import cold_histories, question_of_items
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.generate.generation import generate
 from llmcdsr_tools.generate.plan import plan_generation
-from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
-from llmcdsr_tools.generate.stage import generate
 from llmcdsr_tools.item_names import embed_item_names, load_item_names
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
 

@@ -12,8 +12,8 @@ import pytest
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools import neighbours as stage
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.neighbours import neighbour_names, neighbours
 

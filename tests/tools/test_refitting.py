@@ -15,15 +15,15 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import TrainingError, UsageError
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.evaluation.stage import evaluate
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
+from llmcdsr_tools.evaluation.model_evaluation import evaluate
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.refitting import refit
-from llmcdsr_tools.run import best_model, read_metrics
+from llmcdsr_tools.run_folder import best_model, read_metrics
 from llmcdsr_tools.train.members import train_members
-from llmcdsr_tools.train.stage import Observer, TrainResult, train
+from llmcdsr_tools.train.training_run import Observer, TrainResult, train
 
 
 class Interrupt(Observer):

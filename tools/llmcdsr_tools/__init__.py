@@ -1,28 +1,29 @@
 """How a bundle is made, a module or a folder a stage.
 
-``ingest``, ``neighbours`` or ``generate``, ``embed``, ``embed_names``, ``pretrain``, ``train``, ``evaluate``,
-``export``, ``index``; ``fit`` (`pipeline`) is all of them. What the stages share stands beside them.
+``ingest`` (`data`), ``neighbours`` or ``generate``, ``embed``, ``embed_names``, ``pretrain``, ``train``,
+``evaluate``, ``export``, ``index``; ``fit`` (`pipeline`) is all of them. What the stages share stands beside
+them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.dataset import Dataset
-    from llmcdsr_tools.dataset_folder import load_dataset
-    from llmcdsr_tools.ingest.sources import Query
-    from llmcdsr_tools.pipeline import FitResult, fit
+    from llmcdsr_tools.data.dataset import Dataset
+    from llmcdsr_tools.data.dataset_folder import load_dataset
+    from llmcdsr_tools.data.sources import Query
+    from llmcdsr_tools.pipeline.fitting import FitResult, fit
     from llmcdsr_tools.word_vectors import WordEncoder
 
 __all__ = ["Dataset", "FitResult", "Query", "WordEncoder", "fit", "load_dataset"]
 
 _MODULES = {  # importing the package imports none of these
-    "Dataset": "dataset",
-    "FitResult": "pipeline",
-    "Query": "ingest.sources",
+    "Dataset": "data.dataset",
+    "FitResult": "pipeline.fitting",
+    "Query": "data.sources",
     "WordEncoder": "word_vectors",
-    "fit": "pipeline",
-    "load_dataset": "dataset_folder",
+    "fit": "pipeline.fitting",
+    "load_dataset": "data.dataset_folder",
 }
 
 

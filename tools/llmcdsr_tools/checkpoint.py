@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_lite.reference.ensemble import Model, SASRecEnsemble
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.ensemble import Model, SASRecEnsemble
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 
 _DESCRIPTION = "description"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset import Dataset, Split
 
 IntArray = npt.NDArray[np.integer[Any]]
 Whom = Split | Literal["items"]

@@ -11,6 +11,6 @@ def main() -> None:
         import click  # noqa: F401
     except ModuleNotFoundError:
         sys.exit("llmcdsr: the command line needs click: pip install click (the Python API does not)")
-    from llmcdsr_tools.cli.stages import main as run
+    from llmcdsr_tools.cli.commands import main as run
 
     run()

@@ -31,8 +31,8 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.text.encoder import DEFAULT_BATCH_SIZE
 from llmcdsr_lite.text.encoder_object import Encoder, open_encoder
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 
 BLOCK = 1024  # rows between two saves: a few seconds of work
 _FORMAT_VERSION = 1

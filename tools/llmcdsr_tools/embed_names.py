@@ -30,8 +30,8 @@ import numpy.typing as npt
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.text.encoder_object import open_encoder
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.names import GeneratedNames, read_names
 from llmcdsr_tools.text_initialization import load_text_embeddings
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import SPLITS, Dataset, Histories
+from llmcdsr_tools.data.dataset import SPLITS, Dataset, Histories
 from llmcdsr_tools.evaluation.queries import Queries
 
 IntArray = npt.NDArray[np.integer[Any]]

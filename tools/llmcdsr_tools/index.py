@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import BUNDLE, Bundle, read_bundle
 from llmcdsr_lite.bundle.index import BundleIndex
 from llmcdsr_lite.bundle.saving import read_card, save_bundle
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.histories import BadRecord, located, read_histories
+from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.recall import RecallNetwork
+from llmcdsr_lite.score.histories import BadRecord, located, read_histories
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, import_hnswlib
 from llmcdsr_lite.search.protocol import Rows
 from llmcdsr_tools.ef_search import Histories, Measure, Observer, Vectors, WidthTrial

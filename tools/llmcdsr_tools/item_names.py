@@ -21,8 +21,8 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.recall import slot
 from llmcdsr_tools.cold_histories import question_of_items
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.embed_names import embed_texts
 from llmcdsr_tools.names import read_names
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import cold_histories
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.names import GeneratedNames, write_names
 
 if TYPE_CHECKING:

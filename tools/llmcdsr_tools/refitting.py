@@ -19,18 +19,18 @@ from llmcdsr_lite.bundle.folder import BUNDLE, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.bundle.saving import read_card
 from llmcdsr_lite.errors import TrainingError, UsageError
 from llmcdsr_lite.files import check_folder
-from llmcdsr_lite.reference.ensemble import Model
+from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_tools.checkpoint import load_members
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.export.onnx_graph import checked_onnx
 from llmcdsr_tools.mix.counts import bundle_counts
-from llmcdsr_tools.run import REFITTED, RunHeader, best_model, file_hash, member_runs, read_run
+from llmcdsr_tools.run_folder import REFITTED, RunHeader, best_model, file_hash, member_runs, read_run
 from llmcdsr_tools.train.members import quiet
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import train
 
 
 def refit(

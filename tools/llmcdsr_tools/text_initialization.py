@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_lite.reference.layers import FloatArray
+from llmcdsr_lite.model.layers import FloatArray
 
 
 def load_text_embeddings(path: Path, n_items: int) -> npt.NDArray[np.float32]:

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import DataError, MissingDependencyError, UsageError, install_hint
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset
 
 if TYPE_CHECKING:
     import scipy.sparse as sp

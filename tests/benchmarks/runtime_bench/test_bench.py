@@ -19,7 +19,7 @@ import pytest
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import LlmcdsrError, UsageError
 from runtime_bench import child as bench_child
-from runtime_bench import stage as bench
+from runtime_bench import parent as bench
 from runtime_bench.job import LENGTHS, Answers, Job, Measurement, Workload
 
 

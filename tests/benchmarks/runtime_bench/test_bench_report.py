@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from runtime_bench.job import BATCH_SIZES, LENGTHS, Job, Kind, Latency, Measurement, Memory, Throughput
+from runtime_bench.parent import BenchReport, BenchSettings, Outcome
 from runtime_bench.report import format_line, format_report
-from runtime_bench.stage import BenchReport, BenchSettings, Outcome
 
 LINES = [*((length, None) for length in LENGTHS), (20, "x"), (20, "y")]
 

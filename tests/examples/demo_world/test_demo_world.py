@@ -23,10 +23,10 @@ from demo_world.world import (
     write_sample,
 )
 from llmcdsr_lite.errors import DataError, UsageError
-from llmcdsr_tools.dataset import Dataset, content_hash
-from llmcdsr_tools.dataset_summary import summarize
-from llmcdsr_tools.ingest.settings import IngestSettings
-from llmcdsr_tools.ingest.stage import ingest
+from llmcdsr_tools.data.dataset import Dataset, content_hash
+from llmcdsr_tools.data.dataset_summary import summarize
+from llmcdsr_tools.data.ingest_settings import IngestSettings
+from llmcdsr_tools.data.ingestion import ingest
 
 N_USERS = 2500
 

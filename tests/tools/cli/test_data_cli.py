@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from llmcdsr_tools.cli.stages import cli
+from llmcdsr_tools.cli.commands import cli
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from snack_world import N_A, N_B, N_SINGLE, make_dataset
 from tiny_encoder import E, make_tiny_model, write_encoder
 
 from llmcdsr_tools.cli.generation import read_user_ids
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.generate.prompt_templates import shipped_templates
 from llmcdsr_tools.names import read_names

@@ -16,7 +16,7 @@ import pytest
 from tiny_encoder import E, make_tiny_model, write_encoder
 
 from demo_world.world import write_demo_world
-from llmcdsr_tools.cli.stages import cli
+from llmcdsr_tools.cli.commands import cli
 
 ROOT = Path(__file__).parents[3]
 ORDER = (

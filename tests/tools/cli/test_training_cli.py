@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.stages import _print_results, cli
+from llmcdsr_tools.cli.commands import _print_results, cli
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES
 from llmcdsr_tools.evaluation.official import Result
-from llmcdsr_tools.evaluation.stage import BASELINES
 
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 N_FOOD, N_KITCHEN, N_USERS = 30, 24, 240
@@ -181,7 +181,7 @@ def test_ctrl_c_tells_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             (run / "checkpoint.npz").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llmcdsr_tools.train.stage.train", interrupted)
+    monkeypatch.setattr("llmcdsr_tools.train.training_run.train", interrupted)
     done = CliRunner().invoke(cli, ["train", "dataset", "-o", str(tmp_path / "run")])
     assert done.exit_code == 1
     assert ("keeps the last full epoch, --resume goes on" in done.output) == is_done

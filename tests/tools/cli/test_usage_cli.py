@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from llmcdsr_tools.cli.commands import cli
 from llmcdsr_tools.cli.options import Number
 from llmcdsr_tools.cli.pipeline import example_config
-from llmcdsr_tools.cli.stages import cli
 from llmcdsr_tools.neighbours import neighbours
-from llmcdsr_tools.settings import usable_threads
+from llmcdsr_tools.setting_fields import usable_threads
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from scipy.stats import hypergeom
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.baselines import baselines
 from llmcdsr_tools.evaluation.comparison import compare, difference, verdicts
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.measures import Measure, gains, measure, rank, standard_error
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
 from llmcdsr_tools.evaluation.queries import Queries, seen_lengths
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_differences, format_measures, format_repeats
-from llmcdsr_tools.train.stage import TrainResult
+from llmcdsr_tools.train.training_run import TrainResult
 
 N_A, N_B = 14, 23
 CATALOGUE = Catalogue.from_sizes(

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.evaluation.official import (
     CUTOFFS,
     Result,
@@ -36,7 +36,7 @@ from llmcdsr_tools.evaluation.official import (
     ranks,
 )
 from llmcdsr_tools.evaluation.queries import Queries
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 N_A, N_B = 40, 60
 CATALOGUE = Catalogue.from_sizes(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.export.companions import SHRINKAGE, TITLE_SHARE, both_vectors, companion_vectors
 
 

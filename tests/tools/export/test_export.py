@@ -15,14 +15,14 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import BundleError, DataError, LlmcdsrError, TrainingError, UsageError
 from llmcdsr_tools.checkpoint import load_model, save_model
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.comparison import verdicts
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 from llmcdsr_tools.export import onnx_graph
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.export.bundle_export import export
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
-from llmcdsr_tools.export import stage
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
+from llmcdsr_tools.export import bundle_export
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.export.recall import merged, recall_networks
-from llmcdsr_tools.export.stage import export
 from llmcdsr_tools.mix.learning import Learned
-from llmcdsr_tools.run import file_hash
+from llmcdsr_tools.run_folder import file_hash
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_pseudo_items_that_are_weighed_are_in_card_and_metrics(
             validation={"cold": replace(found, ndcg10_model=float("nan"), ndcg10=float("nan")).summary()}
         ),
     )
-    monkeypatch.setattr(stage, "learn_mix", lambda *arguments: mixes)
+    monkeypatch.setattr(bundle_export, "learn_mix", lambda *arguments: mixes)
     bundle = tmp_path / "bundle"
     results = export(run, bundle, pretrained=recall_inputs[0], text_embeddings=recall_inputs[1])
     model, alone = (results.ranked[name, "cold", "food"].rank for name in ("model", "model alone"))

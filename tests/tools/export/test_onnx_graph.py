@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from padded_sasrec import padded_features
 
-from llmcdsr_lite.backend import INPUT_NAME, OUTPUT_NAME, NumpyBackend, OnnxBackend
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.backends import INPUT_NAME, OUTPUT_NAME, NumpyBackend, OnnxBackend
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
 from llmcdsr_tools.export.onnx_graph import build_onnx, check_onnx
 
 N_ITEMS = 50

@@ -20,14 +20,14 @@ from ranked_answer import Answer, assert_same
 from weighed_bundle import Naive, make_bundle
 
 from llmcdsr_lite import NewItem, Recommender
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import BundleError, DataError
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.cli.stages import cli
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_tools.cli.commands import cli
 from llmcdsr_tools.export import standalone
 from llmcdsr_tools.export.standalone import export_standalone
 from llmcdsr_tools.export.standalone_graph import build_standalone

@@ -19,15 +19,15 @@ from snack_world import N_SINGLE, make_dataset
 
 from llmcdsr_lite.errors import DataError, GenerationError, UsageError
 from llmcdsr_tools.cold_histories import cold_histories
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.generate.asking import MAX_FAILURES
+from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.generate.generation import GenerateResult, generate
 from llmcdsr_tools.generate.language_model import Reply
 from llmcdsr_tools.generate.outcome import GenerationYield, format_yield
 from llmcdsr_tools.generate.plan import format_plan, plan_generation
 from llmcdsr_tools.generate.prompts import Prompt
-from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
-from llmcdsr_tools.generate.stage import GenerateResult, generate
 from llmcdsr_tools.names import read_names
 
 pytest.importorskip("openai")
@@ -287,10 +287,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from fake_llm_server import MODEL
-from llmcdsr_tools.generate.settings import ServerSettings
-from llmcdsr_tools.generate.settings import PromptSettings
-from llmcdsr_tools.generate.stage import generate
-from llmcdsr_tools.generate.settings import GenerateSettings
+from llmcdsr_tools.generate.generate_settings import ServerSettings
+from llmcdsr_tools.generate.generate_settings import PromptSettings
+from llmcdsr_tools.generate.generation import generate
+from llmcdsr_tools.generate.generate_settings import GenerateSettings
 generate(
     Path(sys.argv[1]), Path(sys.argv[2]), ServerSettings(sys.argv[3], MODEL),
     GenerateSettings(PromptSettings(n_names=5), concurrency=3),

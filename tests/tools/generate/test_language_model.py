@@ -12,9 +12,9 @@ import pytest
 from fake_llm_server import MODEL, FakeServer, names_for, serving
 
 from llmcdsr_lite.errors import GenerationError, MissingDependencyError, UsageError
+from llmcdsr_tools.generate.generate_settings import ServerSettings
 from llmcdsr_tools.generate.language_model import FormatRefusedError, OpenAIModel, Reply, RequestFailedError
 from llmcdsr_tools.generate.prompts import Prompt
-from llmcdsr_tools.generate.settings import ServerSettings
 
 pytest.importorskip("openai")
 

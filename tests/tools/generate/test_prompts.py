@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_tools.cold_histories import ColdHistory, cold_histories
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.generate.generate_settings import PromptSettings
 from llmcdsr_tools.generate.prompt_templates import load_templates, shipped_templates
 from llmcdsr_tools.generate.prompts import (
     Prompt,
@@ -25,7 +26,6 @@ from llmcdsr_tools.generate.prompts import (
     shorten,
     user_seed,
 )
-from llmcdsr_tools.generate.settings import PromptSettings
 
 N_A, N_B = 20, 30
 NOTHING = np.empty(0, dtype=np.int32)

@@ -12,8 +12,8 @@ import pytest
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.mix.experts import sparse_experts
 from llmcdsr_lite.mix.mixture import Mixture
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, measure
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
@@ -21,8 +21,8 @@ from llmcdsr_tools.mix.counts import bundle_counts
 from llmcdsr_tools.mix.learning import learn_weights, ranks, sure_gain
 from llmcdsr_tools.mix.positions import Positions, collect
 from llmcdsr_tools.mix.regression import fit_weights, log_loss
-from llmcdsr_tools.mix.stage import learn_mix
-from llmcdsr_tools.next_counts import next_counts
+from llmcdsr_tools.mix.whole_mix import learn_mix
+from llmcdsr_tools.next_item_counts import next_counts
 
 N_A, N_B, HIDDEN = 60, 80, 6
 IDS = [str(n) for n in range(N_A + N_B)]

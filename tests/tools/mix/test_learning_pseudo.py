@@ -11,19 +11,19 @@ import pytest
 
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights, Source
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights, Source
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.recall_network import unit_rows
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.measures import gains, rank
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import BundleScorer, ModelScorer
 from llmcdsr_tools.mix.learning import ranks
 from llmcdsr_tools.mix.positions import collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
-from llmcdsr_tools.mix.stage import learn_mix
+from llmcdsr_tools.mix.whole_mix import learn_mix
 
 N_A, N_B, N_TOPICS, HIDDEN, MAX_LENGTH = 45, 60, 9, 6, 4
 N_ROWS = 1 + N_A + N_B

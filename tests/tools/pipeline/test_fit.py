@@ -21,13 +21,13 @@ from tiny_encoder import make_tiny_model, write_encoder
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, GenerationError, TrainingError, UsageError
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset_folder import load_dataset
-from llmcdsr_tools.evaluation.stage import evaluate
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.evaluation.model_evaluation import evaluate
 from llmcdsr_tools.generate.language_model import Reply, RequestFailedError
 from llmcdsr_tools.names import GeneratedNames, read_names, write_names
+from llmcdsr_tools.pipeline.fitting import FitObserver, FitResult, fit
 from llmcdsr_tools.pipeline.observer import StageOutcome
-from llmcdsr_tools.pipeline.stage import FitObserver, FitResult, fit
 from llmcdsr_tools.pipeline.stage_cache import Stage, tree_hash
 
 
@@ -140,7 +140,7 @@ def test_an_output_that_comes_out_otherwise_reruns_what_reads_it(
     def other(dataset: Path, output: Path, **settings: Any) -> None:
         write_names(output, read_names(made.stages[2].output)[:-5])
 
-    monkeypatch.setattr("llmcdsr_tools.pipeline.plan.neighbours", other)
+    monkeypatch.setattr("llmcdsr_tools.pipeline.stages.neighbours", other)
     (next((config.parent / "work" / "names").iterdir()) / "names.jsonl").unlink()
     assert ran(fit(config)) == ["names", "embed-names", "train", "export", "evaluate", "report"]
 
@@ -224,7 +224,7 @@ def test_names_of_a_language_model(world: Path, tmp_path: Path, monkeypatch: pyt
         "endpoint = 'completion'\noutput_format = 'list'\nconcurrency = 1\n"
     )
     config.write_text(text, encoding="utf-8")
-    monkeypatch.setattr("llmcdsr_tools.generate.stage.OpenAIModel", StandIn)
+    monkeypatch.setattr("llmcdsr_tools.generate.generation.OpenAIModel", StandIn)
     monkeypatch.setattr(StandIn, "n_asked", 0)
     monkeypatch.setattr(StandIn, "n_refusals", 2)
     with pytest.raises(GenerationError, match=r"2 of 20 users have no answer.*out of order"):
@@ -257,7 +257,13 @@ def test_ctrl_c_keeps_the_stages_before(world: Path, made: FitResult, tmp_path: 
 
 def test_killing_it_at_random_moments_changes_nothing(world: Path, made: FitResult, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
-    command = [sys.executable, "-c", "from llmcdsr_tools.cli.stages import main; main()", "fit", str(config)]
+    command = [
+        sys.executable,
+        "-c",
+        "from llmcdsr_tools.cli.commands import main; main()",
+        "fit",
+        str(config),
+    ]
     rng = random.Random(time.time_ns())
     killed_in: list[str] = []
     for attempt in range(20):

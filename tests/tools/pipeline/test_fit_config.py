@@ -9,12 +9,12 @@ import pytest
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cli.pipeline import example_config
-from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
-from llmcdsr_tools.ingest.settings import Columns, IngestSettings
-from llmcdsr_tools.pipeline.config import FitConfig, load_config
-from llmcdsr_tools.pipeline.settings import EmbedTable, NamesTable, TrainTable
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.train.settings import OFFICIAL, TrainSettings
+from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
+from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.pipeline.config_file import FitConfig, load_config
+from llmcdsr_tools.pipeline.fit_config import EmbedTable, NamesTable, TrainTable
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
+from llmcdsr_tools.train.recipes import OFFICIAL, TrainSettings
 
 MINIMAL = '[ingest]\nsource = "log.csv"\n'
 SERVER = "[generate]\nbase_url = 'http://x/v1'\nmodel = 'm'\n"

@@ -6,9 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
+from llmcdsr_tools.cli.commands import cli
 from llmcdsr_tools.cli.pipeline import fit, pretrain
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.pipeline.config import load_config
+from llmcdsr_tools.pipeline.config_file import load_config
 from llmcdsr_tools.word_vectors import DIMENSION, N_BUCKETS
 
 DOCS = (Path(__file__).parents[3] / "docs" / "fit.md").read_text(encoding="utf-8")

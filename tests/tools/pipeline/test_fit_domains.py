@@ -14,7 +14,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools import WordEncoder, fit, load_dataset
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.pipeline.stage import FitObserver
+from llmcdsr_tools.pipeline.fitting import FitObserver
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import SettingsError, UsageError
 from llmcdsr_tools import Dataset, fit
-from llmcdsr_tools.evaluation.stage import evaluate
+from llmcdsr_tools.evaluation.model_evaluation import evaluate
+from llmcdsr_tools.pipeline.fitting import FitResult
 from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
-from llmcdsr_tools.pipeline.stage import FitResult
 from llmcdsr_tools.train.training import Observer
 
 pandas = pytest.importorskip("pandas")

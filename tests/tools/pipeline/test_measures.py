@@ -10,9 +10,9 @@ import pytest
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.evaluation.comparison import verdicts
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
 from llmcdsr_tools.pipeline.measures import measure, read_measures, without_nan, write_measures
-from llmcdsr_tools.train.stage import TrainResult
+from llmcdsr_tools.train.training_run import TrainResult
 
 
 def same(found: Any, expected: Any) -> bool:

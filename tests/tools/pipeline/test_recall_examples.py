@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames
 from llmcdsr_tools.pipeline.recall_examples import generation_yield, recall_examples
-from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 
 TITLES = ["rice", "beans", "tea", "pot", "pan", "cup", "lid", "fork", "jar"]
 NAMES = [

@@ -15,18 +15,18 @@ import pytest
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.names import GeneratedNames, write_names
-from llmcdsr_tools.pipeline.config import load_config
+from llmcdsr_tools.pipeline.config_file import load_config
 from llmcdsr_tools.pipeline.measures import measure, write_measures
 from llmcdsr_tools.pipeline.report import ReportSources, write_report
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.pretrain.stage import pretrain
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretraining import pretrain
+from llmcdsr_tools.train.recipes import TrainSettings
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 EVIL = '<script>alert("1")</script> & co'
 

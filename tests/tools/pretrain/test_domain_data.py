@@ -10,7 +10,7 @@ import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.pretrain.domain_data import DomainData, domain_histories
 
 CATALOGUE = Catalogue.from_sizes("abcdefg", [""] * 7, ("A", "B"), (3, 4))  # A: rows 1..3, B: 4..7

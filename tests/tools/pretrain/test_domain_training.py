@@ -12,12 +12,12 @@ import pytest
 from padded_sasrec import numerical_gradient
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.packing import pack_lists
-from llmcdsr_tools.batches import TrainingBatch
+from llmcdsr_lite.model.packing import pack_lists
 from llmcdsr_tools.evaluation.official import evaluate
+from llmcdsr_tools.optimization.batches import TrainingBatch
 from llmcdsr_tools.pretrain.domain_data import DomainData
 from llmcdsr_tools.pretrain.domain_training import DomainTraining, title_ranks
-from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 
 SETTINGS = PretrainSettings(
     n_epochs=6,
@@ -145,7 +145,7 @@ def test_it_learns(small_world: Any, text: Any, index: int, loss: Any) -> None:
 
 def test_validation_is_that_of_evaluate(small_world: Any, text: Any) -> None:
     """Histories of one domain only: evaluation on the whole data set must come to the same."""
-    from llmcdsr_tools.dataset import Histories
+    from llmcdsr_tools.data.dataset import Histories
 
     training = training_of(small_world, text)
     training.run_epoch()
@@ -159,7 +159,7 @@ def test_validation_is_that_of_evaluate(small_world: Any, text: Any) -> None:
         name = "one domain"
 
         def represent(self, histories: Any) -> Any:
-            from llmcdsr_lite.backend import NumpyBackend
+            from llmcdsr_lite.model.backends import NumpyBackend
 
             return NumpyBackend(training.parameters).represent(histories)
 

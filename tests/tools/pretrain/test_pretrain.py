@@ -19,10 +19,10 @@ import pytest
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from llmcdsr_tools.dataset_folder import save_dataset
+from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.pretrain.domain_training import DomainEpoch
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.pretrain.stage import PretrainObserver, load_pretrained, pretrain
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretraining import PretrainObserver, load_pretrained, pretrain
 
 SETTINGS = PretrainSettings(
     n_epochs=4, batch_size=32, learning_rate=0.01, hidden=8, n_blocks=1, max_length=10, patience=4
@@ -108,8 +108,8 @@ CODE = """
 import json
 import sys
 from pathlib import Path
-from llmcdsr_tools.pretrain.stage import pretrain
-from llmcdsr_tools.pretrain.settings import PretrainSettings
+from llmcdsr_tools.pretrain.pretraining import pretrain
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 dataset, titles, output = map(Path, sys.argv[1:4])
 pretrain(dataset, titles, output, PretrainSettings(**json.loads(sys.argv[4])))
 """

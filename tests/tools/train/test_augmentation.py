@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcdsr_tools.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 
 PSEUDO = 100  # real items are below, pseudo items above

@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_lite.reference.recall_network import pool, pool_backward
-from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, SampledSoftmax
-from llmcdsr_tools.optimizers import Adam, AdamSettings
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_lite.model.recall_network import pool, pool_backward
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.optimization.batches import TrainingBatch, TrainingSequences
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient, virtual_copy
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate
 from llmcdsr_tools.train.inner_steps import virtual_step
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.objectives import BinaryCrossEntropy, Objective, SampledSoftmax
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 Array = npt.NDArray[np.float64]
 

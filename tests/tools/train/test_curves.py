@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_tools.run import EpochMetrics
+from llmcdsr_tools.run_folder import EpochMetrics
 from llmcdsr_tools.train.curves import plot_curves
 
 EPOCHS = [

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.ensemble import Model
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import Model
 from llmcdsr_tools.checkpoint import load_members
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.train.members import train_members
-from llmcdsr_tools.train.stage import Observer, train
+from llmcdsr_tools.train.training_run import Observer, train
 
 EPOCHS = 3
 

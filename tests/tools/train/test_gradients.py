@@ -10,11 +10,11 @@ import pytest
 from padded_sasrec import assert_gradient, numerical_gradient
 
 from llmcdsr_lite.catalogue import Catalogue
-from llmcdsr_lite.reference.parameters import SASRecConfig, SASRecParameters
-from llmcdsr_tools.batches import TrainingBatch, TrainingSequences
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.objectives import BinaryCrossEntropy, Objective, ObjectiveSource, SampledSoftmax
+from llmcdsr_lite.model.parameters import SASRecConfig, SASRecParameters
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.optimization.batches import TrainingBatch, TrainingSequences
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate, with_all_rows
+from llmcdsr_tools.train.objectives import BinaryCrossEntropy, Objective, ObjectiveSource, SampledSoftmax
 
 HISTORIES = [[1, 2, 3, 4], [5, 1], [7, 7, 2], [8, 3, 5]]
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_lite.model.sasrec import RowGradient
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings, RowAdam
 from llmcdsr_tools.train.gradients import BatchGradient
 from llmcdsr_tools.train.inner_steps import adam_step, fresh_adam_step, sgd_step, virtual_step
 

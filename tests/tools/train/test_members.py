@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.ensemble import SASRecEnsemble
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import SASRecEnsemble
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.evaluation.stage import evaluate
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.evaluation.model_evaluation import evaluate
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.train.members import train_members
-from llmcdsr_tools.train.stage import train
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import train
 
 
 class Interrupt(Observer):

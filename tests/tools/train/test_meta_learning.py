@@ -14,15 +14,15 @@ from click.testing import CliRunner
 
 from llmcdsr_lite.errors import DataError, TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, load_poolers, save_checkpoint
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.dataset_folder import load_dataset, save_dataset
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.data.dataset_folder import load_dataset, save_dataset
 from llmcdsr_tools.embed_names import embed_names
 from llmcdsr_tools.names import GeneratedNames, write_names
-from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train.settings import InnerOptimizer, TrainSettings
-from llmcdsr_tools.train.stage import train
+from llmcdsr_tools.run_folder import EpochMetrics
+from llmcdsr_tools.train.recipes import InnerOptimizer, TrainSettings
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import train
 
 DIMENSION, HIDDEN = 12, 16
 INNER: tuple[InnerOptimizer, ...] = ("sgd", "adam", "fresh-adam")

@@ -10,10 +10,10 @@ import pytest
 
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_tools.batches import TrainingSequences
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.embed_names import EmbeddedNames
-from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.optimization.batches import TrainingSequences
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 from llmcdsr_tools.train.pseudo_items import RecallNetwork
 
 N_A, N_B, HIDDEN, DIMENSION = 7, 9, 4, 5

@@ -18,10 +18,10 @@ import pytest
 
 from llmcdsr_lite.errors import TrainingError
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, save_model
-from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.run import EpochMetrics, read_metrics
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.data.dataset_folder import save_dataset
+from llmcdsr_tools.run_folder import EpochMetrics, read_metrics
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 BEST = ("best.npz", "best_1.npz", "best_2.npz")
 
@@ -130,8 +130,8 @@ def test_a_stop_before_any_write_is_made_good(
 SCRIPT = """
 import sys
 from pathlib import Path
-from llmcdsr_tools.train.stage import train
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.training_run import train
+from llmcdsr_tools.train.recipes import TrainSettings
 settings = TrainSettings(**eval(sys.argv[3]))
 train(Path(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
 """
@@ -264,9 +264,9 @@ def test_the_checkpoint_before_it_is_kept(
     class Spoil(Observer):
         def epoch(self, metrics: EpochMetrics, improved: list[str]) -> None:
             if metrics.epoch == 2:
-                monkeypatch.setattr("llmcdsr_tools.objectives.sampled_softmax", spoiled)
+                monkeypatch.setattr("llmcdsr_tools.train.objectives.sampled_softmax", spoiled)
 
-    from llmcdsr_tools.reference import losses
+    from llmcdsr_tools.optimization import losses
 
     whole = losses.sampled_softmax
 

@@ -17,18 +17,18 @@ from click.testing import CliRunner
 from llmcdsr_lite import NewItem, Recommender
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import Checkpoint, load_model, save_checkpoint
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.evaluation.stage import evaluate
-from llmcdsr_tools.export.stage import export
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
+from llmcdsr_tools.evaluation.model_evaluation import evaluate
+from llmcdsr_tools.export.bundle_export import export
 from llmcdsr_tools.train.members import train_members
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.starting_model import Start
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 from llmcdsr_tools.word_vectors import WordEncoder, word_vectors
 
 N_A, N_B, E = 30, 36, 9

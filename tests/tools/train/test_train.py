@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.errors import DataError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset import Dataset, Histories
-from llmcdsr_tools.dataset_folder import save_dataset
-from llmcdsr_tools.run import EpochMetrics
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.data.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset_folder import save_dataset
+from llmcdsr_tools.run_folder import EpochMetrics
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 BEST = ("best.npz", "best_1.npz", "best_2.npz")
 

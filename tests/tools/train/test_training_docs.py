@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from llmcdsr_lite.bundle.folder import read_bundle
-from llmcdsr_tools.cli.stages import cli
-from llmcdsr_tools.export.stage import export
-from llmcdsr_tools.run import read_metrics
-from llmcdsr_tools.train.stage import TrainResult
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.export.bundle_export import export
+from llmcdsr_tools.run_folder import read_metrics
+from llmcdsr_tools.train.training_run import TrainResult
 
 DOCS = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 

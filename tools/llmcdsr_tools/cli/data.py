@@ -11,10 +11,10 @@ from typing import Any, Literal
 import click
 from click.core import ParameterSource
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, settings_of, settings_options
-from llmcdsr_tools.ingest.settings import Columns, IngestSettings
-from llmcdsr_tools.progress import percentage
+from llmcdsr_tools.data.ingest_settings import Columns, IngestSettings
+from llmcdsr_tools.pipeline.progress import percentage
 
 _OF_INTERACTIONS = [
     *(f.name for kind in (IngestSettings, Columns) for f in fields(kind) if f.name != "domains"),
@@ -60,10 +60,10 @@ def ingest(
     files, or a folder in the official layout. Names of files end in .csv, .tsv, .jsonl, .ndjson or .parquet,
     and in .gz or .zst after it where they are packed. docs/data.md describes all of them.
     """
-    from llmcdsr_tools.dataset_summary import format_summary
-    from llmcdsr_tools.ingest import stage
-    from llmcdsr_tools.ingest.official import is_official
-    from llmcdsr_tools.ingest.sources import Query
+    from llmcdsr_tools.data import ingestion
+    from llmcdsr_tools.data.dataset_summary import format_summary
+    from llmcdsr_tools.data.official import is_official
+    from llmcdsr_tools.data.sources import Query
 
     if (source is None) == (query is None):
         raise click.UsageError("name a source, or give a --query, not both")
@@ -79,7 +79,7 @@ def ingest(
         IngestSettings, {**options, "domains": domains or None, "columns": settings_of(Columns, options)}
     )
     with percentage() as progress:
-        result = stage.ingest(
+        result = ingestion.ingest(
             source if query is None else Query(query, database),
             output,
             items=items if items_query is None else Query(items_query, database),
@@ -115,6 +115,6 @@ def _refuse_given(names: Sequence[str], why: str) -> None:
 @needs_train_extra
 def histories(dataset: Path, split: Literal["train", "valid", "test"], output: Path) -> None:
     """Write the histories of a split as a file for `score`, held-out targets left out."""
-    from llmcdsr_tools.dataset_folder import load_dataset, write_histories
+    from llmcdsr_tools.data.dataset_folder import load_dataset, write_histories
 
     write_histories(load_dataset(dataset), split, output)

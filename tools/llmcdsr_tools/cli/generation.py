@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import DataError, GenerationError
 from llmcdsr_tools.cli.options import (
     Number,
@@ -18,11 +18,11 @@ from llmcdsr_tools.cli.options import (
     settings_of,
     settings_options,
 )
-from llmcdsr_tools.generate.settings import GenerateSettings, PromptSettings, ServerSettings
-from llmcdsr_tools.progress import counter
+from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
+from llmcdsr_tools.pipeline.progress import counter
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.generate.stage import GenerateResult
+    from llmcdsr_tools.generate.generation import GenerateResult
 
 
 def show_prompts(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -95,7 +95,7 @@ def generate(
     The model is behind any server that speaks the OpenAI protocol. Every answer is kept as it comes: the
     same command, given again, asks only for users without one.
     """
-    from llmcdsr_tools.generate import stage
+    from llmcdsr_tools.generate import generation
     from llmcdsr_tools.generate.plan import format_plan, plan_generation
 
     if not (options["base_url"] or dry_run):
@@ -113,7 +113,7 @@ def generate(
         return
     try:
         with counter(whom) as progress:
-            result = stage.generate(
+            result = generation.generate(
                 dataset,
                 output,
                 server,

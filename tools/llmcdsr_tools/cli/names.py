@@ -7,9 +7,9 @@ from typing import Literal
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example
+from llmcdsr_lite.cli.commands import FilePath, cli, example
 from llmcdsr_tools.cli.options import needs_train_extra, overwrite_option, threads_option
-from llmcdsr_tools.progress import counter
+from llmcdsr_tools.pipeline.progress import counter
 
 titles_option = click.option(
     "--titles",

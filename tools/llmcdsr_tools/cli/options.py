@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from llmcdsr_lite.cli import FilePath
+from llmcdsr_lite.cli.commands import FilePath
 from llmcdsr_lite.errors import MissingDependencyError, install_hint
-from llmcdsr_tools.settings import SettingField, setting_fields, usable_threads
+from llmcdsr_tools.setting_fields import SettingField, setting_fields, usable_threads
 
 Settings = TypeVar("Settings")
 

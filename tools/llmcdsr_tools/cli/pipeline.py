@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from llmcdsr_lite.cli import FilePath, cli, example, json_option
+from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cli.options import (
     needs_train_extra,
@@ -18,8 +18,8 @@ from llmcdsr_tools.cli.options import (
     settings_options,
     threads_option,
 )
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.progress import fit_progress, pretraining_progress
+from llmcdsr_tools.pipeline.progress import fit_progress, pretraining_progress
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 
 
 @cli.command()
@@ -45,9 +45,9 @@ def pretrain(
 
     An interrupted call goes on after the last full epoch when it is given again.
     """
-    from llmcdsr_tools.pretrain import stage
+    from llmcdsr_tools.pretrain import pretraining
 
-    result = stage.pretrain(
+    result = pretraining.pretrain(
         dataset,
         text_embeddings,
         output,
@@ -58,7 +58,7 @@ def pretrain(
     )
     for warning in result.warnings:
         click.echo(f"note: {warning}", err=True)
-    names = [d["name"] for d in stage.load_pretrained(output).description["domains"]]
+    names = [d["name"] for d in pretraining.load_pretrained(output).description["domains"]]
     for name, done, best in zip(names, result.epochs, result.best_epoch, strict=True):
         kept = done[best - 1]
         click.echo(
@@ -85,8 +85,8 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
         return
     import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
 
+    from llmcdsr_tools.pipeline.fitting import fit as run_fit
     from llmcdsr_tools.pipeline.measures import without_nan
-    from llmcdsr_tools.pipeline.stage import fit as run_fit
 
     if config is None:
         raise UsageError("name a configuration; --example prints one to start from")

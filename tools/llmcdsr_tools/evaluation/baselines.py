@@ -2,7 +2,7 @@
 
 ================ ========================================================================================
 popularity       training interactions of the item
-next5            next-item counts (`next_counts`) of the newest 20 items of the history, each weighed by
+next5            next-item counts (`next_item_counts`) of the newest 20 items of the history, each weighed by
                  ``.8 ** age``
 repeat+pop       how often the user had the item; among equals, popularity
 item cosine      cosine between the training users of two items, summed over the history with ``.8 ** age``
@@ -19,10 +19,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_lite.mix.settings import NEXT_DECAY, NEXT_ITEMS
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_lite.mix.weights import NEXT_DECAY, NEXT_ITEMS
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.scorers import FloatArray, IntArray, Scorer
-from llmcdsr_tools.next_counts import next_counts
+from llmcdsr_tools.next_item_counts import next_counts
 
 COSINE_DECAY = 0.8
 

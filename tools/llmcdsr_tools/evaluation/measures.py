@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
-from llmcdsr_tools.dataset import Dataset, Positions, Split
+from llmcdsr_tools.data.dataset import Dataset, Positions, Split
 from llmcdsr_tools.evaluation.expected import ExpectedMetrics
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import FloatArray, IntArray, Scorer

@@ -19,16 +19,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import CONFIG, ONNX, read_bundle
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.model.backends import Backend, NumpyBackend, OnnxBackend
 from llmcdsr_tools.checkpoint import load_members
-from llmcdsr_tools.dataset import Dataset, Split
+from llmcdsr_tools.data.dataset import Dataset, Split
 from llmcdsr_tools.evaluation.expected import N_NEGATIVES as N_NEGATIVES
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import Scorer, bundle_scorers
-from llmcdsr_tools.run import MEAN, REFITTED, best_model, folder_hash, member_runs, read_run
+from llmcdsr_tools.run_folder import MEAN, REFITTED, best_model, folder_hash, member_runs, read_run
 
 CUTOFFS = (1, 3, 5, 10)
 _CHUNK = 256  # users scored at a time: 256 x 36,000 float32 scores are 37 MB

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_tools.dataset import Dataset, Histories, Positions, Split
+from llmcdsr_tools.data.dataset import Dataset, Histories, Positions, Split
 
 COLD_MIN_HISTORY = 3
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import Backend
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Domain
+from llmcdsr_lite.model.backends import Backend
 from llmcdsr_lite.ranking import Ranking
 from llmcdsr_lite.request import Asked
 from llmcdsr_lite.search.exact import ExactSearch

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from llmcdsr_lite.model.recall_network import unit_rows
 from llmcdsr_lite.recall import slot
-from llmcdsr_lite.reference.recall_network import unit_rows
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

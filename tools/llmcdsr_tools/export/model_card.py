@@ -8,10 +8,10 @@ from typing import Any
 from llmcdsr_lite.bundle.folder import Bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.text.title_neighbours import Weighing
-from llmcdsr_tools.dataset import Positions
+from llmcdsr_tools.data.dataset import Positions
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measured
-from llmcdsr_tools.evaluation.stage import BASELINES
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import checker
 
-from llmcdsr_lite.backend import NumpyBackend, OnnxBackend
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, ONNX
-from llmcdsr_lite.bundle.recommender_graph import build_onnx as build_onnx
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.ensemble import Model
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_lite.model.backends import NumpyBackend, OnnxBackend
+from llmcdsr_lite.model.ensemble import Model
+from llmcdsr_lite.model.recommender_graph import build_onnx as build_onnx
+from llmcdsr_tools.data.dataset import Dataset
 
 AGREEMENT = 1e-5  # largest allowed difference between ONNX and NumPy, relative to the largest value
 

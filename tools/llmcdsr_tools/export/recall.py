@@ -10,14 +10,14 @@ import numpy as np
 
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import Source
+from llmcdsr_lite.mix.weights import Source
+from llmcdsr_lite.model.recall_network import project, unit_rows
 from llmcdsr_lite.recall import FloatArray, RecallNetwork, slot
-from llmcdsr_lite.reference.recall_network import project, unit_rows
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.export.companions import both_vectors, companion_vectors
 from llmcdsr_tools.item_names import load_item_names
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import file_hash
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
+from llmcdsr_tools.run_folder import file_hash
 from llmcdsr_tools.text_initialization import load_text_embeddings
 
 

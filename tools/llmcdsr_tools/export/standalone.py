@@ -10,11 +10,11 @@ import numpy.typing as npt
 from onnx import checker
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import BundleError, DataError
 from llmcdsr_lite.files import atomic_file
-from llmcdsr_lite.session import OnnxSession
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.session import OnnxSession
 from llmcdsr_tools.export.standalone_graph import INPUTS, OUTPUTS, build_standalone
 
 AGREEMENT = 1e-4  # largest allowed difference of scores, relative to the largest score

@@ -1,6 +1,6 @@
 """The standalone ONNX graph of a bundle: from a history's item rows to ranked item rows, weights included.
 
-The encoder is that of the bundle's own graph (`bundle.recommender_graph`); the mix of experts is in
+The encoder is that of the bundle's own graph (`model.recommender_graph`); the mix of experts is in
 `standalone_mix`. Every item is scored in float32, and those that can be among the best once more in float64,
 as `search.exact` does, so that ties and the order of near ties are Python's. Shapes: L known items of the
 history and a padding row before them, R = items + 1 rows, D domains, C candidates.
@@ -12,10 +12,10 @@ import json
 
 import numpy as np
 
-from llmcdsr_lite.backend import ITEM_TABLE_NAME, OUTPUT_NAME
 from llmcdsr_lite.bundle.folder import CONFIG, Bundle
-from llmcdsr_lite.bundle.graph import TYPES, Graph, Tensor, model_bytes
-from llmcdsr_lite.bundle.recommender_graph import add_recommender
+from llmcdsr_lite.model.backends import ITEM_TABLE_NAME, OUTPUT_NAME
+from llmcdsr_lite.model.onnx_graph import TYPES, Graph, Tensor, model_bytes
+from llmcdsr_lite.model.recommender_graph import add_recommender
 from llmcdsr_lite.search.exact import longest
 from llmcdsr_tools.export.standalone_mix import Mix
 

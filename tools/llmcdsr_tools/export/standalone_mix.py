@@ -1,6 +1,6 @@
 """The mix of experts in the standalone graph: what is added to the dot products of every row.
 
-The formulas are those of `llmcdsr_lite.mix.settings`. Experts that a bundle does not weigh are not in its
+The formulas are those of `llmcdsr_lite.mix.weights`. Experts that a bundle does not weigh are not in its
 graph. Amounts are float64. Shapes as in `standalone_graph`; Q newest items, N of them with next-item counts.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.backend import INPUT_NAME
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.bundle.graph import TYPES, Graph
 from llmcdsr_lite.mix.dense import popularity
-from llmcdsr_lite.mix.settings import EXPERTS, NEXT_DECAY, NEXT_ITEMS, NEXT_SCALE, RECENT_DECAY
+from llmcdsr_lite.mix.weights import EXPERTS, NEXT_DECAY, NEXT_ITEMS, NEXT_SCALE, RECENT_DECAY
+from llmcdsr_lite.model.backends import INPUT_NAME
+from llmcdsr_lite.model.onnx_graph import TYPES, Graph
 from llmcdsr_tools.export.standalone_recall import Recall
 
 _FLOAT, _DOUBLE, _INT = TYPES["float32"], TYPES["float64"], TYPES["int64"]

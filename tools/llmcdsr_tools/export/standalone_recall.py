@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmcdsr_lite.backend import INPUT_NAME
 from llmcdsr_lite.bundle.folder import Bundle
-from llmcdsr_lite.bundle.graph import TYPES, Graph
+from llmcdsr_lite.model.backends import INPUT_NAME
+from llmcdsr_lite.model.onnx_graph import TYPES, Graph
 
 _FLOAT, _INT = TYPES["float32"], TYPES["int64"]
 _NEVER = -1e30  # logit of an item that says nothing

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from llmcdsr_lite.errors import GenerationError
 from llmcdsr_tools.cold_histories import ColdHistory
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer, AnswersFile
+from llmcdsr_tools.generate.generate_settings import OutputFormat, OutputFormatChoice
 from llmcdsr_tools.generate.language_model import FormatRefusedError, LanguageModel, RequestFailedError
 from llmcdsr_tools.generate.prompts import PromptBuilder, user_seed
-from llmcdsr_tools.generate.settings import OutputFormat, OutputFormatChoice
 
 MAX_FAILURES = 5  # requests in a row that fail at every try: the server is down, or refuses them all
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmcdsr_lite.errors import GenerationError, MissingDependencyError, UsageError, install_hint
+from llmcdsr_tools.generate.generate_settings import OutputFormat, ServerSettings
 from llmcdsr_tools.generate.prompts import Prompt
-from llmcdsr_tools.generate.settings import OutputFormat, ServerSettings
 
 _MAX_WAIT = 60.0  # seconds between two tries, whatever a server asks for
 _REPEATED = (408, 409, 425, 429)

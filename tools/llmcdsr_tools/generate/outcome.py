@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmcdsr_tools.cold_histories import ColdHistory, Whom, cold_histories
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.generate.answers import Answer
 from llmcdsr_tools.generate.name_parsing import ParsedAnswer, parse_answer
 from llmcdsr_tools.generate.prompts import PromptBuilder

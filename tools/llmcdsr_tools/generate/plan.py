@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmcdsr_tools.cold_histories import Whom
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.generate.generate_settings import GenerateSettings, OutputFormat, ServerSettings
+from llmcdsr_tools.generate.generation import select
 from llmcdsr_tools.generate.prompt_templates import load_templates
 from llmcdsr_tools.generate.prompts import Prompt, estimate_tokens
-from llmcdsr_tools.generate.settings import GenerateSettings, OutputFormat, ServerSettings
-from llmcdsr_tools.generate.stage import select
 
 _SAMPLE = 500  # prompts that the number of tokens is estimated from
 

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from llmcdsr_lite.errors import DataError
-from llmcdsr_tools.generate.settings import Endpoint
+from llmcdsr_tools.generate.generate_settings import Endpoint
 
 _COMMON = {"source", "target", "n_names"}
 _EXAMPLE = _COMMON | {"number", "history", "names"}

@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.errors import UsageError
 from llmcdsr_tools.cold_histories import ColdHistory
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.generate.generate_settings import Endpoint, OutputFormat, PromptSettings
 from llmcdsr_tools.generate.prompt_templates import PromptTemplates, Words
-from llmcdsr_tools.generate.settings import Endpoint, OutputFormat, PromptSettings
 
 _MIN_TITLES, _MIN_TITLE_TOKENS = 3, 6  # a prompt that is too long is not shortened beyond
 _TOKEN = re.compile(r"[A-Za-z]{1,5}|[^A-Za-z ]")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from llmcdsr_lite.mix.experts import NextCounts
-from llmcdsr_tools.dataset import Dataset
-from llmcdsr_tools.next_counts import next_counts
+from llmcdsr_tools.data.dataset import Dataset
+from llmcdsr_tools.next_item_counts import next_counts
 
 N_NEIGHBOURS = 50  # of an item in each domain, at most
 

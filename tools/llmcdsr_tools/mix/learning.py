@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE, ExpertWeights
+from llmcdsr_lite.mix.weights import EXPERTS, N_SPARSE, ExpertWeights
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.mix.positions import Positions

@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 
 from llmcdsr_lite.mix.experts import NextCounts
 from llmcdsr_lite.mix.mixture import Mixes
-from llmcdsr_lite.mix.settings import MAX_WEIGHT
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_lite.mix.weights import MAX_WEIGHT
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.comparison import MARGIN
 from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.evaluation.queries import Queries

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.mix.experts import NextCounts, sparse_experts
-from llmcdsr_lite.mix.settings import EXPERTS, N_SPARSE
-from llmcdsr_lite.reference.packing import token_indices
+from llmcdsr_lite.mix.weights import EXPERTS, N_SPARSE
+from llmcdsr_lite.model.packing import token_indices
 from llmcdsr_lite.request import Asked
 from llmcdsr_tools.evaluation.measures import TOP
 from llmcdsr_tools.evaluation.queries import Queries

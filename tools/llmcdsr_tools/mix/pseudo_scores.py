@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue, Domain
-from llmcdsr_lite.mix.settings import DomainMix, ExpertWeights, Source
+from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights, Source
 from llmcdsr_lite.pseudo import PseudoRecall
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.request import Asked

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from llmcdsr_lite.mix.settings import MAX_WEIGHT
+from llmcdsr_lite.mix.weights import MAX_WEIGHT
 from llmcdsr_tools.mix.positions import Positions
 
 RIDGE = 1e-4

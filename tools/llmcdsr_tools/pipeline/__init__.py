@@ -1,5 +1,1 @@
 """The whole pipeline, `fit`: from interactions to a bundle and a report, as one configuration says."""
-
-from llmcdsr_tools.pipeline.stage import FitResult, fit
-
-__all__ = ["FitResult", "fit"]

@@ -12,7 +12,7 @@ from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.evaluation.comparison import verdicts
 from llmcdsr_tools.evaluation.measures import Measure
-from llmcdsr_tools.evaluation.stage import BASELINES, evaluate
+from llmcdsr_tools.evaluation.model_evaluation import BASELINES, evaluate
 
 
 @dataclass(frozen=True)

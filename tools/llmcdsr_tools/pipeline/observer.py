@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmcdsr_tools.pipeline.stage_cache import Stage
-from llmcdsr_tools.pretrain.stage import PretrainObserver
+from llmcdsr_tools.pretrain.pretraining import PretrainObserver
 from llmcdsr_tools.train.members import quiet
 from llmcdsr_tools.train.training import Observer
 

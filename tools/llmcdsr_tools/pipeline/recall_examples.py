@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmcdsr_lite.model.recall_network import pool, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.recall_network import pool, project, unit_rows
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
 from llmcdsr_tools.names import GeneratedNames
-from llmcdsr_tools.pretrain.stage import Pretrained
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 
 N_RECALLED = 5
 

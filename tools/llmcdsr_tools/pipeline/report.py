@@ -15,20 +15,20 @@ from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
 from llmcdsr_tools.checkpoint import load_poolers
-from llmcdsr_tools.dataset import Dataset, Positions
-from llmcdsr_tools.dataset_folder import load_dataset
-from llmcdsr_tools.dataset_summary import format_summary
+from llmcdsr_tools.data.dataset import Dataset, Positions
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.data.dataset_summary import format_summary
 from llmcdsr_tools.embed_names import load_embedded_names
 from llmcdsr_tools.evaluation.measures import GROUPS, Measure
 from llmcdsr_tools.evaluation.table import format_repeats
 from llmcdsr_tools.export.model_card import card_title
 from llmcdsr_tools.names import read_names
 from llmcdsr_tools.pipeline.charts import Line, line_chart
-from llmcdsr_tools.pipeline.config import FitConfig
+from llmcdsr_tools.pipeline.config_file import FitConfig
 from llmcdsr_tools.pipeline.measures import read_measures
 from llmcdsr_tools.pipeline.recall_examples import Example, Yield, generation_yield, recall_examples
-from llmcdsr_tools.pretrain.stage import Pretrained, load_pretrained
-from llmcdsr_tools.run import REFITTED, best_model, member_runs, read_metrics
+from llmcdsr_tools.pretrain.pretraining import Pretrained, load_pretrained
+from llmcdsr_tools.run_folder import REFITTED, best_model, member_runs, read_metrics
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

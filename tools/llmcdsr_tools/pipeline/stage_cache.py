@@ -22,7 +22,7 @@ from typing import Any
 from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
-from llmcdsr_tools.run import file_hash
+from llmcdsr_tools.run_folder import file_hash
 
 _RECORD = "done.json"
 _KEY_LENGTH = 16  # hexadecimal digits of the folder's name

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Domain
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_tools.batches import TrainingSequences
-from llmcdsr_tools.dataset import Dataset, Histories
+from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.evaluation.queries import Queries
+from llmcdsr_tools.optimization.batches import TrainingSequences
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.batches import TrainingBatch, epoch_batches
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.evaluation.official import N_NEGATIVES, draw_negatives, ranks
-from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.optimization import losses
+from llmcdsr_tools.optimization.batches import TrainingBatch, epoch_batches
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings, RowAdam
+from llmcdsr_tools.pretrain.contrastive import nt_xent
 from llmcdsr_tools.pretrain.domain_data import DomainData
-from llmcdsr_tools.pretrain.settings import PretrainSettings
-from llmcdsr_tools.reference import losses
-from llmcdsr_tools.reference.contrastive import nt_xent
+from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
 from llmcdsr_tools.text_initialization import initialize_from_text
 
 N_ALIGNED = 500  # items whose titles are ranked after every epoch, where none are held out

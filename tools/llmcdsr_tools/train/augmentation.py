@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.packing import pack, token_indices
-from llmcdsr_tools.batches import TrainingBatch
-from llmcdsr_tools.dataset import Histories
-from llmcdsr_tools.reference.losses import RowArray
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.packing import pack, token_indices
+from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.optimization.batches import TrainingBatch
+from llmcdsr_tools.optimization.losses import RowArray
 
 
 @dataclass(frozen=True)

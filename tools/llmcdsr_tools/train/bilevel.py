@@ -24,12 +24,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.reference.sasrec import RowGradient
-from llmcdsr_tools.reference.sasrec_tangent import backward_tangent, forward_tangent
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_lite.model.sasrec import RowGradient
 from llmcdsr_tools.train.gradients import BatchGradient, BatchPass
 from llmcdsr_tools.train.inner_steps import VirtualStep
+from llmcdsr_tools.train.sasrec_tangent import backward_tangent, forward_tangent
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from llmcdsr_lite.files import atomic_file
 from llmcdsr_tools.evaluation.official import N_NEGATIVES, ranked_among
 
 if TYPE_CHECKING:
-    from llmcdsr_tools.run import EpochMetrics
+    from llmcdsr_tools.run_folder import EpochMetrics
 
 
 def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Domain]) -> None:

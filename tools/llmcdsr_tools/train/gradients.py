@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_lite.reference.sasrec import ForwardCache, RowGradient
-from llmcdsr_tools.batches import TrainingBatch
-from llmcdsr_tools.objectives import Objective
-from llmcdsr_tools.reference.losses import RowArray
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_lite.model.sasrec import ForwardCache, RowGradient
+from llmcdsr_tools.optimization.batches import TrainingBatch
+from llmcdsr_tools.optimization.losses import RowArray
+from llmcdsr_tools.train.objectives import Objective
 
 
 @dataclass(frozen=True)

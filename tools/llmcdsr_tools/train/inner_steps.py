@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_tools.optimizers import Adam, AdamSettings, adam_change
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings, adam_change
 from llmcdsr_tools.train.gradients import BatchGradient
-from llmcdsr_tools.train.settings import InnerOptimizer
+from llmcdsr_tools.train.recipes import InnerOptimizer
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Each is an ordinary run in a folder of its own, ``member-1``, ``member-2``, ... of the run's folder, with a
 checkpoint of its own, so that what was stopped goes on to the same bytes. Distilled, one more run learns from
-all of them (see `soft_labels`); it is in the run's folder itself, so that the run is that one model.
+all of them (`optimization.soft_labels`); it is in the run's folder itself, so that the run is that one model.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from llmcdsr_lite.errors import SettingsError
-from llmcdsr_tools.train.settings import TrainSettings
-from llmcdsr_tools.train.stage import TrainResult, train
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.training import Observer
+from llmcdsr_tools.train.training_run import TrainResult, train
 
 
 def quiet(member: int) -> Observer:

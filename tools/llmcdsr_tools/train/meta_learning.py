@@ -9,20 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.batches import TrainingSequences
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_lite.model.parameters import SASRecParameters
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
-from llmcdsr_tools.objectives import Objective
-from llmcdsr_tools.optimizers import Adam, AdamSettings
-from llmcdsr_tools.pretrain.stage import Pretrained
-from llmcdsr_tools.reference.losses import RowArray
+from llmcdsr_tools.optimization.batches import TrainingSequences
+from llmcdsr_tools.optimization.losses import RowArray
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 from llmcdsr_tools.train.augmentation import AugmentedBatch, insert_pseudo_items
 from llmcdsr_tools.train.bilevel import meta_gradient
 from llmcdsr_tools.train.gradients import BatchGradient, combine, differentiate
 from llmcdsr_tools.train.inner_steps import virtual_step
+from llmcdsr_tools.train.objectives import Objective
 from llmcdsr_tools.train.pseudo_items import Recalled, RecallNetwork
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.recipes import TrainSettings
 
 Draw = Callable[[RowArray], Objective]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmcdsr_lite.errors import TrainingError
+from llmcdsr_lite.model.layers import FloatArray
+from llmcdsr_lite.model.packing import token_indices
+from llmcdsr_lite.model.recall_network import PoolCache, pool, pool_backward, project, unit_rows
 from llmcdsr_lite.recall import recall
-from llmcdsr_lite.reference.layers import FloatArray
-from llmcdsr_lite.reference.packing import token_indices
-from llmcdsr_lite.reference.recall_network import PoolCache, pool, pool_backward, project, unit_rows
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.embed_names import EmbeddedNames
-from llmcdsr_tools.pretrain.stage import Pretrained
-from llmcdsr_tools.reference.losses import RowArray
+from llmcdsr_tools.optimization.losses import RowArray
+from llmcdsr_tools.pretrain.pretraining import Pretrained
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from llmcdsr_lite.bundle.folder import CONFIG, read_bundle
 from llmcdsr_lite.catalogue import Catalogue, Domain
 from llmcdsr_lite.errors import SettingsError, TrainingError
-from llmcdsr_lite.reference.parameters import SASRecParameters
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_lite.text.title_neighbours import LEVELS, TitleMap, Weighing
 from llmcdsr_tools.checkpoint import load_model
-from llmcdsr_tools.dataset_folder import load_dataset
-from llmcdsr_tools.export.title_map import DEFAULT, default_title_map
-from llmcdsr_tools.run import RUN_HEADER, best_model, file_hash, folder_hash, member_runs, read_header
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.data.dataset_folder import load_dataset
+from llmcdsr_tools.run_folder import RUN_HEADER, best_model, file_hash, folder_hash, member_runs, read_header
+from llmcdsr_tools.title_map import DEFAULT, default_title_map
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.word_vectors import WordEncoder
 
 SIZES = ("hidden", "n_blocks", "n_heads", "max_length")

@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmcdsr_lite.backend import NumpyBackend
 from llmcdsr_lite.errors import TrainingError
-from llmcdsr_lite.reference import sasrec
-from llmcdsr_lite.reference.ensemble import Model
-from llmcdsr_lite.reference.parameters import SASRecParameters
-from llmcdsr_tools.batches import TrainingBatch, TrainingSequences, epoch_batches
+from llmcdsr_lite.model import sasrec
+from llmcdsr_lite.model.backends import NumpyBackend
+from llmcdsr_lite.model.ensemble import Model
+from llmcdsr_lite.model.parameters import SASRecParameters
 from llmcdsr_tools.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from llmcdsr_tools.dataset import Dataset
+from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.measures import measure
 from llmcdsr_tools.evaluation.official import evaluate
 from llmcdsr_tools.evaluation.queries import Queries
 from llmcdsr_tools.evaluation.scorers import ModelScorer
-from llmcdsr_tools.objectives import ObjectiveSource
-from llmcdsr_tools.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
-from llmcdsr_tools.reference.soft_labels import Teacher
-from llmcdsr_tools.run import CHECKPOINT, EarlyStopping, EpochMetrics
+from llmcdsr_tools.optimization.batches import TrainingBatch, TrainingSequences, epoch_batches
+from llmcdsr_tools.optimization.optimizers import Adam, AdamSettings, RowAdam, WeightAverage
+from llmcdsr_tools.optimization.soft_labels import Teacher
+from llmcdsr_tools.run_folder import CHECKPOINT, EarlyStopping, EpochMetrics
 from llmcdsr_tools.text_initialization import initialize_from_text
 from llmcdsr_tools.train.gradients import differentiate
 from llmcdsr_tools.train.meta_learning import MetaLearning, Optimizers
-from llmcdsr_tools.train.settings import TrainSettings
+from llmcdsr_tools.train.objectives import ObjectiveSource
+from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.starting_model import Start
 
 AVERAGE_SAMPLES = 64  # of the average, an epoch

@@ -1,0 +1,1 @@
+"""The runtime's commands; those of the training side are in `llmcdsr_tools.cli`."""

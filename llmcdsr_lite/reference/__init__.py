@@ -1,1 +1,0 @@
-"""The NumPy models: each formula once, forward and backward beside each other."""

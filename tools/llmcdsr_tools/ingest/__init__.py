@@ -1,1 +1,0 @@
-"""Stage `ingest`: interactions become a data set folder."""

@@ -1,0 +1,1 @@
+"""What pre-training and training share: batches, losses with their gradients, optimisers."""
