@@ -43,6 +43,7 @@ GOOD = "u,tea,1\n"
         ("x.csv", HEAD + GOOD + "u,tea\n", 3, "2 fields, expected 3 as in the header"),
         ("x.csv", "user,thing,timestamp\n1,2,3\n", 1, "no column is named 'item'; found 'user', 'thing'"),
         ("x.csv", "user,item,timestamp,user\n1,2,3,4\n", 1, "more than one column is named 'user'"),
+        ("x.csv", "User,user,item,timestamp\n1,2,3,4\n", 1, "more than one column is named 'user'"),
         ("x.csv", HEAD + GOOD + HEAD + GOOD, 3, "the header line again"),
         ("x.csv", HEAD.encode() + b"u,tea,1\n\xff,tea,4\n", 3, "not UTF-8"),
         ("x.csv", (HEAD + GOOD).encode("utf-16"), 1, "NUL byte"),

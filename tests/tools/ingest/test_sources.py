@@ -320,6 +320,24 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         read(pandas.DataFrame({"user": ["1"], "item": ["x"], "timestamp": [True]}))
 
 
+@pytest.mark.parametrize("names", [("user", "user"), ("User", "user"), ("user_id", "User_ID")])
+@pytest.mark.parametrize("library", ["pandas", "arrow", "parquet"])
+def test_no_column_is_chosen_of_several_with_one_name(
+    names: tuple[str, str], library: str, tmp_path: Path
+) -> None:
+    """DuckDB renames all but the first of them."""
+    header, row = [*names, "item", "timestamp"], ["a", "b", "tea", 1]
+    frame: Any = pandas.DataFrame([row], columns=header)
+    if library != "pandas":
+        lists = [pyarrow.array([value]) for value in ([{"item": 1, "user": 2}], *row)]
+        frame = pyarrow.table(lists, names=["nested", *header])
+    if library == "parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(frame, tmp_path / "e.parquet")
+        frame = tmp_path / "e.parquet"
+    with pytest.raises(DataError, match=r": (more than one|no) column is named 'user'"):
+        read(frame)
+
+
 def test_a_query_reads_no_table_of_ours_and_writes_nothing(tmp_path: Path) -> None:
     query = write_database(tmp_path, [("u", "a", 1), ("u", "b", 2)])
     before = (tmp_path / "shop.duckdb").read_bytes()
