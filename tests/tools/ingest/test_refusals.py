@@ -110,7 +110,7 @@ def test_bad_content_is_refused_with_its_line(
         ("  ,tea,1,Food", "the user id is empty"),
         ("\u3000,tea,1,Food", "the user id is empty"),
         ("u,tea,yesterday,Food", "timestamp 'yesterday' is neither a number nor an ISO 8601 date"),
-        ("u,tea,,Food", "timestamp '' is neither"),
+        ("u,tea,,Food", "the timestamp is empty"),
         ("u,tea,2024-01-03,Food", "timestamp '2024-01-03' is a date among numbers; expected numbers alone"),
         ("u,tea,2024-02-30,Food", "timestamp '2024-02-30' is neither"),
         ("u,tea,nan,Food", "timestamp 'nan' is neither"),

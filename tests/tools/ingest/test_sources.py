@@ -181,8 +181,10 @@ def test_no_interaction_is_lost_or_changed(rows: list[Row], form: str) -> None:
 
 def test_numbers_are_ids_also_where_gaps_made_them_floats() -> None:
     frame = pandas.DataFrame({"user": [1, 2, 1], "item": [10, None, 12], "timestamp": [1.0, 2.0, 3.0]})
-    with pytest.raises(DataError, match="the events, row 1: the item id is empty"):
+    with pytest.raises(DataError, match="the events, row 1: the item id is empty or not a whole number"):
         read(frame)
+    with pytest.raises(DataError, match="row 0: the user id is empty or not a whole number"):
+        read(frame.dropna().assign(user=[1.5, 2.0]))
     table = read(frame.dropna())
     assert triples(table) == [("1", "10", 1), ("1", "12", 3)]
     assert table.times.dtype == "int64"
@@ -290,6 +292,13 @@ def test_duplicates_are_counted_and_may_be_dropped() -> None:
     assert [len(d.test.rows) for d in (kept, dropped)] == [6, 4]
     assert "2 interactions repeat one of the same user, item and time; they were kept" in kept.notes
     assert "2 interactions repeat one of the same user, item and time; they were dropped" in dropped.notes
+
+
+@pytest.mark.parametrize("times", [[1, None], [1.5, None], ["1", None], ["1.5", ""], ["2024-01-01", ""]])
+def test_a_timestamp_that_is_missing_is_called_empty(times: list[Any]) -> None:
+    table = pyarrow.table({"user": ["u", "u"], "item": ["a", "b"], "timestamp": times})
+    with pytest.raises(DataError, match="the events, row 1: the timestamp is empty"):
+        read(table)
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:

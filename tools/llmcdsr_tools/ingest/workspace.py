@@ -179,6 +179,11 @@ class Workspace:
         self.n_skipped += count
 
 
+def empty(what: str, kind: str) -> str:
+    """What is wrong with an id that is blank, in SQL; `kind` is its column's type, see `_as_text`."""
+    return literal(f"{what} is empty" + (" or not a whole number" if kind.startswith(_FLOATS) else ""))
+
+
 @contextmanager
 def open_workspace(settings: IngestSettings, rejects: Path | None = None) -> Iterator[Workspace]:
     """Make an empty workspace, which is gone afterwards; it never uses the network."""
