@@ -17,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.errors import DataError, SettingsError, UsageError
 from llmcdsr_tools import Dataset, Query
 from llmcdsr_tools.dataset_folder import save_dataset
 from llmcdsr_tools.ingest.events import EventTable, read_events
@@ -312,6 +312,10 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         read(Query("select * from nothing"))
     with pytest.raises(DataError, match=r"\*\.csv: no file has a name like that"):
         read(tmp_path / "*.csv")
+    with pytest.raises(UsageError, match=r"columns is 'user', expected a mapping such as"):
+        Dataset.from_interactions(tmp_path / "e.csv", columns="user")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="domains must be a sequence of names, found 'food'"):
+        Dataset.from_interactions(tmp_path / "e.csv", domains="food")
     with pytest.raises(UsageError, match="unexpected keyword argument 'spilt'"):
         Dataset.from_interactions(tmp_path / "e.csv", spilt="time")
     (tmp_path / "a.csv").write_text("user,item,timestamp\nu,i,1\n")

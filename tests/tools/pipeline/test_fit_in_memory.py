@@ -149,6 +149,8 @@ def test_what_cannot_be_meant(data: Dataset, tmp_path: Path) -> None:
         fit(data, n_epoch=3)
     with pytest.raises(SettingsError, match="n_epochs must be at least 1, found 0"):
         fit(data, n_epochs=0)
+    with pytest.raises(SettingsError, match="threads must be a whole number, found '2'"):
+        fit(data, threads="2")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="members must be at least 1, found 0"):
         fit(data, members=0)
     with pytest.raises(UsageError, match="a configuration says all"):

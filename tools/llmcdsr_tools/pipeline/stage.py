@@ -7,12 +7,13 @@ on. The bundle has the same bytes either way.
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
@@ -32,8 +33,8 @@ from llmcdsr_tools.pipeline.settings import EmbedTable
 from llmcdsr_tools.pipeline.stage_cache import complete, finished
 from llmcdsr_tools.pretrain.settings import PretrainSettings
 from llmcdsr_tools.progress import fit_progress
-from llmcdsr_tools.settings import from_keywords, usable_threads
-from llmcdsr_tools.train.settings import Recipe, recipe_settings
+from llmcdsr_tools.settings import Count, check_settings, from_keywords, usable_threads
+from llmcdsr_tools.train.settings import Recipe, TrainSettings, recipe_settings
 from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.word_vectors import WordEncoder
 
@@ -163,10 +164,13 @@ class _Models:
     """What is trained, beside the fields of `TrainSettings`."""
 
     recipe: Recipe = "best"
-    members: int = 1
+    members: Count = 1
     distill: bool = False
     start_from: Path | None = None
-    threads: int = 1
+    threads: Count = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def _config(
@@ -181,7 +185,8 @@ def _config(
     is_folder = isinstance(encoder, (str, Path))
     if encoder is not None:
         given["encoder"] = str(encoder) if is_folder else type(encoder).__name__
-    train = from_keywords(partial(recipe_settings, models.recipe), settings)
+    known = {*inspect.signature(fit).parameters, *(f.name for f in fields(TrainSettings))}
+    train = from_keywords(partial(recipe_settings, models.recipe), settings, known)
     if models.start_from is not None:
         train = read_starting_model(models.start_from, members=models.members).sized(train)
     return FitConfig(
