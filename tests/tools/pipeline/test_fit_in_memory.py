@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmcdsr_lite import Recommender
-from llmcdsr_lite.errors import SettingsError, UsageError
+from llmcdsr_lite.errors import DataError, SettingsError, UsageError
 from llmcdsr_tools import Dataset, fit
 from llmcdsr_tools.pipeline.observer import FitObserver, StageOutcome
 from llmcdsr_tools.train.training import Observer
@@ -153,6 +153,13 @@ def test_what_cannot_be_meant(data: Dataset, tmp_path: Path) -> None:
         fit(data, threads="2")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="members must be at least 1, found 0"):
         fit(data, members=0)
+    with pytest.raises(UsageError, match="data is of the type list, expected a Dataset"):
+        fit([("u", "i", 1)])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="start_from is of the type Dataset, expected the folder"):
+        fit(data, start_from=data)  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: cannot be written: File exists"):
+        fit(data, work=tmp_path / "file")
     with pytest.raises(UsageError, match="a configuration says all"):
         fit(tmp_path / "fit.toml", members=2)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from llmcdsr_lite.bundle.folder import BUNDLE
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
-from llmcdsr_lite.files import atomic_file, check_folder
+from llmcdsr_lite.files import atomic_file, check_folder, writing
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_tools.dataset import Dataset
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
@@ -142,8 +142,10 @@ def fit(
     >>> result = fit(Dataset.from_interactions("events.csv", "items.csv"))  # doctest: +SKIP
     >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
+    if start_from is not None:
+        start_from = _path("start_from", start_from, "the folder of a bundle or run")
     if isinstance(data, Dataset):
-        models = _Models(recipe, members, distill, _path(start_from), threads)
+        models = _Models(recipe, members, distill, start_from, threads)
         config = _config(data, encoder, models, work, settings)
         shows = sys.stderr.isatty() or "ipykernel" in sys.modules
         observer = observer or (fit_progress() if shows else FitObserver())
@@ -152,10 +154,11 @@ def fit(
             settings
             or encoder is not None
             or work is not None
-            or _Models(recipe, members, distill, _path(start_from), threads) != _Models()
+            or _Models(recipe, members, distill, start_from, threads) != _Models()
         ):
             raise UsageError("a configuration says all; give a Dataset to set things in the call")
-        config = data if isinstance(data, FitConfig) else load_config(Path(data))
+        expected = "a Dataset (Dataset.from_interactions makes one), a FitConfig, or a path to a TOML file"
+        config = data if isinstance(data, FitConfig) else load_config(_path("data", data, expected))
     return _run(config, observer or FitObserver())
 
 
@@ -192,7 +195,7 @@ def _config(
     return FitConfig(
         "fit",
         f"fit(data, {', '.join(f'{name}={value!r}' for name, value in given.items())})\n",
-        Path(_session_folder().name if work is None else work),
+        _path("work", _session_folder().name if work is None else work, "a folder"),
         data,
         encoder=None if is_folder else encoder,
         threads=usable_threads(models.threads),
@@ -206,8 +209,11 @@ def _config(
     )
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+def _path(name: str, given: Any, expected: str) -> Path:
+    try:
+        return Path(given)
+    except TypeError:
+        raise UsageError(f"{name} is of the type {type(given).__name__}, expected {expected}") from None
 
 
 @cache
@@ -246,8 +252,10 @@ def _check_outputs(config: FitConfig) -> None:
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the working folder against another process; a process that dies lets go of it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as file:
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / ".lock").open("w")
+    with lock as file:
         try:
             import fcntl
         except ImportError:  # Windows: two calls at once are the user's affair
