@@ -17,7 +17,7 @@ import numpy.typing as npt
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.columnar import import_pyarrow
 from llmcdsr_lite.errors import UsageError
-from llmcdsr_lite.request import UnknownPolicy, known_rows
+from llmcdsr_lite.request import UnknownPolicy, history_rows
 from llmcdsr_lite.results import BatchRecommendations
 
 _COLUMNS = ("user", "history", "domain")  # the history must be there
@@ -125,7 +125,7 @@ def _check_rows(
     """Refuse histories and domains that cannot be used, by their rows: batches are numbered otherwise."""
     names = [domain.name for domain in catalogue.domains]
     for row, (history, domain) in enumerate(zip(histories, domains, strict=True)):
-        known_rows(catalogue, f"row {row} of the column 'history'", history, unknown)
+        history_rows(catalogue, f"row {row} of the column 'history'", history, unknown)
         if not (domain is None or (isinstance(domain, str) and domain in names)):
             expected = " or ".join(map(repr, names))
             raise UsageError(f"row {row} of the column 'domain' is {domain!r:.60}, expected {expected}")

@@ -225,7 +225,7 @@ class Ranking:
         return users
 
     def _represent(self, sequences: Sequence[Rows]) -> Representations:
-        if all(map(len, sequences)):
+        if sequences and all(map(len, sequences)):
             return _finite(self.backend.represent(sequences))
         users = np.zeros((len(sequences), self.bundle.item_vectors.shape[1]), dtype=np.float32)
         filled = [i for i, sequence in enumerate(sequences) if len(sequence)]

@@ -33,6 +33,7 @@ from llmcdsr_lite.request import (
     check_choice,
     checked_request,
     checked_threads,
+    history_rows,
     item_filter,
     item_ids,
     known_rows,
@@ -282,7 +283,7 @@ class Recommender:
         """
         ranking = self._ranking
         catalogue = ranking.bundle.catalogue
-        known, missing = known_rows(catalogue, "history", history, unknown)
+        known, missing = history_rows(catalogue, "history", history, unknown)
         request = checked_request(
             catalogue,
             k,

@@ -135,6 +135,15 @@ def known_rows(
     return rows, missing
 
 
+def history_rows(
+    catalogue: Catalogue, name: str, history: Iterable[str], unknown: UnknownPolicy
+) -> tuple[Rows, list[str]]:
+    """Rows of the known ids, and the unknown ids, of the history `name`, oldest first."""
+    if isinstance(history, set | frozenset):
+        raise UsageError(f"{name} is a set, which has no order; expected a sequence of item ids")
+    return known_rows(catalogue, name, history, unknown)
+
+
 def item_id(name: str, value: Any) -> str:
     """An item id of the argument `name`: a string, or a whole number for the string that it is written as."""
     if isinstance(value, str):
@@ -168,7 +177,7 @@ def known_rows_of_each(
 ) -> tuple[list[Rows], tuple[tuple[str, ...], ...]]:
     """Rows of the known ids, and the unknown ids, of each history."""
     each = listed("histories", histories, "histories")
-    pairs = [known_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
+    pairs = [history_rows(catalogue, f"history {n}", history, unknown) for n, history in enumerate(each)]
     return [rows for rows, _ in pairs], tuple(tuple(missing) for _, missing in pairs)
 
 

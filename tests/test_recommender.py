@@ -311,6 +311,7 @@ def test_users_and_items_as_vectors(one: Recommender, naive_representation: Any)
         one.item_vectors(["x"])
     with pytest.raises(UnknownItemError, match="history 2: item 'x' is not"):
         one.represent(histories, unknown="error")
+    assert one.represent([]).shape == (0, users.shape[1])
 
 
 def test_items_similar_to_several(one: Recommender) -> None:

@@ -57,6 +57,8 @@ def test_the_history_of_a_batch_with_an_unknown_item_is_numbered(one: Recommende
         (lambda r: r.recommend(["f1"], domain="books"), UsageError, "no domain is named 'books'"),
         (lambda r: r.similar("f1", domain="books"), UsageError, "no domain is named 'books'"),
         (lambda r: r.similar("x"), UnknownItemError, "item 'x' is not in the catalogue"),
+        (lambda r: r.recommend({"f1", "k2"}), UsageError, "history is a set, which has no order"),
+        (lambda r: r.recommend_batch([["f1"], {"f1"}]), UsageError, "history 1 is a set, which has no order"),
         (lambda r: r.recommend(None), UsageError, "history is None, expected a sequence of item ids"),
         (lambda r: r.recommend(np.array("f1")), UsageError, "history is array.*, expected a sequence"),
         (lambda r: r.recommend([["f1"]]), UsageError, "history holds .'f1'., expected item ids"),

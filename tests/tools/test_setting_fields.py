@@ -1,22 +1,33 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcdsr_lite.errors import SettingsError
+from llmcdsr_lite.errors import SettingsError, UsageError
 from llmcdsr_tools.cli.options import settings_of, settings_options
 from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.generate.generate_settings import GenerateSettings, PromptSettings, ServerSettings
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
-from llmcdsr_tools.setting_fields import Bounds, Count, Flag, Positive, Share, check_settings, setting_fields
+from llmcdsr_tools.setting_fields import (
+    Bounds,
+    Count,
+    Flag,
+    Positive,
+    Share,
+    check_settings,
+    from_keywords,
+    setting_fields,
+)
 from llmcdsr_tools.train.recipes import TrainSettings
 
 ALL = (TrainSettings, PretrainSettings, IngestSettings, ServerSettings, PromptSettings, GenerateSettings)
@@ -113,6 +124,12 @@ def test_names_may_have_an_ending() -> None:
     ("values", "message"),
     [
         ({"n_cups": 0}, "n_cups must be at least 1, found 0"),
+        ({"n_cups": "3"}, "n_cups must be a whole number, found '3'"),
+        ({"n_cups": 2.5}, "n_cups must be a whole number, found 2.5"),
+        ({"n_cups": True}, "n_cups must be a whole number, found True"),
+        ({"share": "0.5"}, "share must be a number, found '0.5'"),
+        ({"rest": None}, "rest must be a number, found None"),
+        ({"sweet": "no"}, "sweet must be True or False, found 'no'"),
         ({"heat": 101.0}, "heat must be at least 50 and at most 100, found 101.0"),
         ({"share": 1.0}, "share must be at least 0 and below 1, found 1.0"),
         ({"rest": math.inf}, "rest must be above 0 and finite, found inf"),
@@ -123,6 +140,20 @@ def test_what_is_out_of_bounds_is_refused(values: dict[str, Any], message: str) 
     with pytest.raises(SettingsError) as caught:
         Tea(**values)
     assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    tea = Tea(np.int64(3), np.float32(75), share=0)  # type: ignore[arg-type]
+    assert json.dumps([tea.n_cups, tea.heat, tea.share]) == "[3, 75.0, 0]"
+
+
+def test_an_unknown_keyword_is_answered_with_the_nearest() -> None:
+    known = [field.name for field in fields(Tea)]
+    assert from_keywords(Tea, {"n_cups": 3}, known) == Tea(3)
+    with pytest.raises(UsageError, match="unexpected keyword argument 'cups'; did you mean 'n_cups'"):
+        from_keywords(Tea, {"cups": 3}, known)
+    with pytest.raises(UsageError, match="unexpected keyword argument 'milk'; known are heat, kind, leaf"):
+        from_keywords(Tea, {"milk": 3}, known)
 
 
 @given(

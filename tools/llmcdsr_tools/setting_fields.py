@@ -6,17 +6,26 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
+import numbers
 import os
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from llmcdsr_lite.errors import SettingsError, UsageError
 from llmcdsr_lite.model.parameters import SASRecConfig
+
+_TYPES: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
 
 Made = TypeVar("Made")
 Loss = Literal["bce", "sampled-softmax"]
@@ -134,22 +143,26 @@ def _descriptions(cls: type[Any]) -> dict[str, str]:
     return texts
 
 
-def from_keywords(make: Callable[..., Made], given: Mapping[str, Any]) -> Made:
-    """Settings from the keywords of a call.
+def from_keywords(make: Callable[..., Made], given: Mapping[str, Any], known: Collection[str]) -> Made:
+    """Settings from the keywords of a call, each of which must be known.
 
     Raises
     ------
     UsageError
-        If one is none of theirs.
+        If one is not.
     """
-    try:
-        return make(**given)
-    except TypeError as error:
-        raise UsageError(str(error).split("__init__() ")[-1]) from None
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            raise UsageError(f"got an unexpected keyword argument {name!r}; {hint}")
+    return make(**given)
 
 
 def check_settings(settings: Any) -> None:
-    """Refuse a value that is out of its field's bounds, or none of its choices.
+    """Refuse a value of another type than its field's, out of its bounds, or none of its choices.
+
+    NumPy's numbers become Python's, which can be written as JSON.
 
     Raises
     ------
@@ -162,6 +175,12 @@ def check_settings(settings: Any) -> None:
             continue
         if field.choices:
             check_choice(field.name, value, field.choices)
+        elif field.kind in _TYPES:
+            abstract, expected = _TYPES[field.kind]
+            if not isinstance(value, abstract) or (field.kind is not bool and isinstance(value, bool)):
+                raise SettingsError(f"{field.name} must be {expected}, found {value!r:.60}")
+            if not isinstance(value, (bool, int, float, str)):
+                object.__setattr__(settings, field.name, field.kind(value))
         if field.bounds is not None and value not in field.bounds:
             finite = "" if math.isfinite(value) else " and finite"
             raise SettingsError(f"{field.name} must be {field.bounds}{finite}, found {value}")

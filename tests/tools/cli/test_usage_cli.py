@@ -76,6 +76,10 @@ def test_usage_ends_with_status_2(place: Path, line: str, message: str) -> None:
             "generate dataset -o n --model m --dry-run --users none.txt",
             "none.txt: cannot be read: No such file",
         ),
+        (
+            "export nothing --standalone x.onnx",
+            "nothing: no such folder, expected a training run",
+        ),
         ("neighbours dataset -o names.jsonl", "names.jsonl: exists already"),
         ("embed-names names.jsonl dataset -o matrix.npy", "matrix.npy: exists already"),
         ("generate dataset -o names.jsonl --model m --base-url http://127.0.0.1:1", "jsonl: exists already"),

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.errors import DataError, SettingsError, UsageError
 from llmcdsr_tools import Dataset, Query
 from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.data.events import EventTable, read_events
@@ -181,8 +181,10 @@ def test_no_interaction_is_lost_or_changed(rows: list[Row], form: str) -> None:
 
 def test_numbers_are_ids_also_where_gaps_made_them_floats() -> None:
     frame = pandas.DataFrame({"user": [1, 2, 1], "item": [10, None, 12], "timestamp": [1.0, 2.0, 3.0]})
-    with pytest.raises(DataError, match="the events, row 1: the item id is empty"):
+    with pytest.raises(DataError, match="the events, row 1: the item id is empty or not a whole number"):
         read(frame)
+    with pytest.raises(DataError, match="row 0: the user id is empty or not a whole number"):
+        read(frame.dropna().assign(user=[1.5, 2.0]))
     table = read(frame.dropna())
     assert triples(table) == [("1", "10", 1), ("1", "12", 3)]
     assert table.times.dtype == "int64"
@@ -292,6 +294,13 @@ def test_duplicates_are_counted_and_may_be_dropped() -> None:
     assert "2 interactions repeat one of the same user, item and time; they were dropped" in dropped.notes
 
 
+@pytest.mark.parametrize("times", [[1, None], [1.5, None], ["1", None], ["1.5", ""], ["2024-01-01", ""]])
+def test_a_timestamp_that_is_missing_is_called_empty(times: list[Any]) -> None:
+    table = pyarrow.table({"user": ["u", "u"], "item": ["a", "b"], "timestamp": times})
+    with pytest.raises(DataError, match="the events, row 1: the timestamp is empty"):
+        read(table)
+
+
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"events: expected a path, a Query, or a frame or table .* found list"
@@ -303,6 +312,10 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         read(Query("select * from nothing"))
     with pytest.raises(DataError, match=r"\*\.csv: no file has a name like that"):
         read(tmp_path / "*.csv")
+    with pytest.raises(UsageError, match=r"columns is 'user', expected a mapping such as"):
+        Dataset.from_interactions(tmp_path / "e.csv", columns="user")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="domains must be a sequence of names, found 'food'"):
+        Dataset.from_interactions(tmp_path / "e.csv", domains="food")
     with pytest.raises(UsageError, match="unexpected keyword argument 'spilt'"):
         Dataset.from_interactions(tmp_path / "e.csv", spilt="time")
     (tmp_path / "a.csv").write_text("user,item,timestamp\nu,i,1\n")
@@ -318,6 +331,24 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         read(frame)
     with pytest.raises(DataError, match="timestamps are of type BOOLEAN, expected numbers, dates or text"):
         read(pandas.DataFrame({"user": ["1"], "item": ["x"], "timestamp": [True]}))
+
+
+@pytest.mark.parametrize("names", [("user", "user"), ("User", "user"), ("user_id", "User_ID")])
+@pytest.mark.parametrize("library", ["pandas", "arrow", "parquet"])
+def test_no_column_is_chosen_of_several_with_one_name(
+    names: tuple[str, str], library: str, tmp_path: Path
+) -> None:
+    """DuckDB renames all but the first of them."""
+    header, row = [*names, "item", "timestamp"], ["a", "b", "tea", 1]
+    frame: Any = pandas.DataFrame([row], columns=header)
+    if library != "pandas":
+        lists = [pyarrow.array([value]) for value in ([{"item": 1, "user": 2}], *row)]
+        frame = pyarrow.table(lists, names=["nested", *header])
+    if library == "parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(frame, tmp_path / "e.parquet")
+        frame = tmp_path / "e.parquet"
+    with pytest.raises(DataError, match=r": (more than one|no) column is named 'user'"):
+        read(frame)
 
 
 def test_a_query_reads_no_table_of_ours_and_writes_nothing(tmp_path: Path) -> None:

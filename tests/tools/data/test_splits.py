@@ -109,8 +109,9 @@ def test_training_sees_nothing_after_the_moment(
     expected: dict[str, dict[str, list[int]]] = {"train": {}, "valid": {}, "test": {}}
     for user in range(4):
         mine = [(item, time) for owner, item, time in rows if owner == user]
-        expected["train"][f"u{user}"] = [item for item, time in mine if time < first]
         end = second if test_share else max(in_order) + 1
+        seen = first if valid_share else end
+        expected["train"][f"u{user}"] = [item for item, time in mine if time < seen]
         for name, start, stop, share in (
             ("valid", first, end, valid_share),
             ("test", second, max(in_order) + 1, test_share),

@@ -12,7 +12,7 @@ import pytest
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
-from llmcdsr_lite.errors import SettingsError, UsageError
+from llmcdsr_lite.errors import DataError, SettingsError, UsageError
 from llmcdsr_tools import Dataset, fit
 from llmcdsr_tools.evaluation.model_evaluation import evaluate
 from llmcdsr_tools.pipeline.fitting import FitResult
@@ -176,8 +176,17 @@ def test_what_cannot_be_meant(data: Dataset, tmp_path: Path) -> None:
         fit(data, n_epoch=3)
     with pytest.raises(SettingsError, match="n_epochs must be at least 1, found 0"):
         fit(data, n_epochs=0)
+    with pytest.raises(SettingsError, match="threads must be a whole number, found '2'"):
+        fit(data, threads="2")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="members must be at least 1, found 0"):
         fit(data, members=0)
+    with pytest.raises(UsageError, match="data is of the type list, expected a Dataset"):
+        fit([("u", "i", 1)])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="start_from is of the type Dataset, expected the folder"):
+        fit(data, start_from=data)  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: cannot be written: File exists"):
+        fit(data, work=tmp_path / "file")
     with pytest.raises(UsageError, match="a configuration says all"):
         fit(tmp_path / "fit.toml", members=2)
 

@@ -19,6 +19,7 @@ import llmcdsr_tools.cli.names
 import llmcdsr_tools.cli.pipeline
 import llmcdsr_tools.cli.search_graphs  # noqa: F401
 from llmcdsr_lite.cli.commands import FilePath, cli, example, json_option
+from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.cli.options import (
     needs_train_extra,
     overwrite_option,
@@ -328,6 +329,8 @@ def export(
         _refuse_options_of_runs(source)
         export_standalone(source, standalone, overwrite=overwrite)
         return
+    if not source.exists():
+        raise DataError(f"{source}: no such folder, expected a training run or a bundle")
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output', which a run needs.")
     measured = bundle_export.export(

@@ -9,7 +9,7 @@ import hashlib
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmcdsr_lite.catalogue import Catalogue
+from llmcdsr_lite.errors import UsageError
 
 Split = Literal["train", "valid", "test"]
 Positions = Literal["last", "every"]
@@ -145,8 +146,11 @@ class Dataset:
         from llmcdsr_tools.data.ingestion import read_dataset
         from llmcdsr_tools.setting_fields import from_keywords
 
-        named = from_keywords(Columns, columns or {})
-        chosen = from_keywords(IngestSettings, {"columns": named, **settings})
+        if not isinstance(columns, Mapping | None):
+            raise UsageError(f"columns is {columns!r:.60}, expected a mapping such as {{'user': 'shopper'}}")
+        named = from_keywords(Columns, columns or {}, [f.name for f in fields(Columns)])
+        known = ["events", "items", *(f.name for f in fields(IngestSettings))]
+        chosen = from_keywords(IngestSettings, {"columns": named, **settings}, known)
         result = read_dataset(events, items=items, settings=chosen)
         return replace(result.dataset, notes=tuple(result.warnings))
 

@@ -15,7 +15,7 @@ from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.data.items import ITEMS, READ, ItemTable, items_of_events, number_items
 from llmcdsr_tools.data.sources import FILE, RECORD, REJECT, Opened, listing, open_source
 from llmcdsr_tools.data.timestamps import Unit, time_column, time_unit
-from llmcdsr_tools.data.workspace import HEADER_AGAIN, NUL, OURS, Progress, Workspace, open_workspace
+from llmcdsr_tools.data.workspace import HEADER_AGAIN, NUL, OURS, Progress, Workspace, empty, open_workspace
 
 _EVENTS, _CODED, _USERS = (f"workspace.main.{name}" for name in ("events", "coded", "users"))
 _USER, _ITEM, _DOMAIN, _TIME = (OURS[role] for role in ("user", "item", "domain", "timestamp"))
@@ -136,9 +136,9 @@ def _code(workspace: Workspace, opened: Opened, columns: Mapping[str, str]) -> b
         CREATE TABLE {_CODED} AS SELECT {RECORD}{file}, {_USER}, i.code, {time.value} AS time,
             CASE WHEN {REJECT} IS NOT NULL THEN {REJECT}
                 WHEN {again} THEN {HEADER_AGAIN}
-                WHEN blank({_USER}) THEN 'the user id is empty'
+                WHEN blank({_USER}) THEN {empty("the user id", columns[_USER])}
                 WHEN contains({_USER}, chr(0)) THEN {NUL}
-                WHEN i.{_ITEM} IS NULL AND blank(e.{_ITEM}) THEN 'the item id is empty'
+                WHEN i.{_ITEM} IS NULL AND blank(e.{_ITEM}) THEN {empty("the item id", columns[_ITEM])}
                 WHEN i.{_ITEM} IS NULL THEN 'item ' || shown(e.{_ITEM}) || ' is not in the items'
                 {mismatch}
                 WHEN time IS NULL THEN {time.problem} END AS problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,6 +86,8 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if isinstance(self.domains, str) or not isinstance(self.domains, Collection | None):
+            raise SettingsError(f"domains must be a sequence of names, found {self.domains!r:.60}")
         if self.domains is not None and (
             not 1 <= len(self.domains) <= MAX_DOMAINS
             or len(set(self.domains)) != len(self.domains)

@@ -10,7 +10,7 @@ import numpy as np
 from llmcdsr_lite.bundle.config import MAX_DOMAINS
 from llmcdsr_lite.errors import DataError
 from llmcdsr_tools.data.sources import FILE, RECORD, REJECT, Opened, listing, literal
-from llmcdsr_tools.data.workspace import HEADER_AGAIN, NUL, OURS, Workspace
+from llmcdsr_tools.data.workspace import HEADER_AGAIN, NUL, OURS, Workspace, empty
 
 ONLY_DOMAIN = "items"  # where nothing names one
 READ = "workspace.main.items_read"
@@ -87,7 +87,7 @@ def number_items(workspace: Workspace, opened: Opened, columns: Mapping[str, str
         CREATE TABLE {_CHECKED} AS SELECT *,
             CASE WHEN {REJECT} IS NOT NULL THEN {REJECT}
                 WHEN {again} THEN {HEADER_AGAIN}
-                WHEN blank({_ITEM}) THEN 'the item id is empty'
+                WHEN blank({_ITEM}) THEN {empty("the item id", columns[_ITEM])}
                 WHEN contains({_ITEM} || {_TITLE}, chr(0)) THEN {NUL}
                 WHEN blank({_DOMAIN}) THEN 'the domain is empty'
                 WHEN first = {RECORD} THEN NULL

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Opened:
     kind : {"csv", "tsv", "json", "parquet"} or None
         Of the files.
     repeated : frozenset of str
-        Names that several columns have.
+        Names that several columns have, in small letters: DuckDB does not tell capitals apart.
     """
 
     name: str
@@ -172,7 +173,13 @@ def open_source(connection: DuckDBPyConnection, source: Any, role: str, *, typed
             f"{type(source).__name__}"
         )
     scan = f"{role}_frame"
-    return Opened(f"the {role}", scan, _types(connection, scan))
+    names = [str(name) for name in getattr(source, "column_names", getattr(source, "columns", ()))]
+    return Opened(f"the {role}", scan, _types(connection, scan), repeated=_repeated(names))
+
+
+def _repeated(names: Sequence[str]) -> frozenset[str]:
+    counts = Counter(name.lower() for name in names)
+    return frozenset(name for name, count in counts.items() if count > 1)
 
 
 class _Stream:
@@ -212,7 +219,8 @@ def _open_files(connection: DuckDBPyConnection, path: Path, *, typed: bool) -> O
     named = f", filename={literal(FILE)}" if len(files) > 1 else ""
     if kind == "parquet":
         scan = f"read_parquet({listed}{named})"
-        return Opened(str(path), scan, _types(connection, scan), tuple(files), kind)
+        repeated = _repeated(_parquet_names(connection, files[0]))
+        return Opened(str(path), scan, _types(connection, scan), tuple(files), kind, repeated)
     if kind == "json":
         lines = _lines(listed, named)
         types = dict.fromkeys(_json_names(connection, lines), "VARCHAR")
@@ -221,6 +229,17 @@ def _open_files(connection: DuckDBPyConnection, path: Path, *, typed: bool) -> O
             types |= _types(connection, sample)
         return Opened(str(path), lines, types, tuple(files), kind)
     return _open_delimited(connection, path, files, listed, kind, named, typed=typed)
+
+
+def _parquet_names(connection: DuckDBPyConnection, file: Path) -> list[str]:
+    """Names of the columns as the file has them, without those inside of a column."""
+    schema = f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({literal(str(file))})"
+    names, inside = [], 0
+    for name, n_children in connection.execute(schema).fetchall()[1:]:  # the first is the root
+        if not inside:
+            names.append(name)
+        inside += n_children - (inside > 0)
+    return names
 
 
 def _json_names(connection: DuckDBPyConnection, lines: str) -> list[str]:
@@ -249,14 +268,14 @@ def _open_delimited(
     sample = f"read_csv({listed}, header=true, {dialect}, ignore_errors=true, null_padding=true)"
     guessed = _types(connection, sample) if typed else {}
     # a name that comes twice is of use only if it is not wanted
-    names = [name if header.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(header, 1)]
+    repeated = _repeated(header)
+    names = [f"{name} ({n})" if name.lower() in repeated else name for n, name in enumerate(header, 1)]
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     scan = (
         f"read_csv({listed}, columns={{{columns}}}, header=true, auto_detect=false, {dialect}, "
         f"strict_mode=true, max_line_size={MAX_LINE}, store_rejects=true, rejects_limit=0{named})"
     )
     types = {name: guessed.get(name, "VARCHAR") for name in names}
-    repeated = frozenset(name for name in header if header.count(name) > 1)
     return Opened(str(path), scan, types, tuple(files), kind, repeated)
 
 

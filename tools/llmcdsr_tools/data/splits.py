@@ -234,6 +234,8 @@ def hold_out_by_time(
     before_valid, before_test = (_lengths_before(histories, times, moment) for moment in moments)
     if not test_share:
         before_test = histories.lengths
+    if not valid_share:
+        before_valid = before_test
     everyone = np.arange(len(histories))
     held_out = []
     for name, start, stop, share in (

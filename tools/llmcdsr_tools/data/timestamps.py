@@ -19,6 +19,7 @@ Unit = Literal["date", "s", "ms", "us", "ns", "number"]
 MAX_EXACT = 1 << 53  # whole numbers up to here are exact in float64
 _FLOATS = ("FLOAT", "DOUBLE", "DECIMAL")
 _WHOLES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_EMPTY = "'the timestamp is empty'"
 _NUMBER = "'[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?'"
 # of numbers that count time since 1970, from 1973 on and to the year 5138, no two units overlap
 _UNITS: tuple[tuple[Unit, float], ...] = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))
@@ -60,10 +61,9 @@ def time_column(connection: DuckDBPyConnection, table: str, column: str, kind: s
     DataError
         If it is of a type that is no time, or has numbers that cannot be kept exactly together.
     """
-    empty = "'the timestamp is empty'"
     if kind.startswith(("DATE", "TIMESTAMP")):
         instant = f"CAST({column} AS TIMESTAMPTZ)" if kind == "DATE" else column
-        return TimeColumn(f"epoch_us({instant})", empty, is_date=True)
+        return TimeColumn(f"epoch_us({instant})", _EMPTY, is_date=True)
     if kind.removeprefix("U").startswith(_WHOLES):
         return TimeColumn(f"TRY_CAST({column} AS BIGINT)", _shown(column, "is beyond 64 bits"), is_date=False)
     if kind.startswith(_FLOATS):
@@ -122,7 +122,8 @@ def _any(connection: DuckDBPyConnection, table: str, condition: str) -> bool:
 
 def _shown(column: str, sentence: str) -> str:
     """A message about a value, in SQL."""
-    return f"'timestamp ' || shown(coalesce(CAST({column} AS VARCHAR), '')) || ' {sentence}'"
+    shown = f"'timestamp ' || shown(CAST({column} AS VARCHAR)) || ' {sentence}'"
+    return f"CASE WHEN blank(CAST({column} AS VARCHAR)) THEN {_EMPTY} ELSE {shown} END"
 
 
 def time_unit(low: float, high: float, *, is_date: bool) -> Unit:

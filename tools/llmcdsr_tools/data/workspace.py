@@ -125,14 +125,14 @@ class Workspace:
         names = {}
         for role, required in roles.items():
             wanted = getattr(self.settings.columns, role)
-            if wanted in opened.repeated:
+            if str(wanted).lower() in opened.repeated:
                 raise DataError(f"{opened.place}: more than one column is named {wanted!r}")
             if wanted in opened.types or (opened.kind == "json" and not opened.types):
                 names[role] = wanted
                 continue
             usual = (role, *ALIASES[role]) if wanted == getattr(Columns(), role) else ()
             near = [column for column in opened.types if column.lower() in usual]
-            if len(near) == 1:
+            if len(near) == 1 and near[0].lower() not in opened.repeated:
                 names[role] = near[0]
                 self.notes.append(f"{opened.name}: column {near[0]!r} is taken as {role}")
             elif required or near:
@@ -185,6 +185,11 @@ class Workspace:
             complete = opened.name not in self._with_rejects
             write_problems(self.rejects, opened, problems, more=self.n_skipped > 0, complete=complete)
         self.n_skipped += count
+
+
+def empty(what: str, kind: str) -> str:
+    """What is wrong with an id that is blank, in SQL; `kind` is its column's type, see `_as_text`."""
+    return literal(f"{what} is empty" + (" or not a whole number" if kind.startswith(_FLOATS) else ""))
 
 
 @contextmanager

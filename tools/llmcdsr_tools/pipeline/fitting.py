@@ -7,12 +7,13 @@ on. The bundle has the same bytes either way.
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from llmcdsr_lite.bundle.folder import BUNDLE
 from llmcdsr_lite.errors import DataError, TrainingError, UsageError
-from llmcdsr_lite.files import atomic_file, check_folder
+from llmcdsr_lite.files import atomic_file, check_folder, writing
 from llmcdsr_lite.recommender import Recommender
 from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.evaluation.table import format_measures, format_repeats
@@ -32,8 +33,8 @@ from llmcdsr_tools.pipeline.progress import fit_progress
 from llmcdsr_tools.pipeline.stage_cache import complete, finished
 from llmcdsr_tools.pipeline.stages import plan
 from llmcdsr_tools.pretrain.pretrain_settings import PretrainSettings
-from llmcdsr_tools.setting_fields import from_keywords, usable_threads
-from llmcdsr_tools.train.recipes import Recipe, recipe_settings
+from llmcdsr_tools.setting_fields import Count, check_settings, from_keywords, usable_threads
+from llmcdsr_tools.train.recipes import Recipe, TrainSettings, recipe_settings
 from llmcdsr_tools.train.starting_model import read_starting_model
 from llmcdsr_tools.word_vectors import WordEncoder
 
@@ -148,8 +149,10 @@ def fit(
     >>> result = fit(Dataset.from_interactions("events.csv", "items.csv"))  # doctest: +SKIP
     >>> result.recommender.save("bundle")  # doctest: +SKIP
     """
+    if start_from is not None:
+        start_from = _path("start_from", start_from, "the folder of a bundle or run")
     if isinstance(data, Dataset):
-        models = _Models(recipe, members, distill, refit, _path(start_from), threads)
+        models = _Models(recipe, members, distill, refit, start_from, threads)
         config = _config(data, encoder, models, work, settings)
         shows = sys.stderr.isatty() or "ipykernel" in sys.modules
         observer = observer or (fit_progress() if shows else FitObserver())
@@ -158,10 +161,11 @@ def fit(
             settings
             or encoder is not None
             or work is not None
-            or _Models(recipe, members, distill, refit, _path(start_from), threads) != _Models()
+            or _Models(recipe, members, distill, refit, start_from, threads) != _Models()
         ):
             raise UsageError("a configuration says all; give a Dataset to set things in the call")
-        config = data if isinstance(data, FitConfig) else load_config(Path(data))
+        expected = "a Dataset (Dataset.from_interactions makes one), a FitConfig, or a path to a TOML file"
+        config = data if isinstance(data, FitConfig) else load_config(_path("data", data, expected))
     return _run(config, observer or FitObserver())
 
 
@@ -170,11 +174,14 @@ class _Models:
     """What is trained, beside the fields of `TrainSettings`."""
 
     recipe: Recipe = "best"
-    members: int = 1
+    members: Count = 1
     distill: bool = False
     refit: bool | None = None
     start_from: Path | None = None
-    threads: int = 1
+    threads: Count = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def _config(
@@ -189,13 +196,14 @@ def _config(
     is_folder = isinstance(encoder, (str, Path))
     if encoder is not None:
         given["encoder"] = str(encoder) if is_folder else type(encoder).__name__
-    train = from_keywords(partial(recipe_settings, models.recipe), settings)
+    known = {*inspect.signature(fit).parameters, *(f.name for f in fields(TrainSettings))}
+    train = from_keywords(partial(recipe_settings, models.recipe), settings, known)
     if models.start_from is not None:
         train = read_starting_model(models.start_from, members=models.members).sized(train)
     return FitConfig(
         "fit",
         f"fit(data, {', '.join(f'{name}={value!r}' for name, value in given.items())})\n",
-        Path(_session_folder().name if work is None else work),
+        _path("work", _session_folder().name if work is None else work, "a folder"),
         data,
         encoder=None if is_folder else encoder,
         threads=usable_threads(models.threads),
@@ -210,8 +218,11 @@ def _config(
     )
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+def _path(name: str, given: Any, expected: str) -> Path:
+    try:
+        return Path(given)
+    except TypeError:
+        raise UsageError(f"{name} is of the type {type(given).__name__}, expected {expected}") from None
 
 
 @cache
@@ -250,8 +261,10 @@ def _check_outputs(config: FitConfig) -> None:
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the working folder against another process; a process that dies lets go of it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as file:
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / ".lock").open("w")
+    with lock as file:
         try:
             import fcntl
         except ImportError:  # Windows: two calls at once are the user's affair
