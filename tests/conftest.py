@@ -176,10 +176,10 @@ def history_lines(bundle_data: Bundle) -> Callable[[int], list[str]]:
 
 @pytest.fixture
 def without_train_extra(tmp_path: Path) -> dict[str, str]:
-    """An environment in which onnx and matplotlib cannot be imported."""
+    """An environment in which onnx and threadpoolctl cannot be imported."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    for name in ("onnx", "matplotlib"):
+    for name in ("onnx", "threadpoolctl"):
         text = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
         (blocked / f"{name}.py").write_text(text)
     return {**os.environ, "PYTHONPATH": str(blocked)}

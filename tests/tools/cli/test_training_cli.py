@@ -270,7 +270,7 @@ def test_text_embeddings_of_another_size(world: Path, made: dict[str, str], llmc
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [
-        (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"matplotlib"),
+        (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"threadpoolctl"),
         (("export", "run", "-o", "unmade"), b"onnx"),
     ],
 )

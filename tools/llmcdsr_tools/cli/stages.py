@@ -100,8 +100,6 @@ def train(
 
     Ctrl-C is safe: the run keeps its last full epoch, and --resume goes on from there.
     """
-    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
-
     from llmcdsr_tools.run import CHECKPOINT, member_runs
     from llmcdsr_tools.train import stage
     from llmcdsr_tools.train.members import train_members
