@@ -1,6 +1,7 @@
 # make demo   install the runtime, score the sample histories with the shipped model
-# make test   install everything, run the tests
+# make test   install everything, run the tests but for the slow ones
 # make test JOBS=8  in so many processes; LLMCDSR_MUTATIONS=20000 sets the number of damaged files
+# make test-slow    the slow tests, and those with examples that Hypothesis makes, with more; make test-all  both
 # make check  linters; make demo-model: make models/demo again
 # make test-wheel     the wheel with NumPy alone, and without a compiler
 # make test-cluster   the programs of docs/cluster.md on Ray and Spark (Java 17), in an environment of its own
@@ -20,7 +21,9 @@ INSTALLED := $(if $(wildcard $(VENV)/.development),.development,.runtime)
 # for the runtime alone the sources are copied: again, when they change
 SOURCES := $(shell find llmcdsr_lite tools -name '*.py' -o -name '*.toml' -o -name '*.css')
 
-.PHONY: demo test check demo-model test-wheel test-cluster test-browser test-node generate-local clean
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+.PHONY: demo test test-slow test-all check demo-model test-wheel test-cluster test-browser test-node generate-local clean
 
 demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr score models/demo-histories.jsonl --model models/demo -k 3 --titles --output-format csv
@@ -30,7 +33,12 @@ demo: $(VENV)/$(INSTALLED)
 	@$(BIN)/llmcdsr recommend --title "espresso roast" --title "pour-over kettle" --domain kitchenware -k 5 --model models/demo --explain
 
 test: $(VENV)/.development
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(PYTEST) -m "not slow" --hypothesis-profile quick
+
+test-slow: $(VENV)/.development
+	$(PYTEST) -m "slow or hypothesis"
+
+test-all: test test-slow
 
 check: $(VENV)/.development
 	$(BIN)/ruff check

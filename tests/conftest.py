@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from hypothesis import settings
+from mutation import FIRST, N_CASES
 
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
@@ -23,9 +26,17 @@ from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.text.title_neighbours import TitleMap, Weighing
 
 settings.register_profile("any machine", deadline=None)  # a busy one stands still now and then
+settings.register_profile("quick", deadline=None, max_examples=25)  # of `make test`
 settings.load_profile("any machine")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a script put in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the day's damaged files where tests of them ran."""
+    ran = [report.nodeid for end in ("passed", "failed") for report in terminalreporter.getreports(end)]
+    if any("mutation" in name for name in ran):
+        terminalreporter.write_line(f"{N_CASES} damaged files of a kind, LLMCDSR_FIRST_MUTATION={FIRST}")
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +156,24 @@ def script() -> Callable[..., subprocess.CompletedProcess[bytes]]:
 
 @pytest.fixture(scope="session")
 def llmcdsr() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run a command line in this process: one of its own would import everything anew, for a second."""
+    from llmcdsr_tools.cli.commands import cli
+
+    def run(
+        *arguments: str | Path, cwd: Path | str = ".", **options: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        words = [str(argument) for argument in arguments]
+        with contextlib.chdir(cwd):
+            result = CliRunner().invoke(cli, words, prog_name="llmcdsr", **options)
+        if not isinstance(result.exception, SystemExit | None):
+            raise result.exception  # a traceback, in a process
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout_bytes, result.stderr_bytes)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def llmcdsr_process() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run the installed console command in a process of its own."""
     command = Path(sys.executable).with_name("llmcdsr")
 
@@ -176,10 +205,10 @@ def history_lines(bundle_data: Bundle) -> Callable[[int], list[str]]:
 
 @pytest.fixture
 def without_train_extra(tmp_path: Path) -> dict[str, str]:
-    """An environment in which onnx and matplotlib cannot be imported."""
+    """An environment in which onnx and threadpoolctl cannot be imported."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    for name in ("onnx", "matplotlib"):
+    for name in ("onnx", "threadpoolctl"):
         text = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
         (blocked / f"{name}.py").write_text(text)
     return {**os.environ, "PYTHONPATH": str(blocked)}

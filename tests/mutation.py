@@ -1,8 +1,8 @@
 """Runs numbered cases in processes of their own and tells how each of them ended.
 
 A case's number is its seed. The cases of a day are others than those of the day before: `FIRST` is the
-first one's number, which a failure shows, and ``LLMCDSR_FIRST_MUTATION`` sets it to see that day's again.
-``LLMCDSR_MUTATIONS`` is how many there are.
+first one's number, which pytest prints at its end; ``LLMCDSR_FIRST_MUTATION`` sets it to see that day's
+again. ``LLMCDSR_MUTATIONS`` is how many there are.
 
 A script that is run as ``script FIRST STOP ...`` prints a line for each case, ``case outcome``; it calls
 `limit` first, and `alarm` before each case. Where it dies, the case that it was at has killed it, and
@@ -21,7 +21,8 @@ from datetime import date
 from pathlib import Path
 
 FIRST = int(os.environ.get("LLMCDSR_FIRST_MUTATION", date.today().toordinal() * 100_000))
-N_CASES = int(os.environ.get("LLMCDSR_MUTATIONS", 300))
+os.environ["LLMCDSR_FIRST_MUTATION"] = str(FIRST)  # the workers of pytest-xdist do not look for themselves
+N_CASES = int(os.environ.get("LLMCDSR_MUTATIONS", 100))
 MANY = 2000  # of so many, all kinds can be expected
 MEMORY = 4 << 30  # bytes of address space, of which onnxruntime and NumPy take 1 GB
 SECONDS = 20  # a case; a killed one is a hang

@@ -55,3 +55,16 @@ def test_the_demo_leaves_an_editable_installation(environment: Path) -> None:
     for target in ("demo", "test"):
         assert "pip install" not in planned(environment, "-W", "llmcdsr_lite/cli/commands.py", target)
     assert "pip install" in planned(environment, "-W", "pyproject.toml", "test")
+
+
+def test_what_the_test_command_leaves_out_is_run_before_a_change_lands(environment: Path) -> None:
+    (environment / ".development").touch()
+    future = (ROOT / "pyproject.toml").stat().st_mtime + 10**9
+    os.utime(environment / ".development", (future, future))
+    assert '-m "not slow"' in planned(environment, "test")
+    assert '-m "slow or hypothesis"' in planned(environment, "test-slow")
+    assert planned(environment, "test-all") == planned(environment, "test") + planned(
+        environment, "test-slow"
+    )
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert steps.index("make test") < steps.index("make test-slow")

@@ -7,12 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from demo_world.world import write_demo_world
 
+Command = Callable[..., subprocess.CompletedProcess[bytes]]
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -29,19 +31,25 @@ def commands(containing: str) -> list[list[str]]:
     return lines
 
 
-def run(arguments: list[str], folder: Path) -> str:
+def run(code: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def ok(done: subprocess.CompletedProcess[bytes]) -> str:
+    assert done.returncode == 0, f"{done.args}: {done.stderr.decode()}"
+    return done.stdout.decode()
+
+
+@pytest.mark.slow
 def test_a_model_of_the_sample_in_ten_lines(tmp_path: Path) -> None:
     code, _ = blocks("python")
     assert len(code.strip().splitlines()) <= 10
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    text = run(["-c", code], tmp_path)
+    text = run(code, tmp_path)
     assert len([line for line in text.splitlines()[-3:] if "spresso" in line or "offee" in line]) >= 2
     assert (tmp_path / "bundle" / "config.json").exists()
     assert "kitchenware: model is" in text
@@ -49,7 +57,7 @@ def test_a_model_of_the_sample_in_ten_lines(tmp_path: Path) -> None:
 
 def test_python_block_recommends_coffee_kitchenware() -> None:
     _, code = blocks("python")
-    lines = run(["-c", code], ROOT).splitlines()
+    lines = run(code, ROOT).splitlines()
     assert len(code.strip().splitlines()) <= 11
     assert len([line for line in lines[:5] if " k-coffee-" in line]) >= 4
     assert "[False  True]" in "\n".join(lines)
@@ -58,18 +66,18 @@ def test_python_block_recommends_coffee_kitchenware() -> None:
 def test_the_service_of_the_documents_answers() -> None:
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     service, frame = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert run(["-c", service], ROOT).count("'domain': 'kitchenware'") == 3
+    assert run(service, ROOT).count("'domain': 'kitchenware'") == 3
     pytest.importorskip("pandas")
-    lines = run(["-c", frame], ROOT).splitlines()
+    lines = run(frame, ROOT).splitlines()
     assert [line.split()[1:3] for line in lines[1:7]] == [
         [user, rank] for user in ("17", "23") for rank in "123"
     ]
     assert all(re.search(r" k-coffee-\S+ +False +9\.95$", line) for line in lines[1:7])
 
 
-def test_runtime_commands(tmp_path: Path) -> None:
+def test_runtime_commands(tmp_path: Path, llmcdsr: Command) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
-    output = [run(["-m", "llmcdsr_tools", *command[1:]], tmp_path) for command in commands("llmcdsr inspect")]
+    output = [ok(llmcdsr(*command[1:], cwd=tmp_path)) for command in commands("llmcdsr inspect")]
     scored = [json.loads(line) for line in (tmp_path / "recommendations.jsonl").read_text().splitlines()]
     wanted = (ROOT / "models" / "demo-histories.jsonl").read_text().splitlines()
     assert [record["user"] for record in scored] == [json.loads(line)["user"] for line in wanted]
@@ -78,11 +86,11 @@ def test_runtime_commands(tmp_path: Path) -> None:
     assert "verified" in output[3]
 
 
-def test_training_commands(tmp_path: Path) -> None:
-    write_demo_world(tmp_path, n_users=1500)
+def test_training_commands(tmp_path: Path, llmcdsr: Command) -> None:
+    write_demo_world(tmp_path, n_users=800)
     for command in commands("llmcdsr ingest"):
         quick = ["--epochs", "2"] if command[1] == "train" else []
-        run(["-m", "llmcdsr_tools", *command[1:], *quick], tmp_path)
+        ok(llmcdsr(*command[1:], *quick, cwd=tmp_path))
     n_users = len((tmp_path / "test-histories.jsonl").read_text().splitlines())
     assert n_users > 5
     assert len((tmp_path / "recommendations.jsonl").read_text().splitlines()) == n_users

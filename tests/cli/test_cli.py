@@ -177,12 +177,12 @@ def test_score_is_score_histories(
 
 
 def test_score_between_pipes(
-    llmcdsr: Command, recommender: Recommender, bundle_folder: Path, source: Path, tmp_path: Path
+    llmcdsr_process: Command, recommender: Recommender, bundle_folder: Path, source: Path, tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected.csv"
     settings = ScoreSettings(k=2, domain="food", exclude_seen=False, output_format="csv", batch_size=7)
     score_histories(recommender, source, expected, settings)
-    done = llmcdsr(
+    done = llmcdsr_process(
         *("score", "-", "--model", bundle_folder, "-k", "2", "--domain", "food", "--include-seen"),
         *("--output-format", "csv", "--batch-size", "7"),
         input=source.read_bytes(),
@@ -311,8 +311,8 @@ def test_a_failed_job_ends_with_status_1_and_one_line(
     assert sorted(Path().iterdir()) == before
 
 
-def test_no_traceback_in_a_real_process(llmcdsr: Command, place: Path) -> None:
-    done = llmcdsr("recommend", "zz", "--model", place)
+def test_no_traceback_in_a_real_process(llmcdsr_process: Command, place: Path) -> None:
+    done = llmcdsr_process("recommend", "zz", "--model", place)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"Error: history: item 'zz' is not in the catalogue\n"
 
@@ -365,9 +365,9 @@ def test_too_little_memory_is_told(bundle_folder: Path, monkeypatch: pytest.Monk
     assert re.fullmatch(r"Error: not enough memory: Unable to allocate .*\n", result.stderr)
 
 
-def test_titles_that_the_output_cannot_show(llmcdsr: Command, bundle_folder: Path) -> None:
+def test_titles_that_the_output_cannot_show(llmcdsr_process: Command, bundle_folder: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "cp1251"}
-    done = llmcdsr("recommend", "f1", "--model", bundle_folder, env=environment)
+    done = llmcdsr_process("recommend", "f1", "--model", bundle_folder, env=environment)
     assert done.returncode == 1
     assert (
         done.stderr == b"Error: standard output is cp1251, which lacks '\\xe9'; set PYTHONIOENCODING=utf-8\n"
@@ -375,7 +375,7 @@ def test_titles_that_the_output_cannot_show(llmcdsr: Command, bundle_folder: Pat
 
 
 def test_the_runtime_works_without_the_training_extra(
-    llmcdsr: Command, bundle_folder: Path, source: Path, without_train_extra: dict[str, str]
+    llmcdsr_process: Command, bundle_folder: Path, source: Path, without_train_extra: dict[str, str]
 ) -> None:
     for arguments in (
         ("recommend", "f1", "--model", bundle_folder),
@@ -383,7 +383,7 @@ def test_the_runtime_works_without_the_training_extra(
         ("inspect", bundle_folder),
         ("score", source, "--model", bundle_folder),
     ):
-        done = llmcdsr(*arguments, env=without_train_extra)
+        done = llmcdsr_process(*arguments, env=without_train_extra)
         assert (done.returncode, b"Error" in done.stderr) == (0, False)
 
 

@@ -70,6 +70,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 @LINUX
+@pytest.mark.slow
 def test_bundles_are_swapped_under_load(tmp_path: Path) -> None:
     write_random_bundle(tmp_path / "first", (10_000, 5_000), mix=True, seed=1)
     write_random_bundle(tmp_path / "second", (9_000, 6_000), mix=True, seed=2)

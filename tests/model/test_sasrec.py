@@ -89,7 +89,10 @@ def test_an_empty_batch_has_no_representations() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize(("loss_name", "padding_keys"), [("bce", False), ("bce", True), ("softmax", False)])
-@pytest.mark.parametrize(("n_blocks", "n_heads", "hidden"), SIZES)
+@pytest.mark.parametrize(
+    ("n_blocks", "n_heads", "hidden"),
+    [*SIZES[:2], *(pytest.param(*size, marks=pytest.mark.slow) for size in SIZES[2:])],
+)
 def test_every_gradient_of_the_whole_model(
     n_blocks: int, n_heads: int, hidden: int, loss_name: str, padding_keys: bool, dropout: float
 ) -> None:

@@ -99,6 +99,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_with_flat_memory(large: Path) -> None:
     next(read_histories(large))  # what pyarrow imports meanwhile is not counted
     before = pa.total_allocated_bytes()

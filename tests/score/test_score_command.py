@@ -83,9 +83,11 @@ def test_messages_may_have_nowhere_to_go(bundle_folder: Path, source: Path) -> N
     assert len(done.stdout.splitlines()) == 50
 
 
-def test_gzip_from_a_pipe(llmcdsr: Command, bundle_folder: Path, source: Path) -> None:
+def test_gzip_from_a_pipe(
+    llmcdsr: Command, llmcdsr_process: Command, bundle_folder: Path, source: Path
+) -> None:
     plain = llmcdsr("score", source, "--model", bundle_folder)
-    piped = llmcdsr("score", "-", "--model", bundle_folder, input=gzip.compress(source.read_bytes()))
+    piped = llmcdsr_process("score", "-", "--model", bundle_folder, input=gzip.compress(source.read_bytes()))
     assert (piped.returncode, piped.stdout) == (0, plain.stdout)
     assert len(plain.stdout.splitlines()) == 50
 

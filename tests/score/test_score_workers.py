@@ -181,9 +181,9 @@ def test_a_killed_worker_is_told_and_the_job_resumed(
     ("code", "message"),
     [
         ("raise MemoryError('no room for 9 GB')", "failed: MemoryError: no room for 9 GB"),
-        ("raise MemoryError", "failed: MemoryError"),
+        pytest.param("raise MemoryError", "failed: MemoryError", marks=pytest.mark.slow),
         ("raise SystemExit(7)", r"\(pid \d+\) ended with exit status 7"),
-        ("raise KeyError('x')", "failed: KeyError: 'x'"),
+        pytest.param("raise KeyError('x')", "failed: KeyError: 'x'", marks=pytest.mark.slow),
         ("raise ValueError('ü' * 10**6)", "failed: ValueError: ü{4000}"),
         ("print('chatter' * 99); raise LookupError('heard')", "failed: LookupError: heard"),
     ],

@@ -175,6 +175,9 @@ def _leading_directions(matrix: Any, n: int) -> npt.NDArray[np.float64]:
     n_columns = matrix.shape[1]
     rng = np.random.default_rng(0)
     basis = rng.normal(size=(n_columns, min(n + _OVERSAMPLING, *matrix.shape)))
+    # empty columns have no part in any direction; a few stay where there are fewer others than directions
+    kept = np.union1d(np.flatnonzero(np.diff(matrix.tocsc().indptr)), np.arange(basis.shape[1]))
+    basis, matrix = basis[kept], matrix[:, kept]
     for _ in range(_N_ITERATIONS):
         basis, _ = np.linalg.qr(matrix.T @ (matrix @ basis))
     image = matrix @ basis  # (rows, n + oversampling)
@@ -183,5 +186,6 @@ def _leading_directions(matrix: Any, n: int) -> npt.NDArray[np.float64]:
     directions = basis @ vectors[:, ::-1][:, :n]
     # a singular vector's sign is arbitrary: fix it, so that every machine gets the same
     signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(n)])
-    fixed: npt.NDArray[np.float64] = directions * signs
+    fixed = np.zeros((n_columns, n))
+    fixed[kept] = directions * signs
     return fixed

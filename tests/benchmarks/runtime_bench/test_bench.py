@@ -184,6 +184,7 @@ def test_a_measurement_survives_json() -> None:
     assert told.answers == Answers([["a"]], [[1.0]])
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command(
     bundle_folder: Path, tmp_path: Path, script: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:

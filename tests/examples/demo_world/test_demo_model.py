@@ -11,6 +11,8 @@ from demo_world.model import make_demo_model
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -270,19 +270,19 @@ def test_text_embeddings_of_another_size(world: Path, made: dict[str, str], llmc
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [
-        (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"matplotlib"),
+        (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"threadpoolctl"),
         (("export", "run", "-o", "unmade"), b"onnx"),
     ],
 )
 def test_without_the_extra_it_says_what_brings_it(
     world: Path,
     made: dict[str, str],
-    llmcdsr: Command,
+    llmcdsr_process: Command,
     without_train_extra: dict[str, str],
     arguments: tuple[str, ...],
     package: bytes,
 ) -> None:
-    done = llmcdsr(*arguments, cwd=world, env=without_train_extra)
+    done = llmcdsr_process(*arguments, cwd=world, env=without_train_extra)
     assert done.returncode == 1
     assert package in done.stderr
     assert b"pip install 'llmcdsr-lite[train]'" in done.stderr
@@ -292,10 +292,10 @@ def test_without_the_extra_it_says_what_brings_it(
 
 
 def test_what_needs_no_extra_works_without_it(
-    world: Path, made: dict[str, str], llmcdsr: Command, without_train_extra: dict[str, str]
+    world: Path, made: dict[str, str], llmcdsr_process: Command, without_train_extra: dict[str, str]
 ) -> None:
     arguments = ("dataset", "--official", "--json")  # without baselines, whose counts need scipy
-    expected = ok(llmcdsr("evaluate", "run", *arguments, cwd=world))
+    expected = ok(llmcdsr_process("evaluate", "run", *arguments, cwd=world))
     for model in ("run", "bundle"):
-        done = llmcdsr("evaluate", model, *arguments, cwd=world, env=without_train_extra)
+        done = llmcdsr_process("evaluate", model, *arguments, cwd=world, env=without_train_extra)
         assert ok(done) == expected

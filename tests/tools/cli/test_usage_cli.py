@@ -128,7 +128,7 @@ def test_no_more_threads_than_processors() -> None:
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing of the extra `train` can be imported."""
-    for name in ("onnx", "matplotlib", "scipy", "threadpoolctl", "tokenizers"):
+    for name in ("onnx", "scipy", "threadpoolctl", "tokenizers"):
         text = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
         (tmp_path / f"{name}.py").write_text(text)
     return {**os.environ, "PYTHONPATH": str(tmp_path)}

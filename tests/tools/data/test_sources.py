@@ -127,7 +127,8 @@ TIMES = st.one_of(
 )
 
 
-@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])  # each takes seconds: no time to shrink
+# each takes a second: few of them, one in `make test`, and no time to shrink
+@settings(max_examples=settings().max_examples // 16, phases=[Phase.explicit, Phase.generate])
 @given(st.data(), TIMES, st.booleans())
 def test_every_form_gives_the_same_bytes(data: st.DataObject, times: list[Any], numbered: bool) -> None:
     users = [0, 0, 0, 0, *(data.draw(USERS) for _ in times[4:])]

@@ -298,6 +298,7 @@ generate(
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(server: FakeServer, dataset: Dataset, tmp_path: Path) -> None:
     folder, output, whole = tmp_path / "dataset", tmp_path / "names.jsonl", tmp_path / "whole.jsonl"
     save_dataset(dataset, folder)

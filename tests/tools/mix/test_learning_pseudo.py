@@ -175,6 +175,7 @@ def test_names_are_the_items_that_were_taken_out(data: Dataset) -> None:
         assert fitted == pytest.approx(learned["ndcg10"], abs=4 * learned["standard_error"])
 
 
+@pytest.mark.slow
 def test_what_tells_nothing_is_mostly_left(data: Dataset) -> None:
     weighed = 0
     for seed in range(6):

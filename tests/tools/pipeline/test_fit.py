@@ -255,6 +255,7 @@ def test_ctrl_c_keeps_the_stages_before(world: Path, made: FitResult, tmp_path: 
     assert bytes_of(result.bundle) == bytes_of(made.bundle)
 
 
+@pytest.mark.slow
 def test_killing_it_at_random_moments_changes_nothing(world: Path, made: FitResult, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
     command = [

@@ -115,6 +115,7 @@ pretrain(dataset, titles, output, PretrainSettings(**json.loads(sys.argv[4])))
 """
 
 
+@pytest.mark.slow
 def test_kill_9(small_world: Any, titles: Path, tmp_path: Path, undisturbed: Any) -> None:
     output = tmp_path / "pretrained.npz"
     arguments = [sys.executable, "-c", CODE, small_world.folder, titles, output, json.dumps(asdict(SETTINGS))]

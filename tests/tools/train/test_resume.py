@@ -137,6 +137,7 @@ train(Path(sys.argv[1]), Path(sys.argv[2]), settings, resume=True)
 """
 
 
+@pytest.mark.slow
 def test_sigkill_at_a_random_moment(small_world: Any, tmp_path: Path) -> None:
     settings = replace(small_world.settings, n_epochs=12, patience=12)
     expected = train(small_world.folder, tmp_path / "expected", settings)

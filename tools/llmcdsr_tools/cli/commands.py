@@ -101,8 +101,6 @@ def train(
 
     Ctrl-C is safe: the run keeps its last full epoch, and --resume goes on from there.
     """
-    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
-
     from llmcdsr_tools.run_folder import CHECKPOINT, member_runs
     from llmcdsr_tools.train import training_run
     from llmcdsr_tools.train.members import train_members
@@ -367,8 +365,6 @@ def refit(bundle: Path, run: Path, output: Path, **options: Any) -> None:
     Settings, epochs and mix are those that validation chose for BUNDLE, which `export` made of RUN. An
     interrupted call goes on when it is given again.
     """
-    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
-
     from llmcdsr_tools import refitting
 
     refitting.refit(bundle, run, output, observers=member_progress, **options)

@@ -83,7 +83,7 @@ def fit(config: Path | None, show_example: bool, as_json: bool) -> None:
     if show_example:
         click.echo(example_config(), nl=False)
         return
-    import matplotlib  # noqa: F401  if it is missing, say so now, not after the first epoch
+    import onnx  # noqa: F401  if it is missing, say so now, not after training
 
     from llmcdsr_tools.pipeline.fitting import fit as run_fit
     from llmcdsr_tools.pipeline.measures import without_nan

@@ -14,6 +14,7 @@ import numpy as np
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.files import atomic_file
 from llmcdsr_lite.version import __version__
+from llmcdsr_tools.charts import STYLE, Line, line_chart
 from llmcdsr_tools.checkpoint import load_poolers
 from llmcdsr_tools.data.dataset import Dataset, Positions
 from llmcdsr_tools.data.dataset_folder import load_dataset
@@ -23,7 +24,6 @@ from llmcdsr_tools.evaluation.measures import GROUPS, Measure
 from llmcdsr_tools.evaluation.table import format_repeats
 from llmcdsr_tools.export.model_card import card_title
 from llmcdsr_tools.names import read_names
-from llmcdsr_tools.pipeline.charts import Line, line_chart
 from llmcdsr_tools.pipeline.config_file import FitConfig
 from llmcdsr_tools.pipeline.measures import read_measures
 from llmcdsr_tools.pipeline.recall_examples import Example, Yield, generation_yield, recall_examples
@@ -110,7 +110,7 @@ def write_report(sources: ReportSources, times: Sequence[tuple[str, float]], out
 
 
 def _style() -> str:
-    return files("llmcdsr_tools.pipeline").joinpath("report.css").read_text(encoding="utf-8")
+    return files("llmcdsr_tools.pipeline").joinpath("report.css").read_text(encoding="utf-8") + STYLE
 
 
 def _measure_parts(sources: ReportSources, positions: Positions) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no script, no font, nothing from elsewhere."""
+"""Line charts as SVG: no script, no font, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 440, 230
+WIDTH, HEIGHT = 440, 230  # of a chart, in pixels
+STYLE = """\
+svg text { font-size: 11px; fill: #445; }
+svg text.title { font-size: 13px; font-weight: 600; }
+svg text.value { text-anchor: end; }
+svg text.epoch { text-anchor: middle; }
+svg text.label { fill: currentColor; font-weight: 600; }
+svg .grid { stroke: #e6eaef; }
+svg .kept { stroke: #889; stroke-dasharray: 3 3; }
+"""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 34
 _COLORS = ("#1f6fb4", "#d1602d", "#3f8f4f", "#8a5aa8")
 _N_TICKS = 4
@@ -52,28 +61,28 @@ def line_chart(title: str, lines: Sequence[Line], *, mark: int | None = None) ->
         low, high = low - 0.5, high + 0.5
 
     def x(epoch: float) -> float:
-        return _LEFT + (epoch - 1) / max(1, n_epochs - 1) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (epoch - 1) / max(1, n_epochs - 1) * (WIDTH - _LEFT - _RIGHT)
 
     def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
 
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">',
         f'<text x="{_LEFT}" y="14" class="title">{escape(title)}</text>',
     ]
     for tick in range(_N_TICKS + 1):
         value = low + (high - low) * tick / _N_TICKS
         at = f"{y(value):.1f}"
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}" class="grid"/>')
+        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}" class="grid"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(value) + 4:.1f}" class="value">{value:.3g}</text>')
     parts.extend(
-        f'<text x="{x(epoch):.1f}" y="{_HEIGHT - _BOTTOM + 15}" class="epoch">{epoch}</text>'
+        f'<text x="{x(epoch):.1f}" y="{HEIGHT - _BOTTOM + 15}" class="epoch">{epoch}</text>'
         for epoch in sorted({1, (1 + n_epochs) // 2, n_epochs})
     )
     if mark is not None:
         parts.append(
-            f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="kept"/>'
+            f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" class="kept"/>'
         )
     for number, line in enumerate(lines):
         color = _COLORS[number % len(_COLORS)]
@@ -82,9 +91,9 @@ def line_chart(title: str, lines: Sequence[Line], *, mark: int | None = None) ->
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
         if len(drawn) == 1:
             parts.append(f'<circle cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3" fill="{color}"/>')
-        place = _LEFT + number * (_WIDTH - _LEFT - _RIGHT) // max(2, len(lines))
+        place = _LEFT + number * (WIDTH - _LEFT - _RIGHT) // max(2, len(lines))
         parts.append(
-            f'<text x="{place}" y="{_HEIGHT - 4}" style="color: {color}" class="label">'
+            f'<text x="{place}" y="{HEIGHT - 4}" style="color: {color}" class="label">'
             f"{escape(line.label)}</text>"
         )
     return "\n".join([*parts, "</svg>"])

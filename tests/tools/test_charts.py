@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 
-from llmcdsr_tools.pipeline.charts import Line, line_chart
+from llmcdsr_tools.charts import Line, line_chart
 
 
 def points_of(svg: str) -> list[list[tuple[float, float]]]:
