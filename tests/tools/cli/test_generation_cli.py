@@ -174,7 +174,7 @@ def test_on_a_terminal_it_counts(folder: Path, tmp_path: Path) -> None:
     os.close(secondary)
     told = os.read(primary, 10_000).decode()
     os.close(primary)
-    assert f"\r{N_A + N_B} of {N_A + N_B} titles, " in told
+    assert f"\r\x1b[K{N_A + N_B} of {N_A + N_B} titles, " in told
     assert done.stdout.startswith(f"{N_A + N_B} titles embedded".encode())
     assert np.load(tmp_path / "titles.npy").shape == (N_A + N_B, E)
 

@@ -327,7 +327,7 @@ def export(
         _refuse_options_of_runs(source)
         export_standalone(source, standalone, overwrite=overwrite)
         return
-    if not source.exists():
+    if not source.exists() and (output or standalone):
         raise DataError(f"{source}: no such folder, expected a training run or a bundle")
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output', which a run needs.")
