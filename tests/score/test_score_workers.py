@@ -74,8 +74,15 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     [(2, "numpy", "out.jsonl"), (3, "onnx", "out.csv.gz")],
 )
 def test_the_same_bytes_as_one_process(
-    bundle_folder: Path, source: Path, tmp_path: Path, processes: int, backend: Any, name: str
+    bundle_folder: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    backend: Any,
+    name: str,
 ) -> None:
+    monkeypatch.setattr(score_output, "_SAVE_SECONDS", 3600)  # a save begins another gzip member
     recommender = Recommender.load(bundle_folder, backend=backend)
     job = replace(SKIP, titles=True, domain="food")
     found, outputs = [], []
