@@ -228,6 +228,8 @@ def test_what_is_harmless_is_taken(folder: Path) -> None:
     text = '\ufeffuser,item,timestamp,more\r\n\r\nu,tea,1,\r\n"v ""x""",pan,2,"a,\r\nb"'
     table = read(folder / "x.csv", text)
     assert table.user_ids == ["u", 'v "x"']
+    table = read(folder / "x.csv", ",user,item,timestamp,\n0,u,tea,1,\n")  # an index, a comma too many
+    assert table.user_ids == ["u"]
     first, last = (
         '{"user":"u","item":"tea","timestamp":1}',
         '{"item":"pan","user":2,"timestamp":"3","domain":null}',

@@ -250,6 +250,8 @@ def test_a_condition_chooses_interactions(tmp_path: Path, form: str) -> None:
     assert triples(found) == [("u", "c", 3), ("u", "d", 4)]
     with pytest.raises(UsageError, match=r"where = 'colour = 1' is refused by DuckDB: .*colour"):
         read(source, where="colour = 1")
+    with pytest.raises(DataError, match="no interactions that meet where = \"event = 'sale'\""):
+        read(source, where="event = 'sale'")
 
 
 def test_domains_are_chosen_and_the_others_counted(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def _read(workspace: Workspace, events: Any, items: Any) -> EventTable:
         items_of_events(workspace, _EVENTS, columns)
         opened_items, item_columns = opened, columns
     if not workspace.number(f"SELECT count(*) FROM {_EVENTS}"):
-        raise DataError(f"{opened.name}: no interactions" + (" after the header" if opened.is_text else ""))
+        header = " after the header" if opened.is_text else ""
+        why = header if settings.where is None else f" that meet where = {settings.where!r}"
+        raise DataError(f"{opened.name}: no interactions{why}")
     workspace.doing = "checking"
     table = number_items(workspace, opened_items, item_columns)
     is_date = _code(workspace, opened, columns)

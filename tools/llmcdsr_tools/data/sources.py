@@ -267,9 +267,11 @@ def _open_delimited(
     dialect = "delim=',', quote='\"', escape='\"'" if kind == "csv" else "delim='\t', quote='', escape=''"
     sample = f"read_csv({listed}, header=true, {dialect}, ignore_errors=true, null_padding=true)"
     guessed = _types(connection, sample) if typed else {}
-    # a name that comes twice is of use only if it is not wanted
+    # a name that comes twice is of use only if it is not wanted; an index of pandas has none
     repeated = _repeated(header)
-    names = [f"{name} ({n})" if name.lower() in repeated else name for n, name in enumerate(header, 1)]
+    names = [
+        name if name and name.lower() not in repeated else f"{name} ({n})" for n, name in enumerate(header, 1)
+    ]
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     scan = (
         f"read_csv({listed}, columns={{{columns}}}, header=true, auto_detect=false, {dialect}, "
