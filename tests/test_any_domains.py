@@ -18,7 +18,7 @@ from llmcdsr_lite.errors import BundleError, UsageError
 from llmcdsr_lite.recall import RecallNetwork
 
 
-@pytest.fixture(scope="module", params=[1, 3, 5])
+@pytest.fixture(scope="module", params=[1, 3, pytest.param(5, marks=pytest.mark.slow)])
 def naive(request: pytest.FixtureRequest) -> Naive:
     return Naive(make_bundle(request.param))
 

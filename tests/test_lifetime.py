@@ -81,7 +81,12 @@ def answers(recommender: Recommender, n: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("backend", "threads", "search"),
-    [("onnx", 1, "auto"), ("onnx", 2, "auto"), ("numpy", 1, "auto"), ("onnx", 1, "hnsw")],
+    [
+        ("onnx", 1, "auto"),
+        pytest.param("onnx", 2, "auto", marks=pytest.mark.slow),
+        ("numpy", 1, "auto"),
+        ("onnx", 1, "hnsw"),
+    ],
 )
 def test_eight_threads_get_the_answers_of_one(folder: Path, backend: Any, threads: int, search: Any) -> None:
     if search == "hnsw":
@@ -326,7 +331,7 @@ print(json.dumps([before, loaded, status("VmRSS"), mapped, len(maps())]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["onnx", pytest.param("numpy", marks=pytest.mark.slow)])
 def test_closing_frees_memory_and_files(tmp_path: Path, backend: str) -> None:
     from random_bundle import write_random_bundle
 

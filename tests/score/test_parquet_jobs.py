@@ -20,7 +20,9 @@ from llmcdsr_lite.score.histories import HistoryRecord, read_histories
 from llmcdsr_lite.score.job import ScoreSummary, score_histories
 
 
-@pytest.mark.parametrize("output", ["out.parquet", "out.arrow", "out.jsonl"])
+@pytest.mark.parametrize(
+    "output", ["out.parquet", pytest.param("out.arrow", marks=pytest.mark.slow), "out.jsonl"]
+)
 def test_processes_write_the_same_bytes(
     recommender: Recommender, source: Path, tmp_path: Path, output: str
 ) -> None:

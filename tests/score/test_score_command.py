@@ -32,16 +32,24 @@ def as_csv(lines: list[str]) -> str:
     return text.getvalue()
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.jsonl.gz", "-"])
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [
+        *((name, "1") for name in ("in.jsonl", "in.csv", "in.jsonl.gz", "-")),
+        *((name, "2") for name in ("in.jsonl", "-")),
+        *(pytest.param(name, "2", marks=pytest.mark.slow) for name in ("in.csv", "in.jsonl.gz")),
+    ],
+)
 def test_an_error_is_one_line(
     llmcdsr: Command,
     bundle_folder: Path,
     tmp_path: Path,
     history_lines: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
     name: str,
     processes: str,
 ) -> None:
+    monkeypatch.setattr("llmcdsr_lite.score.output._SAVE_SECONDS", 1e9)  # nothing is saved: nothing is told
     lines = history_lines(1000)
     good = as_csv(lines) if name == "in.csv" else "".join(lines)
     content = f"{good}garbage\n{good}".encode()

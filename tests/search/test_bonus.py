@@ -74,7 +74,9 @@ def check(search: Search, vectors: Any, users: Any, bonuses: Any, blocked: Any, 
 
 
 @pytest.mark.parametrize("kind", ["normal", "ties", "lengths"])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e6])
+@pytest.mark.parametrize(
+    "scale", [1e-3, 1.0, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (30.0, 1e6))]
+)
 @pytest.mark.parametrize("shifted", [False, True])
 def test_exact_searches_find_what_a_loop_finds(kind: str, scale: float, shifted: bool) -> None:
     vectors, users = world(len(kind), kind)

@@ -173,7 +173,7 @@ def make_world(change: Callable[[np.random.Generator, Vectors], None], seed: int
     return World(vectors, domains, users, blocked)
 
 
-@pytest.mark.parametrize("few", [4, 1000])
+@pytest.mark.parametrize("few", [4, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("change", KINDS, ids=lambda change: change.__name__)
 def test_both_searches_are_brute_force(change: Any, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FEW", few)  # with 4, many a user is left to exact search

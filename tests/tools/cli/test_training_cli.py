@@ -272,6 +272,7 @@ def test_text_embeddings_of_another_size(world: Path, made: dict[str, str], llmc
     [
         (("train", "dataset", "-o", "unmade", "--epochs", "1", *TRAIN), b"threadpoolctl"),
         (("export", "run", "-o", "unmade"), b"onnx"),
+        (("fit", "not-read.toml"), b"onnx"),
     ],
 )
 def test_without_the_extra_it_says_what_brings_it(

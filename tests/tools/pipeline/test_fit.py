@@ -98,8 +98,18 @@ def test_a_second_call_does_nothing(world: Path, made: FitResult, tmp_path: Path
             "n_names = 3",
             ["names", "embed-names", "train", "export", "evaluate", "report"],
         ),
-        ("[pretrain]\n", "[export]\nseed = 3\n[pretrain]\n", ["export", "evaluate", "report"]),
-        ("dimension = 8", "dimension = 7", [name for name in STAGES if name not in ("ingest", "names")]),
+        pytest.param(
+            "[pretrain]\n",
+            "[export]\nseed = 3\n[pretrain]\n",
+            ["export", "evaluate", "report"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "dimension = 8",
+            "dimension = 7",
+            [name for name in STAGES if name not in ("ingest", "names")],
+            marks=pytest.mark.slow,
+        ),
         ("[embed]", "# a remark\n[embed]", ["report"]),
     ],
 )

@@ -145,7 +145,10 @@ def test_the_same_seed_gives_the_same_bytes(world: NamedWorld, undisturbed: Path
     assert_same_end(tmp_path / "again", undisturbed)
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(1, 3), (2, 1), (3, 7)])
+@pytest.mark.parametrize(
+    ("epoch", "step"),
+    [(2, 1), *(pytest.param(*at, marks=pytest.mark.slow) for at in ((1, 3), (3, 7)))],
+)
 def test_an_interrupted_run_ends_with_the_same_bytes(
     world: NamedWorld, undisturbed: Path, tmp_path: Path, epoch: int, step: int
 ) -> None:

@@ -94,14 +94,18 @@ def test_averaged_weights_resume_to_the_same_bytes(small_world: Any, tmp_path: P
     assert np.abs(last["item_average"] - last["item_embedding"])[1:].max() > 1e-4
 
 
+@pytest.fixture(scope="module")
+def two_epochs(small_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("two_epochs") / "run"
+    return train(small_world.folder, run, replace(small_world.settings, n_epochs=2)).run
+
+
 @pytest.mark.parametrize("after", range(11))
 def test_a_stop_before_any_write_is_made_good(
-    small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    small_world: Any, two_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Stop where the next file was to take its name: once for each file of the first epochs."""
     settings = replace(small_world.settings, n_epochs=2)
-    expected = tmp_path / "expected"
-    train(small_world.folder, expected, settings)
     replace_file = os.replace
     left = after
 
@@ -123,7 +127,7 @@ def test_a_stop_before_any_write_is_made_good(
     assert load_model(run / "best.npz")[1]["epoch"] <= len(read_metrics(run))
     resumed = train(small_world.folder, run, settings, resume=True)
     assert list(resumed.epochs[: len(kept)]) == kept  # with their seconds
-    assert_same_end(run, expected)
+    assert_same_end(run, two_epochs)
     assert not [p.name for p in run.iterdir() if p.name.startswith(".")]
 
 
