@@ -30,8 +30,8 @@ class NewItem:
 
     Parameters
     ----------
-    id : str
-        An id that the catalogue does not have.
+    id : str or int
+        An id that the catalogue does not have; a whole number stands for the string that it is written as.
     domain : str
         Name of the domain that it is of.
     title : str
@@ -43,7 +43,7 @@ class NewItem:
         Where it was read (file and line), for messages.
     """
 
-    id: str
+    id: Any
     domain: str
     title: str = ""
     embedding: Sequence[float] | FloatArray | None = None
@@ -131,6 +131,8 @@ def checked_item(item: NewItem | Mapping[str, Any], source: str) -> NewItem:
     if not isinstance(item.source, str):
         raise DataError(f"{source}: field 'source' is {item.source!r:.60}, expected a string")
     source = item.source or source
+    if isinstance(item.id, int | np.integer) and not isinstance(item.id, bool):
+        item = replace(item, id=str(item.id))
     for name in ("id", "domain", "title"):
         value = getattr(item, name)
         if not isinstance(value, str):

@@ -309,13 +309,19 @@ def test_a_model_card_that_has_changed_since(folder: Path, tmp_path: Path) -> No
 GOOD = {"id": "n", "domain": "food", "title": "t", "embedding": [1.0] * 7}
 
 
+def test_a_whole_number_is_the_id_that_it_is_written_as(folder: Path) -> None:
+    grown = Recommender.load(folder).add_items([{**GOOD, "id": 71}, {**GOOD, "id": np.int32(5)}])
+    assert grown.similar(71, k=1).to_dicts() == grown.similar("71", k=1).to_dicts()
+    assert "5" in grown.items.row_of_id
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"id": "k3"}, "item 1: item 'k3' is in the catalogue already"),
         ({"id": "first"}, "item 1: item 'first' came before, as item 0"),
         ({"id": ""}, "item 1: field 'id' is empty"),
-        ({"id": 3}, "item 1: field 'id' is 3, expected a string"),
+        ({"id": 3.5}, "item 1: field 'id' is 3.5, expected a string"),
         ({"id": "\ud800"}, "item 1: field 'id' is not valid Unicode"),
         ({"domain": "toys"}, "item 1: no domain is named 'toys', expected 'food' or 'kitchen'"),
         ({"title": None}, "item 1: field 'title' is None, expected a string"),

@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,6 @@ from contextlib import suppress
 from dataclasses import asdict, astuple
 from functools import partial
 from itertools import islice
-from queue import SimpleQueue
 from typing import IO, Any
 
 from llmcdsr_lite import errors
@@ -88,20 +88,16 @@ def score_in_processes(
     }
     setup = [source, dict(recommender.bundle.hashes), asdict(settings), format]
     workers: list[subprocess.Popen[bytes]] = []
-    idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+    own = threading.local()  # worker of a thread
 
     def score(batch: HistoryBatch) -> _Scored:
-        worker = idle.get()  # there is one: threads are as many as workers
-        try:
-            return batch, _ask(worker, batch.records)
-        finally:
-            idle.put(worker)
+        if not hasattr(own, "worker"):  # no more of them than there are batches
+            own.worker = _start(setup)
+            workers.append(own.worker)
+        return batch, _ask(own.worker, batch.records)
 
     threads = ThreadPoolExecutor(processes, "llmcdsr-score")
     try:
-        for _ in range(processes):
-            workers.append(_start(setup))
-            idle.put(workers[-1])
         futures = _futures(batches, threads, score)
         waiting = deque(islice(futures, _IN_FLIGHT * processes))
         while waiting:

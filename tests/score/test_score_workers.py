@@ -266,10 +266,10 @@ def command(bundle_folder: Path, output: Path, *more: str) -> list[str | Path]:
 
 
 def children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    if not path.exists():
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
         pytest.skip("this system does not tell which processes a process started")
-    return [int(child) for child in path.read_text().split()]
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 @pytest.fixture
@@ -293,6 +293,15 @@ def busy(bundle_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes
         process.wait()
         process.stderr.close()
         process.stdin.close()
+
+
+def test_no_more_workers_than_batches(
+    bundle_folder: Path, source: Path, tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    recommender = Recommender.load(bundle_folder, backend="numpy")
+    job = replace(SKIP, domain="food", batch_size=30)
+    score_histories(recommender, source, tmp_path / "out.jsonl", job, processes=500)
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
