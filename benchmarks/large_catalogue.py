@@ -33,7 +33,7 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import ITEM_VECTORS, Bundle, read_bundle, write_bundle
 from llmcdsr_lite.catalogue import Catalogue
 from llmcdsr_lite.model.parameters import SASRecParameters
-from llmcdsr_lite.search.hnsw_graph import GraphSettings, graph_fault
+from llmcdsr_lite.search.hnsw_graph import graph_fault
 from llmcdsr_tools.export.onnx_graph import build_onnx
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
 from random_bundle import write_random_bundle
@@ -188,8 +188,7 @@ def main() -> None:
         bundle = arguments.folder / name
         print(json.dumps(measure(bundle, search, requests(bundle))))
         return
-    graph = GraphSettings(arguments.links, threads=arguments.threads)
-    settings = IndexSettings(graph, arguments.recall)
+    settings = IndexSettings(arguments.links, threads=arguments.threads, recall=arguments.recall)
     for n_items in arguments.items:
         bundle = prepare(arguments.folder, n_items, arguments.like, arguments.unlike, settings)
         print(f"{n_items:,} items, {sum(f.stat().st_size for f in bundle.iterdir()) / 1e6:.0f} MB on disk")

@@ -16,7 +16,6 @@ from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle, read_bundle
 from llmcdsr_lite.errors import DataError, UsageError
 from llmcdsr_lite.recall import RecallNetwork
-from llmcdsr_lite.search.hnsw_graph import GraphSettings
 from llmcdsr_tools.ef_search import Measure
 from llmcdsr_tools.index import IndexSettings, draw_histories, index
 from random_bundle import write_random_bundle
@@ -24,7 +23,7 @@ from random_bundle import write_random_bundle
 pytest.importorskip("hnswlib", reason="hnswlib is not installed (it needs a compiler)")
 
 SIZES = (700, 1300)
-SETTINGS = IndexSettings(GraphSettings(M=4, ef_construction=20), recall=0.95, n_users=90)
+SETTINGS = IndexSettings(M=4, ef_construction=20, recall=0.95, n_users=90)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_an_output_that_is_there(plain: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("recall", 0.0), ("recall", 1.1), ("n_users", 0)])
 def test_settings(field: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"{field} is {value}"):
+    with pytest.raises(UsageError, match=f"{field} must be .*, found {value}"):
         IndexSettings(**{field: value})  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class WidthTrial:
             )
         self.chosen += chosen
         measured: dict[str, Any] = {
-            "graph": asdict(self._settings),
+            "graph": {f.name: getattr(self._settings, f.name) for f in fields(GraphSettings)},
             "wanted_recall": self._recall,
             "histories": self._source,
             "domains": [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from llmcdsr_lite.bundle.folder import BUNDLE, Bundle, read_bundle
 from llmcdsr_lite.bundle.index import BundleIndex
 from llmcdsr_lite.bundle.saving import read_card, save_bundle
-from llmcdsr_lite.errors import DataError, UsageError
+from llmcdsr_lite.errors import DataError
 from llmcdsr_lite.files import check_folder
 from llmcdsr_lite.model.backends import NumpyBackend
 from llmcdsr_lite.recall import RecallNetwork
@@ -18,32 +19,40 @@ from llmcdsr_lite.score.histories import BadRecord, located, read_histories
 from llmcdsr_lite.search.hnsw_graph import GraphSettings, Progress, import_hnswlib
 from llmcdsr_lite.search.protocol import Rows
 from llmcdsr_tools.ef_search import Histories, Measure, Observer, Vectors, WidthTrial
+from llmcdsr_tools.setting_fields import Bounds, Count, Flag, Natural, check_settings
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class IndexSettings:
+class IndexSettings(GraphSettings):
     """How the graphs are built, and what they must find.
 
     Parameters
     ----------
-    graph : GraphSettings
+    M : int
+        Links of an item, at most.
+    ef_construction : int
+        How many candidates an item's links are chosen from.
+    seed : int
+        Of the levels, and of histories that are drawn.
+    threads : int
+        Of building; the result is reproducible with one alone.
     recall : float
         Share of the ten best items that searches must find.
     n_users : int
         How many histories to measure it on.
     """
 
-    graph: GraphSettings = field(default_factory=GraphSettings)
-    recall: float = 0.97
-    n_users: int = 1000
+    M: Annotated[int, Bounds(2, 256), Flag("--m")] = GraphSettings.M
+    ef_construction: Annotated[int, Bounds(1, 10_000)] = GraphSettings.ef_construction
+    seed: Natural = GraphSettings.seed
+    threads: Annotated[int, Bounds(1, 256)] = GraphSettings.threads
+    recall: Annotated[float, Bounds(0, 1, low_open=True)] = 0.97
+    n_users: Count = 1000
 
     def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
-            raise UsageError(f"recall is {self.recall}, expected a share above 0, up to 1")
-        if self.n_users < 1:
-            raise UsageError(f"n_users is {self.n_users}, expected 1 or more")
+        check_settings(self)
 
 
 def index(
@@ -98,13 +107,13 @@ def index(
     check_folder(target, BUNDLE, overwrite=overwrite)  # before anything takes long
     found = read_bundle(bundle)
     card = read_card(found)
-    rng = np.random.default_rng(settings.graph.seed)
+    rng = np.random.default_rng(settings.seed)
     if histories is None:
         sample = draw_histories(found, settings.n_users, rng)
     else:
         sample = _known_histories(found, histories, settings.n_users)
     source = "drawn" if histories is None else histories.name
-    trial = WidthTrial(settings.graph, settings.recall, source, progress, observer)
+    trial = WidthTrial(settings, settings.recall, source, progress, observer)
     backend = NumpyBackend(found.parameters)
     users = np.concatenate([backend.represent(sample[i : i + _BATCH]) for i in range(0, len(sample), _BATCH)])
     domains = found.catalogue.domains
