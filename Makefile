@@ -21,7 +21,8 @@ INSTALLED := $(if $(wildcard $(VENV)/.development),.development,.runtime)
 # for the runtime alone the sources are copied: again, when they change
 SOURCES := $(shell find llmcdsr_lite tools -name '*.py' -o -name '*.toml' -o -name '*.css')
 
-PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# bytecode is kept, whatever the environment says: the tests start some hundred processes
+PYTEST := PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo test test-slow test-all check demo-model test-wheel test-cluster test-browser test-node generate-local clean
 
