@@ -60,7 +60,7 @@ def ranked(scores: dict[str, float], candidates: list[str], k: int) -> list[str]
     allow=st.none() | st.sets(st.sampled_from(ALL), max_size=12),
     exclude=st.none() | st.sets(st.sampled_from(ALL), max_size=12),
 )
-@settings(max_examples=150)
+@settings(max_examples=3 * settings().max_examples // 2)
 def test_ranking_is_brute_force_over_the_scores(
     recommender: Recommender,
     scores_of: Callable[[list[str]], dict[str, float]],

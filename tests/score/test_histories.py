@@ -295,7 +295,7 @@ RECORDS = st.lists(
 
 
 @given(records=RECORDS)
-@settings(max_examples=150)
+@settings(max_examples=3 * settings().max_examples // 2)
 def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, records: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "round.jsonl"
     objects = [{"user": u, "history": h, "domain": d} for u, h, d in records]
@@ -305,7 +305,7 @@ def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, records: lis
 
 
 @given(records=RECORDS)
-@settings(max_examples=150)
+@settings(max_examples=3 * settings().max_examples // 2)
 def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, records: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "round.csv"
     with path.open("w", encoding="utf-8", newline="") as file:

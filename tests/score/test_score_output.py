@@ -37,10 +37,12 @@ score_histories(recommender, Path(sys.argv[2]), Path(sys.argv[3]), settings,
 """
 
 
-SLOWER = [pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".jsonl.gz", ".csv", ".csv.gz")]
+SLOWER = [
+    pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+]
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", *SLOWER])
+@pytest.mark.parametrize("suffix", [".jsonl", *SLOWER])
 def test_a_killed_job_is_resumed_to_the_same_bytes(
     recommender: Recommender,
     bundle_folder: Path,

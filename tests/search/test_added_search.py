@@ -26,7 +26,7 @@ def searches(n_a: int, n_b: int, seed: int) -> tuple[AddedSearch, ExactSearch, D
     return AddedSearch(base, BEFORE, after, vectors), ExactSearch(vectors), after
 
 
-@settings(max_examples=150)
+@settings(max_examples=3 * settings().max_examples // 2)
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 99), st.integers(1, 40), st.data())
 def test_as_the_exact_search_of_all(n_a: int, n_b: int, seed: int, k: int, data: st.DataObject) -> None:
     found, expected, after = searches(n_a, n_b, seed)

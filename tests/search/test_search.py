@@ -49,7 +49,7 @@ def brute_force(
     ),
     st.integers(1, 15),
 )
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_top_k_is_a_full_sort(scores: npt.NDArray[np.float32], k: int) -> None:
     columns, values = top_k(scores, k)
     assert columns.shape == values.shape == (len(scores), min(k, scores.shape[1]))
@@ -59,7 +59,7 @@ def test_top_k_is_a_full_sort(scores: npt.NDArray[np.float32], k: int) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 def test_exact_search_is_brute_force(data: st.DataObject) -> None:
     n_items, n_users = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 4))
     small = st.integers(-2, 2).map(float)  # sums are exact, and there are ties

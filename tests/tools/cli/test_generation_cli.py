@@ -135,6 +135,7 @@ def test_the_shipped_prompts_are_shown(llmcdsr: Command) -> None:
     assert ok(llmcdsr("generate", "--show-prompts")) == shipped_templates()
 
 
+@pytest.mark.slow
 def test_evaluate_generator(
     folder: Path, llmcdsr: Command, script: Command, server: FakeServer, tmp_path: Path
 ) -> None:

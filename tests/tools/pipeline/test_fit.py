@@ -172,6 +172,7 @@ def test_without_names_and_without_a_recall_network(world: Path, tmp_path: Path)
     assert not list(result.bundle.glob("recall*"))
 
 
+@pytest.mark.slow
 def test_members_and_their_student(world: Path, tmp_path: Path) -> None:
     config = copy_of(world, tmp_path)
     text = CONFIG.replace(NAMES, 'generator = "none"').replace('inner_optimizer = "sgd"', "members = 2")

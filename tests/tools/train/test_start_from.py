@@ -315,6 +315,7 @@ def test_a_resumed_run_has_the_same_bytes(
     assert np.mean(first["ndcg10"]) > anew.best_merit + 0.1
 
 
+@pytest.mark.slow
 def test_members_start_from_their_own(small_world: Any, settings: TrainSettings, tmp_path: Path) -> None:
     once = replace(small_world.settings, n_epochs=1)
     train_members(small_world.folder, tmp_path / "old", once, 2)
