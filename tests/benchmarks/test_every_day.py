@@ -10,9 +10,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 N_EVENTS, N_ITEMS = 3000, 40
 
 
+@pytest.mark.slow
 def test_all_ways(tmp_path: Path, script: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     draw = random.Random(3)
     events = [["user", "item", "timestamp"]]

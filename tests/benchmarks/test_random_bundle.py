@@ -101,6 +101,7 @@ def test_members_and_a_mix(tmp_path: Path, sizes: tuple[int, ...]) -> None:
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, llmcdsr: Command, script: Command) -> None:
     sizes = (
         "--items",

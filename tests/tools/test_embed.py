@@ -128,6 +128,7 @@ stage.embed(dataset, encoder, output, progress=slow)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_kill_9_loses_no_finished_block(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:
     save_dataset(dataset, tmp_path / "dataset")

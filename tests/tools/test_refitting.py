@@ -97,6 +97,7 @@ def test_nothing_is_measured_on_what_it_has_seen(small_world: Any, refitted: Pat
     assert evaluate([refitted], tmp_path / "tomorrow").measures
 
 
+@pytest.mark.slow
 def test_members_and_their_student(small_world: Any, tmp_path: Path) -> None:
     settings = replace(small_world.settings, n_epochs=2)
     train_members(small_world.folder, tmp_path / "run", settings, 2, distill=True)

@@ -158,6 +158,7 @@ def triples(table: EventTable) -> list[tuple[str, str, Any]]:
     return [(table.user_ids[u], table.items.ids[i], t) for u, i, t in zip(*arrays, strict=True)]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -121,6 +121,7 @@ def test_ranks_from_candidates_are_those_of_a_bundle(
         assert np.minimum(found, 10).tolist() == np.minimum(expected, 10).tolist()
 
 
+@pytest.mark.slow
 def test_what_tells_the_topic_is_weighed_and_holds_on_test(data: Dataset) -> None:
     vectors = table()
     pseudo = [scores_of("titles", False, vectors, 5), scores_of("companions", True, vectors)]

@@ -22,7 +22,8 @@ from llmcdsr_tools.train.training import Observer
 pandas = pytest.importorskip("pandas")
 
 KINDS = ("sweet", "sour", "salty", "bitter")
-SHORT: dict[str, Any] = {"n_epochs": 2, "hidden": 8, "n_blocks": 1, "n_negatives": 16}
+SHORT: dict[str, Any] = {"n_epochs": 2, "hidden": 8, "n_blocks": 1, "n_negatives": 16, "refit": False}
+BY_DEFAULT = {**SHORT, "refit": None}
 
 
 def frames(seed: int = 3) -> tuple[Any, Any]:
@@ -80,7 +81,7 @@ def test_from_a_frame_to_a_recommender(
 
 
 def test_refitted_where_the_newest_is_held_out(data: Dataset, tmp_path: Path) -> None:
-    result = fit(data, **SHORT, work=tmp_path)
+    result = fit(data, **BY_DEFAULT, work=tmp_path)
     assert [stage.name for stage in result.stages][-3:] == ["evaluate", "refit", "report"]
     config = read_bundle(result.bundle).training
     assert config["refitted"]["interactions"] == 1200 > config["training_interactions"]
@@ -90,11 +91,11 @@ def test_refitted_where_the_newest_is_held_out(data: Dataset, tmp_path: Path) ->
     page = result.report().read_text(encoding="utf-8")
     assert "trained again on all 120 histories" in page
     assert result.table().endswith("Figures are of the model before it was trained again on all histories.")
-    kept = fit(data, refit=False, **SHORT, work=tmp_path)
+    kept = fit(data, **SHORT, work=tmp_path)
     assert "trained again" not in kept.report().read_text(encoding="utf-8") + kept.table()
     assert [stage.name for stage in kept.stages][-2:] == ["evaluate", "report"]
     assert kept.bundle == made(result, "export")
-    pairs = fit(replace(data, test_positions="last"), **SHORT, work=tmp_path)
+    pairs = fit(replace(data, test_positions="last"), **BY_DEFAULT, work=tmp_path)
     assert "refit" not in [stage.name for stage in pairs.stages]
 
 
@@ -155,7 +156,7 @@ def test_an_encoder_object(data: Dataset) -> None:
 
 def test_the_next_day_goes_on_from_the_bundle(tmp_path: Path) -> None:
     events, items = frames()
-    yesterday = fit(Dataset.from_interactions(events, items), **SHORT).bundle
+    yesterday = fit(Dataset.from_interactions(events, items), **BY_DEFAULT).bundle
     more = pandas.DataFrame(
         [{"customer_id": n, "sku": "f-new", "date": pandas.Timestamp("2024-05-10")} for n in range(6)]
     )
