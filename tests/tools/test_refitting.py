@@ -16,7 +16,7 @@ from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.errors import TrainingError, UsageError
 from llmcdsr_tools.checkpoint import load_model
 from llmcdsr_tools.cli.commands import cli
-from llmcdsr_tools.data.dataset import Histories
+from llmcdsr_tools.data.dataset import Histories, Positions
 from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.model_evaluation import evaluate
 from llmcdsr_tools.export.bundle_export import export
@@ -126,6 +126,17 @@ def test_refused(
         refit(bundle, small_run.run, tmp_path / "out", text_embeddings=tmp_path / "titles.npy")
     assert not (tmp_path / "out").exists()
     assert not (small_run.run / "refit").exists()
+
+
+@pytest.mark.parametrize("positions", ["last", "every"])
+def test_export_tells_of_it_where_the_split_is_by_time(
+    small_world: Any, tmp_path: Path, positions: Positions
+) -> None:
+    save_dataset(replace(small_world.data, test_positions=positions), tmp_path / "dataset")
+    run = train(tmp_path / "dataset", tmp_path / "run", replace(small_world.settings, n_epochs=1)).run
+    done = CliRunner().invoke(cli, ["export", str(run), "-o", str(tmp_path / "bundle")])
+    assert done.exit_code == 0
+    assert (f"llmcdsr refit {tmp_path / 'bundle'} {run} -o BUNDLE" in done.stderr) == (positions == "every")
 
 
 def test_the_command(small_run: TrainResult, bundle: Path, refitted: Path, tmp_path: Path) -> None:

@@ -345,6 +345,9 @@ def export(
     if standalone is not None:
         export_standalone(output, standalone, overwrite=overwrite)
     _print_measured(measured, ("model",), as_json)
+    if measured.positions == "every":  # the split is by time
+        again = f"llmcdsr refit {output} {source} -o BUNDLE"
+        click.echo(f"note: the newest interactions were held out; to train on them, too: {again}", err=True)
 
 
 @cli.command()
