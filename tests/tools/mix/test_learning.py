@@ -207,6 +207,17 @@ def test_seen_items_are_left_out_where_nobody_buys_again(repeats: float, left_ou
             assert mix.validation["seen"]["repeats"] > 0.3
 
 
+@pytest.mark.parametrize(
+    ("repeats", "n_users", "left_out"), [(0.6, 20, False), (0.6, 9, True), (0.0, 20, True)]
+)
+def test_few_users_tell_whether_people_buy_again(repeats: float, n_users: int, left_out: bool) -> None:
+    data = world(repeats)
+    few = Histories.from_lists([data.valid[u].tolist() for u in range(n_users)], data.valid.users[:n_users])
+    for mix in learn_mix(model(), replace(data, valid=few), bundle_counts(data)):
+        assert mix.exclude_seen == left_out
+        assert mix.warm == ExpertWeights()
+
+
 class Biased:
     """The scores of later domains are all higher, though next items are mostly of the last one's domain."""
 

@@ -24,7 +24,6 @@ from llmcdsr_tools.evaluation.measures import gains, standard_error
 from llmcdsr_tools.evaluation.queries import COLD_MIN_HISTORY, Queries
 from llmcdsr_tools.evaluation.scorers import FloatArray, Scorer
 from llmcdsr_tools.mix.learning import (
-    LEAST_USERS,
     POPULAR,
     RECALLED,
     SPARSE,
@@ -38,6 +37,7 @@ from llmcdsr_tools.mix.positions import Positions, collect
 from llmcdsr_tools.mix.pseudo_scores import PseudoScores
 
 MOST_TARGETS = 10_000  # of a domain and kind of user
+FEWEST_USERS = 10  # that tell whether people buy again: nothing is fitted for that
 
 
 def learn_mix(
@@ -134,7 +134,7 @@ def _learn_named(
 
 def _exclude_seen(positions: Positions, learned: Learned) -> tuple[bool, dict[str, Any]]:
     """Whether items of the history are better left out, and what was measured; yes if nothing is sure."""
-    if learned.n_users < LEAST_USERS:
+    if learned.n_users < FEWEST_USERS:
         return True, {"n_users": learned.n_users}
     weights = np.array(learned.weights.values)
     with_seen = gains(ranks(positions, weights))
