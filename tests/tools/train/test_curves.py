@@ -41,6 +41,15 @@ def test_is_an_svg_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1.svg", "2.svg"]
 
 
+def test_without_validation_there_is_the_loss_alone(tmp_path: Path) -> None:
+    nan = (math.nan, math.nan)
+    plot_curves(tmp_path / "c.svg", [replace(e, hr10=nan, ndcg10=nan) for e in EPOCHS], DOMAINS)
+    assert "training loss" in texts_of(tmp_path / "c.svg")
+    assert not [text for text in texts_of(tmp_path / "c.svg") if text and "validation" in text]
+    tags = {element.tag.split("}")[1] for element in ElementTree.parse(tmp_path / "c.svg").iter()}
+    assert tags <= {"svg", "style", "rect", "line", "text", "polyline", "circle"}
+
+
 def test_whole_domains_are_told(tmp_path: Path) -> None:
     plot_curves(tmp_path / "c.svg", [replace(e, criterion="ndcg") for e in EPOCHS], DOMAINS)
     texts = texts_of(tmp_path / "c.svg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -19,7 +20,7 @@ _ROW = 16  # height of a line of the legend, in pixels
 
 
 def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Domain]) -> None:
-    """Draw the training loss and the validation measure of each target domain as an SVG.
+    """Draw the training loss and, where it was measured, validation of each target domain as an SVG.
 
     Parameters
     ----------
@@ -29,32 +30,38 @@ def plot_curves(path: Path, epochs: Sequence[EpochMetrics], domains: Sequence[Do
     domains : sequence of Domain
         The targets; the legend says what their items are ranked among.
     """
-    sampled = epochs[-1].criterion == "sampled-hr"
-    names = [_drawable(domain.name) for domain in domains]
     loss = line_chart("training loss", [Line("", [e.loss for e in epochs])])
-    measure = line_chart(
-        f"validation {epochs[-1].merit_name}",
-        [Line(name, [e.merits[i] for e in epochs]) for i, name in enumerate(names)],
-    )
-    legend = ["target domain"]
-    for name, domain in zip(names, domains, strict=True):
-        among = ranked_among(N_NEGATIVES, domain.n_items) if sampled else f"all {domain.n_items:,} items"
-        legend.append(f"{name}, {among}")
-    height = HEIGHT + _ROW * (len(legend) + 1)
+    measured = any(math.isfinite(e.merit) for e in epochs)
+    validation = _validation(epochs, domains) if measured else []
+    width, height = WIDTH * (1 + measured), HEIGHT + measured * _ROW * (len(domains) + 2)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif">',
         f"<style>\n{STYLE}</style>",
         '<rect width="100%" height="100%" fill="#fff"/>',
         loss,
-        f'<g transform="translate({WIDTH})">\n{measure}\n</g>',
+        *validation,
+        "</svg>\n",
     ]
-    parts.extend(
+    with atomic_file(path) as temporary:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _validation(epochs: Sequence[EpochMetrics], domains: Sequence[Domain]) -> list[str]:
+    """The chart of validation, right of that of the loss, and what each domain is ranked among."""
+    sampled = epochs[-1].criterion == "sampled-hr"
+    names = [_drawable(domain.name) for domain in domains]
+    lines = [Line(name, [e.merits[i] for e in epochs]) for i, name in enumerate(names)]
+    legend = ["target domain"]
+    for name, domain in zip(names, domains, strict=True):
+        among = ranked_among(N_NEGATIVES, domain.n_items) if sampled else f"all {domain.n_items:,} items"
+        legend.append(f"{name}, {among}")
+    chart = line_chart(f"validation {epochs[-1].merit_name}", lines)
+    texts = (
         f'<text x="{WIDTH}" y="{HEIGHT + _ROW * row}">{escape(text)}</text>'
         for row, text in enumerate(legend, 1)
     )
-    with atomic_file(path) as temporary:
-        temporary.write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
+    return [f'<g transform="translate({WIDTH})">\n{chart}\n</g>', *texts]
 
 
 def _drawable(name: str) -> str:
