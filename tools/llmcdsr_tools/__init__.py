@@ -1,8 +1,8 @@
 """How a bundle is made, a module or a folder a stage.
 
 ``ingest`` (`data`), ``neighbours`` or ``generate``, ``embed``, ``embed_names``, ``pretrain``, ``train``,
-``evaluate``, ``export``, ``index``; ``fit`` (`pipeline`) is all of them. What the stages share stands beside
-them.
+``evaluate``, ``export``, ``refit``, ``index``; ``fit`` (`pipeline`) is all of them. What the stages share
+stands beside them.
 """
 
 from importlib import import_module

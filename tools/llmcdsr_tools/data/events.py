@@ -15,7 +15,15 @@ from llmcdsr_tools.data.ingest_settings import IngestSettings
 from llmcdsr_tools.data.items import ITEMS, READ, ItemTable, items_of_events, number_items
 from llmcdsr_tools.data.sources import FILE, RECORD, REJECT, Opened, listing, open_source
 from llmcdsr_tools.data.timestamps import Unit, time_column, time_unit
-from llmcdsr_tools.data.workspace import HEADER_AGAIN, NUL, OURS, Progress, Workspace, empty, open_workspace
+from llmcdsr_tools.data.workspace import (
+    HEADER_AGAIN,
+    NUL,
+    OURS,
+    ReadingProgress,
+    Workspace,
+    empty,
+    open_workspace,
+)
 
 _EVENTS, _CODED, _USERS = (f"workspace.main.{name}" for name in ("events", "coded", "users"))
 _USER, _ITEM, _DOMAIN, _TIME = (OURS[role] for role in ("user", "item", "domain", "timestamp"))
@@ -61,7 +69,7 @@ def read_events(
     settings: IngestSettings,
     *,
     rejects: Path | None = None,
-    progress: Progress | None = None,
+    progress: ReadingProgress | None = None,
 ) -> EventTable:
     """Read interactions and items.
 

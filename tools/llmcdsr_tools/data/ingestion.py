@@ -41,7 +41,7 @@ from llmcdsr_tools.data.splits import (
     near_duplicates,
     pack_histories,
 )
-from llmcdsr_tools.data.workspace import Progress
+from llmcdsr_tools.data.workspace import ReadingProgress
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def ingest(
     items: Any = None,
     settings: IngestSettings | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ReadingProgress | None = None,
 ) -> IngestResult:
     """Read interactions and write a data set folder.
 
@@ -193,7 +193,7 @@ def read_dataset(
     items: Any = None,
     settings: IngestSettings | None = None,
     rejects: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: ReadingProgress | None = None,
 ) -> IngestResult:
     """Read interactions, filter and split them.
 

@@ -31,7 +31,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 OURS = {role: f"llmcdsr_{role}" for role in ALIASES}
 """What each column is called in tables of ours; a source's own condition may use any other name."""
 
-Progress = Callable[[str, float], None]
+ReadingProgress = Callable[[str, float], None]
 """Takes what is being done, and how many per cent of it are."""
 
 HEADER_AGAIN = "'the header line again; were files joined without taking it off?'"
@@ -194,7 +194,7 @@ def empty(what: str, kind: str) -> str:
 
 @contextmanager
 def open_workspace(
-    settings: IngestSettings, rejects: Path | None = None, progress: Progress | None = None
+    settings: IngestSettings, rejects: Path | None = None, progress: ReadingProgress | None = None
 ) -> Iterator[Workspace]:
     """Make an empty workspace, which is gone afterwards; it never uses the network."""
     import duckdb
@@ -223,7 +223,7 @@ def open_workspace(
 
 
 @contextmanager
-def _watched(workspace: Workspace, progress: Progress | None) -> Iterator[None]:
+def _watched(workspace: Workspace, progress: ReadingProgress | None) -> Iterator[None]:
     """Tell from a thread, a few times a second, how far the running query is."""
     if progress is None:
         yield
