@@ -111,6 +111,9 @@ def test_members_and_their_student(small_world: Any, tmp_path: Path) -> None:
         assert len(read_bundle(tmp_path / f"refitted-{n}").parameters.members) == n
     assert best_model(members / "refit" / "member-2").exists()
     assert best_model(tmp_path / "run" / "refit").exists()
+    shutil.rmtree(tmp_path / "run" / "member-2")
+    with pytest.raises(TrainingError, match="the members that it has learned from are not those"):
+        refit(tmp_path / "bundle-1", tmp_path / "run", tmp_path / "again")
 
 
 def test_refused(

@@ -25,7 +25,16 @@ from llmcdsr_tools.data.dataset import Dataset
 from llmcdsr_tools.data.dataset_folder import load_dataset
 from llmcdsr_tools.export.onnx_graph import checked_onnx
 from llmcdsr_tools.mix.counts import bundle_counts
-from llmcdsr_tools.run_folder import REFITTED, RunHeader, best_model, file_hash, member_runs, read_run
+from llmcdsr_tools.run_folder import (
+    REFITTED,
+    RunHeader,
+    best_model,
+    file_hash,
+    member_folders,
+    member_runs,
+    models_sha256,
+    read_run,
+)
 from llmcdsr_tools.train.members import quiet
 from llmcdsr_tools.train.recipes import TrainSettings
 from llmcdsr_tools.train.starting_model import read_starting_model
@@ -86,18 +95,19 @@ def refit(
     headers = [read_run(one, None if dataset is None else Path(dataset)) for one in runs]
     data = load_dataset(headers[0].dataset)
     _check_bundle(Path(bundle), measured, run, runs, data)
-    models = []
-    for number, (one, header, epoch) in enumerate(
-        zip(runs, headers, measured.training["epochs"], strict=True), 1
-    ):
-        several = len(runs) > 1
+    numbers = range(1, len(runs) + 1)
+    for number, one, header in zip(numbers, runs, headers, strict=True):
         _check_start(one, header, text_embeddings, start_from, (number, len(runs)))
+    models = []
+    several = len(runs) > 1
+    epochs = measured.training["epochs"]
+    for number, one, header, epoch in zip(numbers, runs, headers, epochs, strict=True):
         result = train(
             header.dataset,
             work / one.name if several else work,
-            _settings(header, epoch),
+            TrainSettings(**{**header.settings, "n_epochs": epoch}),
             text_embeddings=text_embeddings,
-            teachers=sorted(one.glob("member-*")) if header.teacher_sha256 else (),
+            teachers=_teachers(one, header),
             start_from=start_from,
             member=(number, len(runs)),
             whole=True,
@@ -130,10 +140,14 @@ def _check_start(
         if given != before:
             state = "started without" if before is None else "started from others; name those"
             raise TrainingError(f"{run}: {what}: the run {state}")
+    teachers = _teachers(run, header)
+    if header.teacher_sha256 and (not teachers or models_sha256(teachers) != header.teacher_sha256):
+        raise TrainingError(f"{run}: the members that it has learned from are not those in its folder")
 
 
-def _settings(header: RunHeader, epoch: int) -> TrainSettings:
-    return TrainSettings(**{**header.settings, "n_epochs": epoch})
+def _teachers(run: Path, header: RunHeader) -> list[Path]:
+    """Folders of the members that a distilled run has learned from."""
+    return member_folders(run) if header.teacher_sha256 else []
 
 
 def _check_bundle(path: Path, bundle: Bundle, run: Path, runs: list[Path], data: Dataset) -> None:

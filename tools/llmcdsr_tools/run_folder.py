@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def member_runs(run: Path) -> list[Path]:
     TrainingError
         If members are missing between others.
     """
-    found = sorted(run.glob("member-*"), key=lambda path: (len(path.name), path.name))
+    found = member_folders(run)
     if (run / RUN_HEADER).exists() or not found:
         return [run]
     expected = [f"member-{number}" for number in range(1, len(found) + 1)]
@@ -186,6 +187,11 @@ def member_runs(run: Path) -> list[Path]:
         names = ", ".join(path.name for path in found)
         raise TrainingError(f"{run}: holds {names}, expected {', '.join(expected)}")
     return found
+
+
+def member_folders(run: Path) -> list[Path]:
+    """Folders of members in that of a run, in order: its own, or those that a student learned from."""
+    return sorted(run.glob("member-*"), key=lambda path: (len(path.name), path.name))
 
 
 def best_names(n_domains: int) -> tuple[str, ...]:
@@ -215,6 +221,11 @@ def best_model(run: Path, best_for: str = MEAN) -> Path:
     return path
 
 
+def models_sha256(runs: Sequence[Path]) -> str:
+    """Hash of the best models of some runs, in order."""
+    return hashlib.sha256("".join(file_hash(best_model(run)) for run in runs).encode()).hexdigest()
+
+
 def open_run(run: Path, header: RunHeader, resume: bool) -> None:
     """Make the run folder, or check that the one there is the same run."""
     if (run / RUN_HEADER).exists():
@@ -233,7 +244,7 @@ def open_run(run: Path, header: RunHeader, resume: bool) -> None:
 
 def _expected(run: Path, header: RunHeader) -> list[Path]:
     """What a folder may hold before its run is begun; a student is beside the members it learns from."""
-    return _leftovers(run) + ([] if header.teacher_sha256 is None else list(run.glob("member-*")))
+    return _leftovers(run) + ([] if header.teacher_sha256 is None else member_folders(run))
 
 
 def _leftovers(run: Path) -> list[Path]:

@@ -6,7 +6,6 @@ one does, to the byte (on the same machine with the same number of BLAS threads)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from llmcdsr_tools.run_folder import (
     best_names,
     file_hash,
     folder_hash,
+    models_sha256,
     open_run,
     read_metrics,
     read_run,
@@ -302,13 +302,12 @@ def _teacher(
         raise SettingsError("a teacher softens the labels of the sampled softmax, without names")
     for run in runs:
         read_run(run, dataset)  # refuses another data set
-    files = [best_model(run) for run in runs]
-    model, _ = load_members(files)
+    model, _ = load_members([best_model(run) for run in runs])
     if model.config.max_length != settings.max_length:
         raise SettingsError(
             f"max_length is {settings.max_length}, expected {model.config.max_length}, the teacher's"
         )
-    return model, hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
+    return model, models_sha256(runs)
 
 
 def _meta_learning(
