@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import read_bundle
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.commands import _print_results, cli
+from llmcdsr_tools.cli.commands import cli
+from llmcdsr_tools.cli.evaluation import _print_results
 from llmcdsr_tools.evaluation.model_evaluation import BASELINES
 from llmcdsr_tools.evaluation.official import Result
 
