@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import ok, run
 
 from llmcdsr_lite import Recommender
 from llmcdsr_lite.bundle.folder import Bundle
@@ -19,22 +19,11 @@ from llmcdsr_lite.errors import UsageError
 from llmcdsr_lite.mix.weights import DomainMix, ExpertWeights
 from llmcdsr_lite.recall import RecallNetwork
 from llmcdsr_lite.score.job import ScoreSettings, score_histories
-from llmcdsr_tools.cli.commands import cli
 from llmcdsr_tools.data.dataset import Dataset, Histories
 from llmcdsr_tools.data.dataset_folder import save_dataset
 from llmcdsr_tools.evaluation.official import evaluate, open_answers, open_model
 
 SIMILAR = ExpertWeights(similar=4.0)
-
-
-def run(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(cli, [str(a) for a in arguments])
-
-
-def ok(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
 
 
 @pytest.fixture(scope="module")
