@@ -97,6 +97,7 @@ def main() -> None:
         results[name + REFITTED] = trained(until_test, run, again, first, whole=True)
     start = read_starting_model(before.run).start(today.data.catalogue)
     print_days(yesterday.data, today.data, start)
+    print(f"refitted on {len(until_test.data.whole().train.rows):,} interactions, all before the test")
     print_runs({"yesterday": before, **results})
     print_measures(measured(today.data, start, results))
 

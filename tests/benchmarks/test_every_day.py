@@ -32,6 +32,7 @@ def test_all_ways(tmp_path: Path, script: Callable[..., subprocess.CompletedProc
     assert done.returncode == 0, done.stderr.decode()
     printed = done.stdout.decode()
     assert "items: 36 as they were, 4 new, 0 gone" in printed
+    assert f"refitted on {0.9 * N_EVENTS:,.0f} interactions, all before the test" in printed
     way = "(?:as it was|yesterday|(?:going on|anew)(?:, refitted)?)"
     runs = re.findall(rf"^({way}) +(\d+) epochs, best +(\d+)", printed, re.MULTILINE)
     epochs, best = {name: n for name, n, _ in runs}, {name: n for name, _, n in runs}
